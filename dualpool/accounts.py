@@ -1,0 +1,106 @@
+"""Who may come in, and as whom dualpool logs in at the server. Plain data; the hashing is in `<engine>/auth.py`."""
+
+from typing import Literal
+
+import attrs
+
+from dualpool.protocol import APPLICATION, TRANSACTION, TlsInfo
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+AuthMethod = Literal["auto", "trust", "password", "md5", "scram-sha-256", "cert"]
+"""How a PostgreSQL client proves who it is. `auto`: the strongest that the stored secret allows. MySQL: see mysql/auth.py."""
+
+
+@attrs.frozen
+class Account:
+    """A client's user in one database: what it must prove, and what it gets.
+
+    `secrets` are what is stored for the user, as in the configuration: plain passwords, `SCRAM-SHA-256$...`, `md5...` (PostgreSQL),
+    `*HEX` and `$A$005$...` (MySQL). Any one that fits lets the client in. None at all: only `trust` or a certificate lets it in.
+    `decoy`: the user or the database is unknown; the login must look and last like one with a wrong password, and fail.
+    """
+
+    user: str
+    database: str
+    secrets: tuple[str, ...] = ()
+    method: AuthMethod = "auto"
+    mode: int = TRANSACTION
+    lane: int = APPLICATION
+    admin: bool = False
+    decoy: bool = False
+
+
+@attrs.frozen
+class LearntSecret:
+    """What a client's login revealed that can log in at a server: the password itself, or SCRAM keys, or a SHA-1/SHA-256 stage.
+
+    Used where only a verifier is stored (SCRAM pass-through). Kept in memory only, never logged.
+    """
+
+    password: str = attrs.field(default="", repr=False)
+    scram_client_key: bytes = attrs.field(default=b"", repr=False)
+    scram_server_key: bytes = attrs.field(default=b"", repr=False)
+    stage1: bytes = attrs.field(default=b"", repr=False)
+
+
+@attrs.frozen
+class FrontendPolicy:
+    """What a listener allows. `tls`: a certificate is configured, so TLS can be offered. `client_address`: for messages only."""
+
+    tls: bool = False
+    tls_required: bool = False
+    client_certificates: bool = False
+    unix_socket: bool = False
+    max_startup_bytes: int = 10_000
+    client_address: str = ""
+
+
+@attrs.frozen
+class ClientLogin:
+    """A client that is in. `parameters`: its start-up parameters (PostgreSQL) or connection attributes (MySQL), user and database aside."""
+
+    account: Account
+    parameters: dict[str, str]
+    learnt: LearntSecret | None
+    tls: TlsInfo | None
+    protocol_version: int = 0
+    capabilities: int = 0
+    character_set: int = 0
+    replication: bool = False
+
+
+@attrs.frozen
+class CancelRequest:
+    """A connection that carried only a cancel request (PostgreSQL docs: Canceling Requests in Progress)."""
+
+    process_id: int
+    secret: bytes
+
+
+@attrs.frozen
+class ServerTarget:
+    """Where and as whom a server connection logs in. `host` starting with `/` is a Unix socket directory or path."""
+
+    host: str
+    port: int
+    user: str
+    database: str
+    password: str = attrs.field(default="", repr=False)
+    learnt: LearntSecret | None = None
+    sslmode: SslMode = "prefer"
+    direct_tls: bool = False
+    parameters: dict[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class ServerLogin:
+    """A server connection that is in. `parameters`: what the server reported. `secret`: its cancel key; `process_id`: pid or thread id."""
+
+    parameters: dict[str, str]
+    process_id: int
+    secret: bytes = attrs.field(default=b"", repr=False)
+    version: str = ""
+    capabilities: int = 0
+    tls: TlsInfo | None = None
+    pending: bytes = b""
+    """Bytes that came after the login's last message, for the relay."""

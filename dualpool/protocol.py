@@ -1,0 +1,272 @@
+"""The contract that both engines implement. The docstrings here are the spec; `postgres/` and `mysql/` are its two implementations.
+
+An engine is three things, none of which touches a socket:
+
+* **Relays** (hot). A `ClientRelay` lives as long as a client, a `ServerRelay` as long as a server connection. They are fed the bytes that
+  were read and leave the bytes to be written in `to_client` and `to_server`; whoever called them (link.py) takes those, sends them and
+  sets them back to `b""`. Their answer is a verdict.
+* **Exchanges**: logins, resets, checks and cancels, as generators that yield commands (`Send`, `Receive`, `StartTls`, ...) and are sent
+  the results. exchange.py drives them with Trio; a test drives them with a list.
+* **Messages**: an error or a notice as bytes of this protocol.
+
+Nothing outside an engine's package asks which engine it is.
+"""
+
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+if TYPE_CHECKING:
+    from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
+    from dualpool.errors import DualpoolError
+
+# Verdicts are bits: a chunk of bytes can both end a lease and end the client.
+FORWARD: Final = 0
+"""Send what is in `to_server` and `to_client`, and read on. (Nothing in them means: more bytes needed.)"""
+NEEDS_SERVER: Final = 1
+"""From `on_client_bytes`: the client has asked for something and has no server connection. `attach()` goes on from there."""
+RELEASE: Final = 2
+"""From `on_server_bytes` (or `on_client_bytes`): nothing is outstanding; the server connection may serve another client."""
+CLOSE: Final = 4
+"""The client said goodbye, or what was just sent must be the last it gets."""
+BROKEN: Final = 8
+"""From `on_server_bytes`: the server said that it will close this connection. Never reuse it."""
+CANCEL: Final = 16
+"""From `on_client_bytes`: the client asks, inside its own session, to cancel `cancel_key` (MySQL's KILL)."""
+
+# How long a lease lasts.
+TRANSACTION: Final = 0
+SESSION: Final = 1
+STATEMENT: Final = 2
+
+# Which part of a backend's budget a checkout may use.
+APPLICATION: Final = 0
+MAINTENANCE: Final = 1
+
+
+class ServerRelay:
+    """One server connection's protocol state: what it was asked, what it has answered, and what is set on it."""
+
+    __slots__ = ("dirty", "in_transaction", "pins", "to_client", "to_server")
+
+    def __init__(self) -> None:
+        self.to_client: bytes = b""
+        self.to_server: bytes = b""
+        self.in_transaction: bool = False
+        self.pins: int = 0
+        """Not 0: the session holds state that cannot be replayed, so the lease goes on after the transaction."""
+        self.dirty: bool = False
+        """The session holds state that must be reset before another client may have it."""
+
+    def on_server_bytes(self, data: bytes) -> int:
+        """Interpret `data`, read from the server. Returns verdict bits; raises RemoteProtocolError, then the connection must be closed."""
+        raise NotImplementedError
+
+    def is_quiet(self) -> bool:
+        """True when every request is answered in full and no transaction is open: the only state in which it may be given back."""
+        raise NotImplementedError
+
+
+class ClientRelay:
+    """One client's protocol state: the bytes that wait, its prepared statements, the settings that it wants."""
+
+    __slots__ = ("cancel_key", "to_client", "to_server")
+
+    def __init__(self) -> None:
+        self.to_client: bytes = b""
+        self.to_server: bytes = b""
+        self.cancel_key: int = 0
+
+    def on_client_bytes(self, data: bytes) -> int:
+        """Interpret `data`, read from the client. Returns verdict bits; raises RemoteProtocolError, then the client must be closed.
+
+        Bytes that cannot be used yet (half a frame, no server) are kept, at most `limits.max_frame_bytes` of them (`held_bytes()`).
+        """
+        raise NotImplementedError
+
+    def held_bytes(self) -> int:
+        """How many client bytes wait inside the relay; link.py stops reading the client when they are too many."""
+        raise NotImplementedError
+
+    def attach(self, server: ServerRelay) -> int:
+        """Lease begins: bring the server's session to this client's settings and pass on what waited. Returns verdict bits."""
+        raise NotImplementedError
+
+    def detach(self) -> None:
+        """Lease over: take what the server's session has become (settings) into this client's state, and let go of it."""
+        raise NotImplementedError
+
+    def refuse(self, error: "DualpoolError") -> int:
+        """No server will come for what waits: answer it with `error` in `to_client`, and go on with what follows. Returns verdict bits."""
+        raise NotImplementedError
+
+
+# ---------------------------------------------------------------------------------------------------------------- exchanges
+
+
+class Command:
+    """What an exchange asks its driver to do. The driver sends the result into the generator, or throws a DualpoolError."""
+
+    __slots__ = ()
+
+
+class Send(Command):
+    """Write all of `data`. Result: None."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+
+class Receive(Command):
+    """Read exactly `size` bytes, never more (so that a TLS handshake can follow). Result: the bytes. Throws ConnectionClosed at EOF."""
+
+    __slots__ = ("size",)
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+
+class ReceiveSome(Command):
+    """Read what is there, at least one byte. Result: the bytes. Throws ConnectionClosed at EOF."""
+
+    __slots__ = ()
+
+
+class Peek(Command):
+    """Look at the first byte without taking it. Result: the byte. Throws ConnectionClosed at EOF."""
+
+    __slots__ = ()
+
+
+class StartTls(Command):
+    """Do the TLS handshake, as the side that we are. Result: TlsInfo. Throws RemoteProtocolError if it fails.
+
+    `required_alpn`: the peer must have chosen this protocol (PostgreSQL's direct TLS).
+    """
+
+    __slots__ = ("required_alpn",)
+
+    def __init__(self, required_alpn: str = "") -> None:
+        self.required_alpn = required_alpn
+
+
+class TlsInfo:
+    """What a finished TLS handshake tells. Certificates are DER; `server_name` is the SNI that the client sent, or ""."""
+
+    __slots__ = ("alpn", "local_certificate", "peer_certificate", "server_name", "version")
+
+    def __init__(self, version: str, alpn: str, server_name: str, local_certificate: bytes, peer_certificate: bytes) -> None:
+        self.version = version
+        self.alpn = alpn
+        self.server_name = server_name
+        self.local_certificate = local_certificate
+        self.peer_certificate = peer_certificate
+
+
+class Offload(Command):
+    """Run `call` in a worker thread (password hashing of more than about a millisecond). Result: what it returns."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call = call
+
+
+class FindAccount(Command):
+    """Who is this client? Result: accounts.Account, always one: an unknown user or database gets a decoy that no password opens."""
+
+    __slots__ = ("database", "parameters", "user")
+
+    def __init__(self, user: str, database: str, parameters: dict[str, str]) -> None:
+        self.user = user
+        self.database = database
+        self.parameters = parameters
+
+
+class ConnectionClosed(Exception):  # noqa: N818
+    """The peer closed the connection in the middle of an exchange."""
+
+
+R = TypeVar("R")
+Exchange = Generator[Command, Any, R]
+
+
+# ------------------------------------------------------------------------------------------------------------------- engine
+
+
+class Engine:
+    """One database protocol. Each engine's package exports one instance, `ENGINE`.
+
+    Exchanges raise DualpoolErrors: LoginFailed and RemoteProtocolError towards a client are also *sent* to it, by the exchange, before
+    they are raised; ConnectFailed carries the server's own SQLSTATE / code and message. Nothing is sent twice.
+    """
+
+    name: str = ""
+    default_port: int = 0
+
+    def accept(self, policy: "FrontendPolicy") -> "Exchange[ClientLogin | CancelRequest]":
+        """Log a client in, from its first byte to the moment when its password (or certificate) has been accepted."""
+        raise NotImplementedError
+
+    def welcome(self, login: "ClientLogin", parameters: dict[str, str], process_id: int, secret: bytes) -> bytes:
+        """What ends a client's login: the parameters that it is told, its (virtual) cancel key, ready."""
+        raise NotImplementedError
+
+    def client_relay(self, login: "ClientLogin", limits: "RelayLimits") -> ClientRelay:
+        """A relay for a client that has just been welcomed."""
+        raise NotImplementedError
+
+    def connect(self, target: "ServerTarget") -> "Exchange[ServerLogin]":
+        """Log in at a server. Raises ConnectFailed with the server's answer."""
+        raise NotImplementedError
+
+    def server_relay(self, login: "ServerLogin", limits: "RelayLimits") -> ServerRelay:
+        """A relay for a server connection that has just logged in."""
+        raise NotImplementedError
+
+    def recover(self, relay: ServerRelay) -> "Exchange[None]":
+        """After a client vanished: read and drop what it was owed, roll back, and see that the session is quiet. Raises ServerLost."""
+        raise NotImplementedError
+
+    def reset(self, relay: ServerRelay) -> "Exchange[None]":
+        """Bring the session to its state after login; `relay.dirty` is False afterwards. Raises ServerLost."""
+        raise NotImplementedError
+
+    def check(self, relay: ServerRelay, query: str) -> "Exchange[None]":
+        """Run `query` (an empty one if "") and see that it is answered without an error. Raises ServerLost."""
+        raise NotImplementedError
+
+    def cancel(self, target: "ServerTarget", login: "ServerLogin") -> "Exchange[None]":
+        """On a new connection to the same server: cancel what `login` is running. Returns when the server has taken it."""
+        raise NotImplementedError
+
+    def error_message(self, error: "DualpoolError") -> bytes:
+        """`error` as this protocol sends it to a client that is logged in."""
+        raise NotImplementedError
+
+    def notice_message(self, text: str) -> bytes:
+        """A notice outside any reply; b"" where the protocol has none (MySQL)."""
+        raise NotImplementedError
+
+
+class RelayLimits:
+    """The sizes that relays keep to. Bytes, except where the name says otherwise."""
+
+    __slots__ = ("frame_bytes", "mode", "statement_bytes", "statements_per_client", "statements_per_server")
+
+    def __init__(
+        self,
+        mode: int = TRANSACTION,
+        frame_bytes: int = 1 << 18,
+        statement_bytes: int = 1 << 22,
+        statements_per_client: int = 1000,
+        statements_per_server: int = 200,
+    ) -> None:
+        self.mode = mode
+        self.frame_bytes = frame_bytes
+        """A frame up to this size is interpreted whole; of a longer one only its head is, and the rest is passed on as it comes."""
+        self.statement_bytes = statement_bytes
+        """The text of all prepared statements of one client."""
+        self.statements_per_client = statements_per_client
+        self.statements_per_server = statements_per_server
