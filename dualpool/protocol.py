@@ -184,7 +184,7 @@ class FindAccount(Command):
         self.parameters = parameters
 
 
-class ConnectionClosed(Exception):  # noqa: N818
+class ConnectionClosed(Exception):
     """The peer closed the connection in the middle of an exchange."""
 
 
