@@ -45,7 +45,11 @@ class LearntSecret:
 
 @attrs.frozen
 class FrontendPolicy:
-    """What a listener allows. `tls`: a certificate is configured, so TLS can be offered. `client_address`: for messages only."""
+    """What a listener allows. `tls`: a certificate is configured, so TLS can be offered. `client_address`: for messages only.
+
+    MySQL's greeting comes before the client has said anything, so it is here: `server_version` ("" for mysql/frontend.py's own),
+    `auth_plugin` (likewise) and `connection_id`, unique per client: what it sees as CONNECTION_ID() and names in a KILL.
+    """
 
     tls: bool = False
     tls_required: bool = False
@@ -53,11 +57,17 @@ class FrontendPolicy:
     unix_socket: bool = False
     max_startup_bytes: int = 10_000
     client_address: str = ""
+    server_version: str = ""
+    auth_plugin: str = ""
+    connection_id: int = 0
 
 
 @attrs.frozen
 class ClientLogin:
-    """A client that is in. `parameters`: its start-up parameters (PostgreSQL) or connection attributes (MySQL), user and database aside."""
+    """A client that is in. `parameters`: its start-up parameters (PostgreSQL) or connection attributes (MySQL), user and database aside.
+
+    `sequence`: the number of the packet that ends the login, be it `welcome()` or an error (MySQL).
+    """
 
     account: Account
     parameters: dict[str, str]
@@ -67,6 +77,7 @@ class ClientLogin:
     capabilities: int = 0
     character_set: int = 0
     replication: bool = False
+    sequence: int = 0
 
 
 @attrs.frozen

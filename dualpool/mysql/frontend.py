@@ -1,0 +1,294 @@
+"""Clients' logins: the server's side of MySQL's Connection Phase.
+
+What is stored for a user decides how it can be checked, and the client's own choice is kept wherever it can be: a wrong guess costs a
+switch, one round trip. caching_sha2_password in full (the password itself, over TLS or encrypted) can check anything that is stored.
+
+Compression and MariaDB's extended capabilities are not offered: the relay reads plain packets.
+"""
+
+from functools import partial
+from typing import Final
+
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from dualpool.accounts import Account, ClientLogin, FrontendPolicy, LearntSecret
+from dualpool.errors import LoginFailed, RemoteProtocolError
+from dualpool.mysql import auth, wire
+from dualpool.mysql.messages import (
+    NONCE_SIZE,
+    RESPONSE_HEAD,
+    Conversation,
+    Greeting,
+    HandshakeResponse,
+    OkMessage,
+    auth_switch_payload,
+    error_message,
+    ok_payload,
+    parse_handshake_response,
+    response_capabilities,
+    schema_change,
+)
+from dualpool.protocol import Exchange, FindAccount, Offload, Send, StartTls, TlsInfo
+
+SERVER_VERSION: Final = "8.4.0-dualpool"
+"""What clients are told where the listener does not know its backend's version. Drivers choose features by it."""
+CHARACTER_SET: Final = 45
+"""utf8mb4_general_ci: the widest character set that every server and client since MySQL 5.5 knows."""
+
+OFFERED: Final = (
+    wire.CLIENT_LONG_PASSWORD
+    | wire.CLIENT_FOUND_ROWS
+    | wire.CLIENT_LONG_FLAG
+    | wire.CLIENT_CONNECT_WITH_DB
+    | wire.CLIENT_NO_SCHEMA
+    | wire.CLIENT_LOCAL_FILES
+    | wire.CLIENT_IGNORE_SPACE
+    | wire.CLIENT_PROTOCOL_41
+    | wire.CLIENT_INTERACTIVE
+    | wire.CLIENT_IGNORE_SIGPIPE
+    | wire.CLIENT_TRANSACTIONS
+    | wire.CLIENT_SECURE_CONNECTION
+    | wire.CLIENT_MULTI_STATEMENTS
+    | wire.CLIENT_MULTI_RESULTS
+    | wire.CLIENT_PS_MULTI_RESULTS
+    | wire.CLIENT_PLUGIN_AUTH
+    | wire.CLIENT_CONNECT_ATTRS
+    | wire.CLIENT_PLUGIN_AUTH_LENENC
+    | wire.CLIENT_CAN_HANDLE_EXPIRED_PASSWORDS
+    | wire.CLIENT_SESSION_TRACK
+    | wire.CLIENT_DEPRECATE_EOF
+    | wire.CLIENT_QUERY_ATTRIBUTES
+)
+
+INSECURE_TRANSPORT: Final = 3159
+FAST_AUTH_OK: Final = b"\x01\x03"
+FULL_AUTH: Final = b"\x01\x04"
+WANT_PUBLIC_KEY: Final = b"\x02"
+ED25519_NONCE: Final = 32
+
+RSA_KEY: Final = auth.RsaKey()
+KNOWN_PASSWORDS: Final = auth.PasswordCache()
+
+
+def accept(policy: FrontendPolicy) -> Exchange[ClientLogin]:
+    """Log a client in, up to the point where `welcome()` can follow. See `Engine.accept`."""
+    login = _Login(policy)
+    try:
+        return (yield from login.run())
+    except (LoginFailed, RemoteProtocolError) as error:
+        if login.writable:
+            yield Send(error_message(error, login.talk.sequence))
+        raise
+
+
+def welcome(login: ClientLogin, parameters: dict[str, str], process_id: int, secret: bytes) -> bytes:
+    """The OK packet that ends a login, and where the client tracks it, its schema. The other arguments are for engines that use them."""
+    del parameters, process_id, secret
+    state = schema_change(login.account.database) if login.account.database else b""
+    return wire.packet(login.sequence, ok_payload(OkMessage(session_state=state), login.capabilities))
+
+
+class _Login:
+    """One client's login, and what is known of the client so far."""
+
+    def __init__(self, policy: FrontendPolicy) -> None:
+        self.policy = policy
+        self.talk = Conversation(policy.max_startup_bytes)
+        self.nonce = auth.make_nonce(NONCE_SIZE)
+        self.offered = OFFERED | (wire.CLIENT_SSL if policy.tls else 0)
+        self.tls: TlsInfo | None = None
+        self.writable = True
+        self.response = HandshakeResponse(0, 0, 0, "")
+
+    @property
+    def secure(self) -> bool:
+        """May a password be sent as it is?"""
+        return self.policy.unix_socket or self.tls is not None
+
+    def run(self) -> Exchange[ClientLogin]:
+        yield from self.talk.send(self._greeting().payload())
+        yield from self._read_response()
+        response = self.response
+        if self.policy.tls_required and not self.secure:
+            raise LoginFailed(
+                "Connections using insecure transport are prohibited.",
+                hint="Connect with TLS (ssl-mode=REQUIRED).",
+                errno=INSECURE_TRANSPORT,
+            )
+        account: Account = yield FindAccount(response.user, response.database, response.attributes)
+        learnt = yield from _Proof(self, account).run()
+        return ClientLogin(
+            account=account,
+            parameters=response.attributes,
+            learnt=learnt,
+            tls=self.tls,
+            capabilities=response.capabilities & self.offered,
+            character_set=response.character_set,
+            sequence=self.talk.sequence,
+        )
+
+    def _greeting(self) -> Greeting:
+        return Greeting(
+            server_version=self.policy.server_version or SERVER_VERSION,
+            connection_id=self.policy.connection_id,
+            nonce=self.nonce,
+            capabilities=self.offered,
+            character_set=CHARACTER_SET,
+            auth_plugin=self.policy.auth_plugin or auth.CACHING_SHA2,
+        )
+
+    def _read_response(self) -> Exchange[None]:
+        payload = yield from self.talk.receive()
+        if len(payload) == RESPONSE_HEAD and response_capabilities(payload) & wire.CLIENT_SSL:
+            yield from self._start_tls()
+            payload = yield from self.talk.receive()
+        self.response = parse_handshake_response(payload)
+
+    def _start_tls(self) -> Exchange[None]:
+        if not self.policy.tls:
+            raise RemoteProtocolError("the client asks for TLS, which was not offered", hint="Set listeners.*.tls, or connect without.")
+        # Until the handshake is done neither side would understand an ERR packet.
+        self.writable = False
+        self.tls = yield StartTls()
+        self.writable = True
+
+
+class _Proof:
+    """One client's proof that it is `account`."""
+
+    def __init__(self, login: _Login, account: Account) -> None:
+        self.login = login
+        self.talk = login.talk
+        self.account = account
+        self.token = login.response.auth
+        self.nonce = login.nonce
+        self.plugin = login.response.auth_plugin if login.response.capabilities & wire.CLIENT_PLUGIN_AUTH else auth.NATIVE
+
+    def run(self) -> Exchange[LearntSecret | None]:
+        """See the proof, by whichever plugin. Returns what it revealed; raises LoginFailed."""
+        if self.account.method == "cert":
+            self._check_certificate()
+            return None
+        yield from self._agree_on_plugin()
+        learnt: LearntSecret | None = yield from self._check_token()
+        if self._opens_to_anyone():
+            return learnt
+        if learnt is None or self.account.decoy:
+            raise self._denied()
+        return learnt
+
+    def _opens_to_anyone(self) -> bool:
+        return self.account.method == "trust" and not self.account.decoy
+
+    def _agree_on_plugin(self) -> Exchange[None]:
+        plugin = choose_plugin(self.account, self.plugin, self.login.secure)
+        if plugin == self.plugin and plugin != auth.ED25519:
+            return
+        if not self.login.response.capabilities & wire.CLIENT_PLUGIN_AUTH:
+            raise self._denied()
+        self.plugin = plugin
+        self.nonce = auth.make_nonce(ED25519_NONCE if plugin == auth.ED25519 else NONCE_SIZE)
+        yield from self.talk.send(auth_switch_payload(plugin, self.nonce))
+        self.token = yield from self.talk.receive()
+
+    def _check_token(self) -> Exchange[LearntSecret | None]:
+        if self.plugin == auth.CLEAR:
+            return (yield from self._check_password(auth.end_at_nul(self.token)))
+        if not self.token or self.token == b"\0":
+            return LearntSecret() if "" in self.account.secrets else None
+        if self.plugin == auth.NATIVE:
+            return auth.check_native(self.account.secrets, self.token, self.nonce)
+        if self.plugin == auth.ED25519:
+            learnt: LearntSecret | None = yield Offload(partial(auth.check_ed25519, self.account.secrets, self.token, self.nonce))
+            return learnt
+        return (yield from self._check_sha2())
+
+    def _check_sha2(self) -> Exchange[LearntSecret | None]:
+        """caching_sha2_password: the fast path where a password is known that fits, else the password itself where that can help."""
+        learnt = auth.check_sha2(self._known_passwords(), self.token, self.nonce)
+        if learnt or not self._needs_password():
+            if learnt or self._opens_to_anyone():
+                yield from self.talk.send(FAST_AUTH_OK)
+            return learnt
+        yield from self.talk.send(FULL_AUTH)
+        return (yield from self._check_password((yield from self._receive_password())))
+
+    def _known_passwords(self) -> list[str]:
+        if self.account.method == "password":
+            return []
+        known = [secret if auth.kind_of(secret) == "plain" else KNOWN_PASSWORDS.get(secret) for secret in self.account.secrets]
+        return [password for password in known if password]
+
+    def _needs_password(self) -> bool:
+        """Can the password itself tell what the fast path could not? (Where anyone may come in: what to log in with at the server.)"""
+        if self.account.method == "trust":
+            return self.login.secure
+        return self.account.method == "password" or any(auth.kind_of(secret) != "plain" for secret in self.account.secrets)
+
+    def _receive_password(self) -> Exchange[str | None]:
+        data = yield from self.talk.receive()
+        if data == WANT_PUBLIC_KEY:
+            pem: bytes = yield Offload(RSA_KEY.public_pem)
+            yield from self.talk.send(bytes((wire.AUTH_MORE_DATA,)) + pem)
+            data = yield from self.talk.receive()
+        elif self.login.secure:
+            return auth.end_at_nul(data)
+        password: str | None = yield Offload(partial(RSA_KEY.decrypt, data, self.nonce))
+        return password
+
+    def _check_password(self, password: str | None) -> Exchange[LearntSecret | None]:
+        if password is None:
+            return None
+        if self._opens_to_anyone():
+            return LearntSecret(password=password)
+        learnt: LearntSecret | None = yield Offload(partial(auth.check_password, self.account.secrets, password))
+        if learnt and not self.account.decoy:
+            for secret in self.account.secrets:
+                if auth.kind_of(secret) == "sha2":
+                    KNOWN_PASSWORDS.put(secret, password)
+        return learnt
+
+    def _check_certificate(self) -> None:
+        certificate = self.login.tls.peer_certificate if self.login.tls else b""
+        if self.account.decoy or not certificate or _common_name(certificate) != self.account.user:
+            raise self._denied()
+
+    def _denied(self) -> LoginFailed:
+        used = "YES" if self.token.strip(b"\0") else "NO"
+        user, host = self.login.response.user, _host(self.login.policy)
+        return LoginFailed(f"Access denied for user '{user}'@'{host}' (using password: {used})")
+
+
+def choose_plugin(account: Account, preferred: str, secure: bool) -> str:
+    """By which plugin `account` is to prove itself: the client's own one where what is stored can be checked by it."""
+    kinds = {auth.kind_of(secret) for secret in account.secrets}
+    if preferred == auth.CLEAR and secure:
+        return preferred
+    if account.method == "password":
+        return auth.CACHING_SHA2
+    if preferred == auth.ED25519 and kinds <= {"plain"}:
+        return preferred
+    # Without TLS many clients refuse to send a password, even encrypted; native's exchange is all that a *HEX hash needs.
+    if kinds == {"sha1"} and not (preferred == auth.CACHING_SHA2 and secure):
+        return auth.NATIVE
+    if preferred == auth.NATIVE and "sha2" not in kinds:
+        return preferred
+    return auth.CACHING_SHA2
+
+
+def _common_name(certificate: bytes) -> str | None:
+    try:
+        names = x509.load_der_x509_certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    except ValueError:
+        return None
+    return str(names[0].value) if len(names) == 1 else None
+
+
+def _host(policy: FrontendPolicy) -> str:
+    """The client's host as MySQL's messages name it: the address without its port."""
+    if policy.unix_socket or not policy.client_address:
+        return "localhost"
+    host, colon, port = policy.client_address.rpartition(":")
+    single = colon and port.isdigit() and (":" not in host or host.endswith("]"))
+    return host.strip("[]") if single else policy.client_address
