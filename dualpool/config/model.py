@@ -1,0 +1,284 @@
+"""The configuration, as the program reads it: frozen classes whose attribute names are the TOML keys. Times are floats of seconds, 0 = off.
+
+A key is declared once, here: `setting(help, default=..., minimum=...)`. The loader, conf/reference.toml and the JSON schema follow.
+"""
+
+# ruff: noqa: RUF009 -- setting(), duration() and from_url() are attrs fields.
+
+from typing import Any, Final, Literal
+
+import attrs
+
+from dualpool.accounts import AuthMethod, SslMode
+from dualpool.config.fields import Seconds, duration, from_url, setting
+from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION, STATEMENT, TRANSACTION
+
+Protocol = Literal["postgres", "mysql"]
+PoolMode = Literal["transaction", "session", "statement"]
+Lane = Literal["application", "maintenance"]
+SslNegotiation = Literal["postgres", "direct"]
+
+POOL_MODES: Final[dict[PoolMode, int]] = {"transaction": TRANSACTION, "session": SESSION, "statement": STATEMENT}
+LANES: Final[dict[Lane, int]] = {"application": APPLICATION, "maintenance": MAINTENANCE}
+SCHEMES: Final[dict[Protocol, str]] = {"postgres": "postgresql", "mysql": "mysql"}
+WILDCARD: Final = "*"
+
+
+@attrs.frozen
+class Bind:
+    """An address to listen on: `host` and `port` (0: any free one), or `unix`, the full path of a socket."""
+
+    host: str = ""
+    port: int = 0
+    unix: str = ""
+
+    def __str__(self) -> str:
+        if self.unix:
+            return f"unix:{self.unix}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@attrs.frozen
+class Tls:
+    """TLS towards clients."""
+
+    mode: SslMode = setting(
+        "disable, allow, prefer: clients choose; require: TLS only; verify-ca, verify-full: a client certificate as well "
+        "(verify-full: its common name must be the user).",
+        default="prefer",
+    )
+    cert: str = setting("Certificate chain, PEM.", default="", kind="path", example="server.crt")
+    key: str = setting("Private key, PEM.", default="", kind="path", example="server.key")
+    client_ca: str = setting("Authorities whose client certificates are accepted, PEM.", default="", kind="path", example="ca.crt")
+
+    @property
+    def offered(self) -> bool:
+        """TLS can be offered to clients."""
+        return self.mode != "disable"
+
+    @property
+    def required(self) -> bool:
+        """A client that stays in plain text is turned away."""
+        return self.mode in {"require", "verify-ca", "verify-full"}
+
+
+@attrs.frozen
+class Listener:
+    """Where clients connect, and how those who come in there are served."""
+
+    name: str
+    protocol: Protocol = setting("Which clients connect here.", example='"postgres"')
+    bind: tuple[Bind, ...] = setting(
+        "Address, or a list of them: host:port, [::1]:port, or unix: with a directory or the path of a socket.",
+        example='"127.0.0.1:6543"',
+    )
+    pool_mode: PoolMode = setting("How long a client keeps a server connection: transaction, session or statement.", default="transaction")
+    lane: Lane = setting("maintenance: clients of this listener may use the reserved connections.", default="application")
+    tls: Tls | None = setting(
+        "TLS towards clients. Files are relative to this file.",
+        default=None,
+        example='{ mode = "prefer", cert = "server.crt", key = "server.key" }',
+    )
+    auth: AuthMethod = setting(
+        "How clients prove who they are. auto: the strongest way that the stored password allows. md5 and scram-sha-256: PostgreSQL only.",
+        default="auto",
+    )
+    backlog: int = setting("Connections that the kernel queues before they are accepted.", default=128, minimum=1)
+
+    @property
+    def mode(self) -> int:
+        """`pool_mode` as protocol.py counts it."""
+        return POOL_MODES[self.pool_mode]
+
+
+@attrs.frozen
+class MemoryBudget:
+    """A budget by the rule of hosted databases: so many connections per GB of memory."""
+
+    memory_gb: float = setting("Memory of the database server, in GB.", minimum=0.1, example="1")
+    per_gb: int = setting("Connections that each GB allows.", minimum=1, example="25")
+
+    @property
+    def connections(self) -> int:
+        """The budget as a number."""
+        return int(self.memory_gb * self.per_gb)
+
+
+Budget = Literal["auto"] | int | MemoryBudget
+
+
+@attrs.frozen
+class Backend:
+    """A database server. Everything that a URL says is parsed out of `url`; `hosts` has at least one entry, a host with `/` is a socket."""
+
+    name: str
+    url: str = setting(
+        "Where the server is and who logs in: postgresql://user:password@host:port/database?sslmode=verify-full, or mysql://. Several "
+        'hosts: host1,host2 or ?hosts=host1,host2. A Unix socket: ?host=/path. Also sslrootcert (a file or "system"), sslcert, sslkey, '
+        "sslnegotiation=direct, server_name; MySQL's ssl-mode, ssl-ca, ssl-cert, ssl-key. Other parameters go to the server. Without a "
+        "user, each client's own user logs in. A variable inside the user or the password is taken literally, so it needs no "
+        "percent-encoding.",
+        kind="secret",
+        example='"postgresql://app:${APP_PASSWORD:-app}@127.0.0.1:5432/app?sslmode=prefer"',
+    )
+    budget: Budget = setting(
+        'Server connections that may be open at once, all pools together: "auto" asks the server; or a number; or '
+        "{ memory_gb = 1, per_gb = 25 }.",
+        default="auto",
+        minimum=1,
+    )
+    reserved_maintenance: int = setting("How many of them only the maintenance lane may use.", default=3, minimum=0)
+    connect_query: str = setting("SQL that runs on each new server connection.", default="")
+    check_query: str = setting("SQL that tells whether an idle server connection still works; empty: the cheapest way.", default="")
+    protocol: Protocol = from_url("postgres")
+    hosts: tuple[tuple[str, int], ...] = from_url(())
+    user: str = from_url("")
+    password: str = from_url("", secret=True)
+    database: str = from_url("")
+    sslmode: SslMode = from_url("prefer")
+    sslrootcert: str = from_url("")
+    sslcert: str = from_url("")
+    sslkey: str = from_url("")
+    sslnegotiation: SslNegotiation = from_url("postgres")
+    server_name: str = from_url("")
+    parameters: dict[str, str] = from_url(attrs.Factory(dict))
+
+    @property
+    def budget_number(self) -> int | None:
+        """The budget, or None if only the server knows."""
+        if isinstance(self.budget, MemoryBudget):
+            return self.budget.connections
+        return None if self.budget == "auto" else self.budget
+
+
+@attrs.frozen
+class Database:
+    """A name that clients connect to. `database` is always filled in by the loader; only for a wildcard it is "" (the client's name)."""
+
+    name: str = setting(
+        'What clients call it; default: the name of the table. "*" takes every other name. Needed only where PostgreSQL and MySQL '
+        "clients use the same name for different databases.",
+        required=False,
+        example='"app"',
+    )
+    backend: str = setting("Which backend it is on.", example='"main"')
+    database: str = setting(
+        'Its real name on the backend; default: `name`; for "*": the name that the client gave.', default="", example='"app_production"'
+    )
+    user: str = setting(
+        "Server user for all its clients; default: the user of the backend's url, or else the client's own.", default="", example='"app"'
+    )
+    password: str = setting("The server user's password.", default="", kind="secret", example='"${SERVER_PASSWORD}"')
+    pool_size: int = setting("Server connections for each server user.", default=20, minimum=1)
+    min_pool_size: int = setting("Server connections that stay open while there are clients.", default=0, minimum=0)
+    pool_mode: PoolMode | None = setting("Instead of the listener's.", default=None, example='"session"')
+    max_connections: int = setting("Server connections for all server users together; 0: no limit but the budget.", default=0, minimum=0)
+    query_wait: Seconds | None = setting("Instead of timeouts.query_wait.", default=None, kind="duration", minimum=0, example='"30s"')
+
+
+@attrs.frozen
+class User:
+    """Who may log in to dualpool."""
+
+    name: str
+    password: tuple[str, ...] = setting(
+        "What the client must know: a password, or a stored form of it (SCRAM-SHA-256$..., md5..., *HEX or $A$005$...). A list: any one of "
+        "them, so that passwords can change without an interruption. None: only trust or a certificate lets the user in.",
+        default=(),
+        kind="secret",
+        example='"${APP_PASSWORD:-app}"',
+    )
+    maintenance: bool = setting("May use the reserved connections; its clients are in session mode.", default=False)
+    pool_mode: PoolMode | None = setting("Instead of the database's and the listener's.", default=None, example='"session"')
+    pool_size: int | None = setting("Instead of the database's.", default=None, minimum=1, example="5")
+    max_connections: int = setting("Server connections in all databases together; 0: no limit.", default=0, minimum=0)
+
+
+@attrs.frozen
+class Limits:
+    """Sizes and numbers that one process keeps to."""
+
+    max_client_connections: int = setting("Clients at once, over all listeners.", default=1000, minimum=1)
+    max_startup_bytes: int = setting("Longest login message that is read from a client.", default=10_000, minimum=1000)
+    frame_bytes: int = setting("Messages up to this size are held whole; of longer ones only the start is.", default=1 << 18, minimum=4096)
+    client_buffer_bytes: int = setting(
+        "Bytes that wait for a slow client before its server connection is no longer read.", default=1 << 18, minimum=4096
+    )
+    statements_per_client: int = setting("Prepared statements that one client may hold.", default=1000, minimum=1)
+    statement_bytes: int = setting("Text of all prepared statements of one client.", default=1 << 22, minimum=1024)
+    statements_per_server: int = setting("Prepared statements that are kept on one server connection.", default=200, minimum=1)
+
+
+@attrs.frozen
+class Timeouts:
+    """How long things may take."""
+
+    query_wait: Seconds = duration("2m", "A client waits this long for a server connection.")
+    query_wait_notify: Seconds = duration("5s", "A client that waits is told so after this time (PostgreSQL).")
+    server_connect: Seconds = duration("15s", "Connecting and logging in to a server.")
+    server_login_retry: Seconds = duration("1s", "Pause after a failed connect before the next one.")
+    server_idle: Seconds = duration("10m", "A server connection that nobody used for this long is closed.")
+    server_lifetime: Seconds = duration("1h", "A server connection older than this is closed when it is free.")
+    server_lifetime_jitter: Seconds = duration("6m", "Each server connection's lifetime is shortened by a random part of this.")
+    server_check_delay: Seconds = duration("30s", "A server connection idle for longer is checked before it is used.")
+    client_login: Seconds = duration("60s", "A client must be logged in by then.")
+    client_idle: Seconds = duration("0s", "A client that sends nothing for this long is disconnected.")
+    idle_in_transaction: Seconds = duration("0s", "A client that is idle inside a transaction for this long is disconnected.")
+    query: Seconds = duration("0s", "A query that takes longer is canceled.")
+    transaction: Seconds = duration("0s", "A transaction that takes longer is ended.")
+    cancel_wait: Seconds = duration("10s", "A cancel request waits this long for a connection to the server.")
+    reset: Seconds = duration("5s", "Resetting a server connection's session; one that takes longer is closed.")
+    recover: Seconds = duration("5s", "Saving the server connection of a client that vanished; one that takes longer is closed.")
+    shutdown: Seconds = duration("30s", "Clients may finish their transactions for this long before the process ends.")
+
+
+@attrs.frozen
+class Admin:
+    """Who may look and steer."""
+
+    users: tuple[str, ...] = setting("Users who may do everything on the admin console.", default=(), example='["app"]')
+    stats_users: tuple[str, ...] = setting("Users who may only look (SHOW).", default=(), example='["monitor"]')
+    http: Bind | None = setting("Address of /metrics, /healthz and the dashboard.", default=None, example='"127.0.0.1:9127"')
+
+
+@attrs.frozen
+class Log:
+    """What is logged, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting("debug, info, warning or error.", default="info")
+    format: Literal["auto", "text", "json"] = setting("text, json, or auto: text on a terminal, JSON elsewhere.", default="auto")
+
+
+@attrs.frozen
+class Config:
+    """A whole configuration, checked. The dictionaries are keyed by the names of the tables."""
+
+    listeners: dict[str, Listener] = attrs.field(factory=dict)
+    backends: dict[str, Backend] = attrs.field(factory=dict)
+    databases: dict[str, Database] = attrs.field(factory=dict)
+    users: dict[str, User] = attrs.field(factory=dict)
+    limits: Limits = attrs.field(factory=Limits)
+    timeouts: Timeouts = attrs.field(factory=Timeouts)
+    admin: Admin = attrs.field(factory=Admin)
+    log: Log = attrs.field(factory=Log)
+    strict_budget: bool = setting("Pool sizes that sum to more than a backend's budget are an error, not a warning.", default=False)
+    warnings: tuple[str, ...] = ()
+
+    def find_database(self, protocol: str, name: str) -> Database | None:
+        """What a client of `protocol` means by `name`: the database of that name, else the wildcard as a database of that name.
+
+        The names are per protocol; the dictionary's keys are only labels, so look names up here.
+        """
+        served = [database for database in self.databases.values() if self.backends[database.backend].protocol == protocol]
+        for database in served:
+            if database.name == name != WILDCARD:
+                return database
+        for database in served:
+            if database.name == WILDCARD:
+                return attrs.evolve(database, name=name, database=database.database or name)
+        return None
+
+
+TABLES_BY_NAME: Final[dict[str, type[Any]]] = {"listeners": Listener, "backends": Backend, "databases": Database, "users": User}
+"""Top-level tables that hold one table per name."""
+TABLES: Final[dict[str, type[Any]]] = {"limits": Limits, "timeouts": Timeouts, "admin": Admin, "log": Log}
