@@ -1,0 +1,76 @@
+"""What the pool knows of a server connection and of who waits for one. [hot]
+
+`link.ServerConnection` is a `Leasable`; whatever waits (a link, a task) is a `Waiter`. The pool needs no more than this of either, so its
+simulation can do without sockets.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from dualpool.protocol import APPLICATION
+
+if TYPE_CHECKING:
+    from dualpool.errors import DualpoolError
+    from dualpool.pool import Pool
+
+# States of a server connection. Only the pool sets them. CONNECTING is that of an object that no pool has yet, CLOSED that of one that no
+# pool counts any more. One that is CLOSING still counts: until its socket is gone the server counts it too.
+CONNECTING: Final = 0
+IDLE: Final = 1
+LEASED: Final = 2
+RESETTING: Final = 3
+"""After a lease: being reset or recovered, or a cancel request for it is still under way."""
+CHECKING: Final = 4
+"""Before a lease: it was idle for long, and is being asked whether it is alive."""
+CLOSING: Final = 5
+CLOSED: Final = 6
+
+STATE_NAMES: Final = ("connecting", "idle", "leased", "resetting", "checking", "closing", "closed")
+
+
+class Leasable:
+    """The part of a server connection that belongs to its pool. Times are those of `reactor.Clock`, in seconds."""
+
+    __slots__ = ("created_at", "expires_at", "generation", "id", "idle_since", "lane", "pool", "state")
+
+    def __init__(self) -> None:
+        self.id: int = 0
+        """Unique within the process; `Pool.connected` gives it."""
+        self.pool: Pool | None = None
+        self.state: int = CONNECTING
+        self.lane: int = APPLICATION
+        """The part of the budget that it is counted in now. It changes when the other lane takes it over."""
+        self.created_at: float = 0.0
+        self.idle_since: float = 0.0
+        self.expires_at: float = 0.0
+        """From here on it is closed instead of used again: its lifetime is over, or its pool was told to reconnect."""
+        self.generation: int = -1
+        """`pool.generation` when its connect began, set by whoever connects; -1 means: the current one."""
+
+    def __repr__(self) -> str:
+        pool = self.pool.name if self.pool is not None else "no pool"
+        return f"<{type(self).__name__} {self.id} of {pool}: {STATE_NAMES[self.state]}>"
+
+
+class Waiter:
+    """Somebody in a pool's queue. The pool calls these methods; they must not raise, and may call the pool again."""
+
+    __slots__ = ("deadline", "enqueued_at", "lane", "notified")
+
+    def __init__(self, lane: int = APPLICATION) -> None:
+        self.lane = lane
+        self.enqueued_at: float = 0.0
+        self.deadline: float = 0.0
+        """When the wait ends with CheckoutTimeout. 0: `Pool.enqueue` sets it from `query_wait`."""
+        self.notified: bool = False
+
+    def offer(self, conn: Leasable) -> bool:
+        """Take the lease of `conn` now, or refuse it with False: nobody is there any more. Taken or not, the wait is over."""
+        raise NotImplementedError
+
+    def fail(self, error: "DualpoolError") -> None:
+        """No server connection will come, because of `error`. The wait is over."""
+        raise NotImplementedError
+
+    def notify(self, seconds: float) -> None:
+        """The wait has lasted for `seconds` and goes on. Called once at most."""
+        raise NotImplementedError

@@ -1,0 +1,781 @@
+"""The pool: which server connection is whose. Synchronous, without I/O.
+
+Why so: a state that only changes in functions without `await` cannot be torn by a cancellation. What has to happen outside (connect, close,
+check) is asked of a `PoolIO`, which only schedules it, and later reports here: every `connect` is answered by `connected` or
+`connect_failed`, every `close` by `closed` (or `lost`), every `check` by `give_back` or `lost`.
+
+    connecting ──> idle <──> leased ──> resetting        (idle too long: idle ──> checking ──> leased)
+                    └───── any ──> closing ──> closed
+
+The two calls of every transaction, `take_nowait` and `give_back`, each have a fast path that is decided by one flag: `_plain` is true as
+long as nothing but "pop from the idle stack, push back on it" can be due. Whatever makes more necessary (a waiter, a pause, another pool in
+need) calls `choose_path`, and then the long way is gone.
+
+The idle stack is last in, first out, so that what is not needed grows old at its bottom and is closed. Everything on it counts as
+application: a connection that maintenance gives back moves over to the application if there is room for it there, and is closed if not, so
+that the reserve is free for the next migration.
+"""
+
+import math
+import random
+from collections import OrderedDict, deque
+from itertools import count
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from dualpool.budget import LANES, Budget
+from dualpool.errors import CheckoutTimeout, DualpoolError, PoolClosed
+from dualpool.lease import CHECKING, CLOSED, CLOSING, CONNECTING, IDLE, LEASED, RESETTING, Leasable, Waiter
+from dualpool.protocol import APPLICATION, MAINTENANCE
+
+if TYPE_CHECKING:
+    from dualpool.reactor import Clock
+
+PERMANENT_SQLSTATES: Final = frozenset({"28000", "28P01", "3D000", "42501"})
+"""PostgreSQL's answers that asking again does not change: wrong user, wrong password, no such database, not allowed into it."""
+PERMANENT_ERRNOS: Final = frozenset({1044, 1045, 1049, 1698})
+"""MySQL's: no access to the database, wrong password, no such database, not with this authentication plugin."""
+
+RETRY_JITTER: Final = 0.25
+"""The pause after a failed connect is up to this part shorter or longer, so that pools and processes do not knock in step."""
+
+RETURNABLE: Final = frozenset({LEASED, RESETTING, CHECKING})
+ENDED: Final = frozenset({CLOSING, CLOSED})
+UNCOUNTED: Final = frozenset({CONNECTING, CLOSED})
+
+_ids = count(1)
+
+
+class PoolSettings:
+    """Sizes, and times in seconds. 0 means "no limit" for every time but `lifetime` (0: each connection serves once)."""
+
+    __slots__ = (
+        "check_delay",
+        "idle_timeout",
+        "lifetime",
+        "lifetime_jitter",
+        "login_retry",
+        "min_size",
+        "query_wait",
+        "query_wait_notify",
+        "size",
+    )
+
+    def __init__(
+        self,
+        size: int = 20,
+        min_size: int = 0,
+        query_wait: float = 120.0,
+        query_wait_notify: float = 5.0,
+        idle_timeout: float = 600.0,
+        lifetime: float = 3600.0,
+        lifetime_jitter: float = 0.0,
+        login_retry: float = 1.0,
+        check_delay: float = 30.0,
+    ) -> None:
+        self.size = size
+        self.min_size = min_size
+        """Kept open while there are clients (`Pool.clients`); without clients there is no minimum."""
+        self.query_wait = query_wait
+        self.query_wait_notify = query_wait_notify
+        self.idle_timeout = idle_timeout
+        self.lifetime = lifetime
+        self.lifetime_jitter = lifetime_jitter
+        """Each connection's lifetime is shortened by a random part of this, so that they do not all end at once."""
+        self.login_retry = login_retry
+        self.check_delay = check_delay
+
+
+class PoolIO:
+    """What a pool asks of the world. Each method only schedules; it never calls the pool back before it returns."""
+
+    def connect(self, pool: "Pool", lane: int) -> None:
+        """Start one connect. Ends in `pool.connected(conn, lane)` or `pool.connect_failed(error, lane)`, exactly once."""
+        raise NotImplementedError
+
+    def close(self, conn: Leasable, reason: str) -> None:
+        """Close `conn`. Ends in `pool.closed(conn)`, when the server no longer counts it."""
+        raise NotImplementedError
+
+    def check(self, conn: Leasable) -> None:
+        """Find out whether `conn` is alive, within a time limit. Ends in `pool.give_back(conn)` or `pool.lost(conn, error)`."""
+        raise NotImplementedError
+
+
+@attrs.frozen
+class PoolStatistics:
+    """A pool at one moment. Connections are counted, times are in seconds, totals are since the pool was made."""
+
+    idle: int
+    leased: int
+    resetting: int
+    """Being reset, recovered or checked."""
+    connecting: int
+    closing: int
+    maintenance: int
+    """How many of all of them count in the maintenance lane."""
+    waiting: int
+    max_wait: float
+    """How long the one at the head of the queue has waited by now."""
+    clients: int
+    size: int
+    paused: bool
+    checkouts: int
+    waits: int
+    """How many checkouts had to wait."""
+    total_wait: float
+    timeouts: int
+    connects: int
+    connect_failures: int
+    losses: int
+    """Connections that broke, whatever they were doing."""
+    last_error: str
+
+
+class Pool:
+    """The interchangeable server connections of one (database, server user), and the queue for them."""
+
+    __slots__ = (
+        "_checking",
+        "_closing",
+        "_dispatching",
+        "_failing",
+        "_idle",
+        "_plain",
+        "_refusal",
+        "_resetting",
+        "_retry_at",
+        "_returned",
+        "_rng",
+        "_stale",
+        "_waiting",
+        "budget",
+        "checkouts",
+        "clients",
+        "clock",
+        "connect_failures",
+        "connecting",
+        "connections",
+        "connects",
+        "counted",
+        "generation",
+        "io",
+        "is_closed",
+        "is_paused",
+        "last_error",
+        "losses",
+        "name",
+        "settings",
+        "timeouts",
+        "total_wait",
+        "waits",
+    )
+
+    def __init__(
+        self, name: str, settings: PoolSettings, budget: Budget, io: PoolIO, clock: "Clock", rng: random.Random | None = None
+    ) -> None:
+        """`name` is for messages. `rng` is for jitter only."""
+        self.name = name
+        self.settings = settings
+        self.budget = budget
+        self.io = io
+        self.clock = clock
+        self.generation: int = 0
+        self.clients: int = 0
+        """How many clients of this pool are logged in. Whoever serves them counts them here; `min_size` needs at least one."""
+        self.is_paused: bool = False
+        self.is_closed: bool = False
+        self.connections: set[Leasable] = set()
+        """Every connection but the connecting and the closed ones."""
+        self.connecting: list[int] = [0, 0]
+        self.counted: list[int] = [0, 0]
+        """Per lane: every connection from the start of its connect until it is closed."""
+        self._rng = rng or random.Random()
+        self._idle: list[Leasable] = []
+        self._stale: list[Leasable] = []
+        """Idle for so long that they are checked before use. Older than all of `_idle`."""
+        self._checking: int = 0
+        self._resetting: int = 0
+        self._closing: list[int] = [0, 0]
+        self._waiting: tuple[OrderedDict[Waiter, None], OrderedDict[Waiter, None]] = (OrderedDict(), OrderedDict())
+        self._returned: deque[Leasable] = deque()
+        self._dispatching: bool = False
+        self._failing: bool = False
+        self._plain: bool = False
+        self._retry_at: float = -math.inf
+        self._refusal: DualpoolError | None = None
+        self.checkouts: int = 0
+        self.waits: int = 0
+        self.total_wait: float = 0.0
+        self.timeouts: int = 0
+        self.connects: int = 0
+        self.connect_failures: int = 0
+        self.losses: int = 0
+        self.last_error: str = ""
+        budget.pools.append(self)
+        self.choose_path()
+
+    def __repr__(self) -> str:
+        return (
+            f"<Pool {self.name}: {len(self._idle) + len(self._stale)} idle, {self._count_leased()} leased, "
+            f"{sum(self.connecting)} connecting, {self._count_waiting()} waiting>"
+        )
+
+    # ------------------------------------------------------------------------------------------------ every transaction
+
+    def take_nowait(self, lane: int) -> Leasable | None:
+        """Take an idle connection, or None: then `enqueue`. The caller must `give_back` it, or report it `lost`. Nobody is overtaken."""
+        if self._plain and lane == APPLICATION:
+            if not self._idle:
+                return None
+            conn = self._idle.pop()
+            conn.state = LEASED
+            self.checkouts += 1
+            return conn
+        return self._take_long_way(lane)
+
+    def give_back(self, conn: Leasable) -> None:
+        """The lease of `conn` is over, and it may serve another client; or its reset or check has ended well.
+
+        Afterwards it is somebody else's, or idle, or being closed. A connection that was lost meanwhile is ignored.
+        """
+        now = self.clock.now
+        if self._plain and conn.state == LEASED and conn.lane == APPLICATION and conn.expires_at > now:
+            conn.state = IDLE
+            conn.idle_since = now
+            self._idle.append(conn)
+            return
+        self._give_back_long_way(conn)
+
+    def choose_path(self) -> None:
+        """Decide which way the two calls above go. To be called after every change that matters to it; the budget does too."""
+        self._plain = not (
+            self._waiting[APPLICATION]
+            or self._waiting[MAINTENANCE]
+            or self.is_paused
+            or self.is_closed
+            or self.budget.pressed
+            or self._has_surplus()
+        )
+
+    # ------------------------------------------------------------------------------------------------ the queue
+
+    def enqueue(self, waiter: Waiter) -> None:
+        """Queue up. `offer` or `fail` will be called once, perhaps before this returns; unless `withdraw` is called first."""
+        now = self.clock.now
+        waiter.enqueued_at = now
+        if not waiter.deadline:
+            waiter.deadline = now + (self.settings.query_wait or math.inf)
+        self._waiting[waiter.lane][waiter] = None
+        if self.is_closed:
+            self._fail_all(self._closed_error())
+        else:
+            self._plain = False
+            self._dispatch()
+
+    def withdraw(self, waiter: Waiter) -> bool:
+        """`waiter` wants nothing any more. False if it was not in the queue (any more)."""
+        queue = self._waiting[waiter.lane]
+        if waiter not in queue:
+            return False
+        del queue[waiter]
+        self._follow_up()
+        return True
+
+    def has_waiters(self) -> bool:
+        """Does anybody wait?"""
+        return bool(self._waiting[APPLICATION] or self._waiting[MAINTENANCE])
+
+    def has_demand(self) -> bool:
+        """Does anybody wait whom a connection would help now?"""
+        return self.has_waiters() and not self.is_paused
+
+    def waiting_since(self) -> float:
+        """When the one who has waited longest came; infinite if nobody waits."""
+        return min((next(iter(queue)).enqueued_at for queue in self._waiting if queue), default=math.inf)
+
+    # ------------------------------------------------------------------------------------------------ reports
+
+    def resetting(self, conn: Leasable) -> None:
+        """The lease of `conn` is over, but it is not ready for the next: a reset, a recovery or a cancel request has to end first."""
+        if conn.state == LEASED:
+            conn.state = RESETTING
+            self._resetting += 1
+
+    def connected(self, conn: Leasable, lane: int) -> None:
+        """A connect has ended well. The connection belongs to the pool from now on."""
+        self.connecting[lane] -= 1
+        self.connects += 1
+        self._retry_at = -math.inf
+        self._refusal = None
+        self.last_error = ""
+        conn.pool = self
+        conn.id = next(_ids)
+        conn.lane = lane
+        conn.created_at = now = self.clock.now
+        conn.expires_at = now + self._choose_lifetime()
+        if conn.generation == -1:
+            conn.generation = self.generation
+        stale = conn.generation != self.generation
+        self.connections.add(conn)
+        if self.is_closed or stale:
+            self._discard(conn, "reconnect" if stale else "the pool is closed")
+            self._follow_up()
+        else:
+            self._settle(conn)
+
+    def connect_failed(self, error: DualpoolError, lane: int) -> None:
+        """A connect has failed, or was given up. After a pause the next one is started, if anybody still waits."""
+        self.connecting[lane] -= 1
+        self.counted[lane] -= 1
+        self.connect_failures += 1
+        self.last_error = str(error)
+        self._refusal = error if self._is_permanent(error) else None
+        pause = self.settings.login_retry * self._rng.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)
+        self._retry_at = self.clock.now + pause
+        self.budget.release(lane)
+        self._follow_up()
+
+    def lost(self, conn: Leasable, error: Exception | None = None) -> None:
+        """`conn` is gone, whatever it was doing. Reported twice, the second time is ignored."""
+        if conn.state in UNCOUNTED:
+            return
+        if conn.state != CLOSING:
+            self.losses += 1
+            if error is not None:
+                self.last_error = str(error)
+        self._forget_state(conn)
+        conn.state = CLOSED
+        self.connections.discard(conn)
+        self.counted[conn.lane] -= 1
+        self.budget.release(conn.lane)
+        self._follow_up()
+
+    def closed(self, conn: Leasable) -> None:
+        """The answer to `PoolIO.close`: the server no longer counts `conn`."""
+        self.lost(conn)
+
+    # ------------------------------------------------------------------------------------------------ orders
+
+    def reconnect(self) -> None:
+        """Replace every connection: idle ones now, the others when they come back."""
+        self.generation += 1
+        for conn in self.connections:
+            conn.expires_at = -math.inf
+        self._retry_at = -math.inf
+        self._refusal = None
+        self._close_idle("reconnect")
+        self._follow_up()
+
+    def pause(self) -> None:
+        """Hand out nothing more until `resume`; leases go on to their end. Waiting clients' deadlines go on too."""
+        self.is_paused = True
+        self._follow_up()
+
+    def resume(self) -> None:
+        """End a pause."""
+        self.is_paused = False
+        self._dispatch()
+
+    def is_drained(self) -> bool:
+        """True when no client holds a connection, and none is being reset after one."""
+        return self._count_leased() == 0 and self._resetting == 0
+
+    def configure(self, settings: PoolSettings) -> None:
+        """Other settings, perhaps another size. A surplus is closed: idle ones now, others when they come back."""
+        self.settings = settings
+        self._close_surplus()
+        self._dispatch()
+
+    def close(self) -> None:
+        """Refuse everybody from now on. Idle connections are closed now, leased ones when they come back."""
+        self.is_closed = True
+        self._fail_all(self._closed_error())
+        self._close_idle("the pool is closed")
+        self._follow_up()
+
+    def is_gone(self) -> bool:
+        """True when a closed pool has no connection left."""
+        return self.is_closed and not sum(self.counted)
+
+    def leave_budget(self) -> None:
+        """A pool that `is_gone` will not come back."""
+        assert self.is_gone()
+        if self in self.budget.pools:
+            self.budget.pools.remove(self)
+
+    def sweep(self, now: float) -> None:
+        """Do what is due by time alone; call it about once a second. Sets the clock to `now`."""
+        self.clock.now = now
+        self._sweep_waiters(now)
+        self._sweep_idle(now)
+        self._refill()
+        self._dispatch()
+
+    def statistics(self) -> PoolStatistics:
+        """A snapshot."""
+        since = self.waiting_since()
+        return PoolStatistics(
+            idle=len(self._idle) + len(self._stale),
+            leased=self._count_leased(),
+            resetting=self._resetting + self._checking,
+            connecting=sum(self.connecting),
+            closing=sum(self._closing),
+            maintenance=self.counted[MAINTENANCE],
+            waiting=self._count_waiting(),
+            max_wait=0.0 if math.isinf(since) else max(0.0, self.clock.now - since),
+            clients=self.clients,
+            size=self.settings.size,
+            paused=self.is_paused,
+            checkouts=self.checkouts,
+            waits=self.waits,
+            total_wait=self.total_wait,
+            timeouts=self.timeouts,
+            connects=self.connects,
+            connect_failures=self.connect_failures,
+            losses=self.losses,
+            last_error=self.last_error,
+        )
+
+    # ------------------------------------------------------------------------------------------------ for the budget
+
+    def idle_connections(self) -> list[Leasable]:
+        """Those that nobody would miss at once."""
+        return self._stale + self._idle
+
+    def count_closing(self, lane: int) -> int:
+        """How many are being closed."""
+        return self._closing[lane]
+
+    def evict(self, conn: Leasable, reason: str) -> None:
+        """Close one of `idle_connections`."""
+        self._forget_state(conn)
+        self._discard(conn, reason)
+
+    def grow(self) -> None:
+        """Start the connects that somebody waits for, as far as the size, the budget and the pause after a failure allow."""
+        if self._refusal is not None and self.clock.now < self._retry_at and not self._count_up():
+            self._fail_all(self._refusal)
+        for lane in LANES:
+            while self._wants_connect(lane):
+                if not self.budget.admit(self, lane):
+                    break
+                self._start_connect(lane)
+            else:
+                self.budget.withdraw(self, lane)
+
+    # ------------------------------------------------------------------------------------------------ handing over
+
+    def _take_long_way(self, lane: int) -> Leasable | None:
+        if self.is_paused or self.has_waiters() or not self._idle:
+            return None
+        conn = self._idle.pop()
+        conn.state = LEASED
+        self.checkouts += 1
+        self._move(conn, lane)
+        self._follow_up()
+        return conn
+
+    def _give_back_long_way(self, conn: Leasable) -> None:
+        state = conn.state
+        if state in ENDED:
+            return
+        if state not in RETURNABLE:
+            raise RuntimeError(f"{conn!r} was given back, but nobody had it")
+        self._forget_state(conn)
+        # A check that ended well entitles to one more use, however old the connection is: somebody waits for just this one.
+        if conn.expires_at <= (self.clock.now if state != CHECKING else -math.inf):
+            self._discard(conn, "its lifetime is over" if conn.generation == self.generation else "reconnect")
+            self._follow_up()
+        else:
+            self._settle(conn)
+
+    def _settle(self, conn: Leasable) -> None:
+        """Find the next place for `conn`: after the ones that came before it, when clients give back while they are being served."""
+        conn.state = RESETTING
+        self._resetting += 1
+        self._returned.append(conn)
+        self._dispatch()
+
+    def _dispatch(self) -> None:
+        """Place what has come back, and serve the queue from what is idle. One loop, never nested.
+
+        If it were, clients that end as soon as they are served would pile up on the stack: give_back, offer, give_back, offer ...
+        """
+        if self._dispatching:
+            return
+        self._dispatching = True
+        try:
+            while self._returned or (self._idle and self.has_demand()):
+                self._place_next()
+        finally:
+            self._dispatching = False
+        while self._stale and self.has_demand() and self._count_coming() < self._count_waiting():
+            self._check(self._stale.pop())
+        self._follow_up()
+
+    def _place_next(self) -> None:
+        if self._returned:
+            conn = self._returned.popleft()
+            if conn.state != RESETTING:
+                return  # Lost while it waited for its turn.
+            self._resetting -= 1
+        else:
+            conn = self._idle.pop()
+        conn.state = LEASED
+        reason = self._reason_to_close(conn)
+        if not reason:
+            if self.has_demand() and self._hand_over(conn):
+                return
+            if conn.state != LEASED:
+                return  # Lost while it was offered.
+            if self._move(conn, APPLICATION):
+                conn.state = IDLE
+                conn.idle_since = self.clock.now
+                self._idle.append(conn)
+                return
+            reason = "the maintenance lane needs it no more"
+        self._discard(conn, reason)
+
+    def _reason_to_close(self, conn: Leasable) -> str:
+        if self.is_closed:
+            return "the pool is closed"
+        if conn.lane == APPLICATION and self._has_surplus():
+            return "the pool has become smaller"
+        if self.budget.pressed and self.budget.wants_back(self, conn):
+            return "another pool of the backend needs its place"
+        return ""
+
+    def _hand_over(self, conn: Leasable) -> bool:
+        """Offer `conn` to those who wait, in their order, until one takes it. It stays LEASED if nobody does."""
+        for lane in LANES:
+            queue = self._waiting[lane]
+            if queue and self._move(conn, lane):
+                while queue:
+                    waiter = queue.popitem(last=False)[0]
+                    if waiter.offer(conn):
+                        self._count_wait(waiter)
+                        return True
+                    if conn.state != LEASED:
+                        return False
+        return False
+
+    def _count_wait(self, waiter: Waiter) -> None:
+        self.checkouts += 1
+        self.waits += 1
+        self.total_wait += max(0.0, self.clock.now - waiter.enqueued_at)
+
+    def _move(self, conn: Leasable, lane: int) -> bool:
+        """Count `conn` in `lane`, if there is room for it there. Maintenance may take over any connection."""
+        source = conn.lane
+        if source == lane:
+            return True
+        if lane == APPLICATION and self.counted[APPLICATION] >= self.settings.size:
+            return False
+        if not self.budget.move(source, lane):
+            return False
+        self.counted[source] -= 1
+        self.counted[lane] += 1
+        conn.lane = lane
+        return True
+
+    def _check(self, conn: Leasable) -> None:
+        conn.state = CHECKING
+        self._checking += 1
+        self.io.check(conn)
+
+    def _discard(self, conn: Leasable, reason: str) -> None:
+        """Close `conn`, which is in no list any more."""
+        conn.state = CLOSING
+        self._closing[conn.lane] += 1
+        self.budget.closing[conn.lane] += 1
+        self.io.close(conn, reason)
+
+    def _forget_state(self, conn: Leasable) -> None:
+        """Take `conn` out of whatever list or count its state has put it in."""
+        state = conn.state
+        if state == IDLE:
+            (self._stale if conn in self._stale else self._idle).remove(conn)
+        elif state == RESETTING:
+            self._resetting -= 1
+        elif state == CHECKING:
+            self._checking -= 1
+        elif state == CLOSING:
+            self._closing[conn.lane] -= 1
+            self.budget.closing[conn.lane] -= 1
+
+    def _follow_up(self) -> None:
+        """What every change may make necessary: other pools may have room now, this one may need more, the paths may have changed."""
+        self.budget.serve()
+        self.grow()
+        self.choose_path()
+
+    # ------------------------------------------------------------------------------------------------ connecting
+
+    def _wants_connect(self, lane: int) -> bool:
+        """Would one more connect in `lane` serve somebody, as far as the pool alone can tell?"""
+        queue = self._waiting[lane]
+        if not queue or self.is_paused or self.is_closed or self._count_coming() >= self._count_waiting():
+            return False
+        if self.clock.now < self._retry_at or not self._may_connect():
+            return False
+        if lane == APPLICATION:
+            return self.counted[APPLICATION] < self.settings.size
+        # The size binds the application. Without a limit of the budget, maintenance gets the reserve on top of the size.
+        unbound = self.budget.limit is not None or sum(self.counted) < self.settings.size + self.budget.reserve
+        return unbound and self.connecting[MAINTENANCE] < len(queue)
+
+    def _may_connect(self) -> bool:
+        """As long as nothing is up, one connect probes for all: a server that wakes up, or refuses, is not stormed."""
+        return self._count_up() > 0 or not sum(self.connecting)
+
+    def _start_connect(self, lane: int) -> None:
+        """The budget has admitted it."""
+        self.connecting[lane] += 1
+        self.counted[lane] += 1
+        self.io.connect(self, lane)
+
+    def _choose_lifetime(self) -> float:
+        settings = self.settings
+        return settings.lifetime - self._rng.uniform(0, min(settings.lifetime_jitter, settings.lifetime))
+
+    # ------------------------------------------------------------------------------------------------ by time
+
+    def _sweep_waiters(self, now: float) -> None:
+        notify_after = self.settings.query_wait_notify or math.inf
+        for queue in self._waiting:
+            for waiter in list(queue):
+                if waiter not in queue:
+                    continue  # What an earlier one did about its failure has served this one, or ended it.
+                waited = now - waiter.enqueued_at
+                if now >= waiter.deadline:
+                    del queue[waiter]
+                    self.timeouts += 1
+                    waiter.fail(self.timeout_error(waited))
+                elif waited >= notify_after and not waiter.notified:
+                    waiter.notified = True
+                    waiter.notify(waited)
+
+    def _sweep_idle(self, now: float) -> None:
+        settings = self.settings
+        minimum = settings.min_size if self.clients else 0
+        idle_timeout = settings.idle_timeout or math.inf
+        for conn in self.idle_connections():
+            if conn.expires_at <= now:
+                self.evict(conn, "its lifetime is over")
+            elif now - conn.idle_since >= idle_timeout and self._count_up() > minimum:
+                self.evict(conn, "idle for too long")
+        # The idle stack is in the order of idle_since.
+        check_delay = settings.check_delay or math.inf
+        fresh_from = next((i for i, conn in enumerate(self._idle) if now - conn.idle_since < check_delay), len(self._idle))
+        self._stale += self._idle[:fresh_from]
+        del self._idle[:fresh_from]
+
+    def _refill(self) -> None:
+        """Connect up to the minimum; only while there are clients, and only with room that nobody waits for."""
+        if not self.clients or self.is_paused or self.is_closed or self.clock.now < self._retry_at:
+            return
+        minimum = min(self.settings.min_size, self.settings.size)
+        while self._count_up() + sum(self.connecting) < minimum and self.counted[APPLICATION] < self.settings.size and self._may_connect():
+            if not self.budget.admit(self, APPLICATION, claim=False):
+                return
+            self._start_connect(APPLICATION)
+
+    # ------------------------------------------------------------------------------------------------ helpers
+
+    def _count_up(self) -> int:
+        return len(self.connections) - sum(self._closing)
+
+    def _count_waiting(self) -> int:
+        return len(self._waiting[APPLICATION]) + len(self._waiting[MAINTENANCE])
+
+    def _count_coming(self) -> int:
+        """How many connections are on their way to those who wait."""
+        return sum(self.connecting) + self._checking
+
+    def _count_leased(self) -> int:
+        others = len(self._idle) + len(self._stale) + self._resetting + self._checking + sum(self._closing)
+        return len(self.connections) - others
+
+    def _has_surplus(self) -> bool:
+        return self.counted[APPLICATION] - self._closing[APPLICATION] > self.settings.size
+
+    def _close_idle(self, reason: str) -> None:
+        for conn in self.idle_connections():
+            self.evict(conn, reason)
+
+    def _close_surplus(self) -> None:
+        for conn in self.idle_connections():
+            if self._has_surplus():
+                self.evict(conn, "the pool has become smaller")
+
+    def _fail_all(self, error: DualpoolError) -> None:
+        """Fail everybody who waits; those too who queue up again at once with their next request, without nesting."""
+        if self._failing:
+            return
+        self._failing = True
+        try:
+            while queue := self._waiting[MAINTENANCE] or self._waiting[APPLICATION]:
+                queue.popitem(last=False)[0].fail(error)
+        finally:
+            self._failing = False
+
+    def _closed_error(self) -> PoolClosed:
+        return PoolClosed(
+            f'pool "{self.name}" is closed', hint="dualpool is shutting down, or the database was disabled; connect again later."
+        )
+
+    def timeout_error(self, waited: float) -> CheckoutTimeout:
+        """What one is told who has waited in vain for `waited` seconds."""
+        if self.last_error:
+            cause, hint = f"the last connect failed: {self.last_error}", "See that the server is up and reachable."
+        elif self.is_paused:
+            cause, hint = "the pool is paused", "RESUME ends the pause."
+        elif self.budget.claimed(self):
+            cause = f'all {self.budget.limit} connections of backend "{self.budget.name}" are taken (budget)'
+            hint = "Use shorter transactions, or raise the budget if the server allows more connections."
+        else:
+            cause, hint = f"all {self.settings.size} are taken (pool_size)", "Use shorter transactions, or raise pool_size."
+        message = (
+            f'pool "{self.name}": no server connection within {self.settings.query_wait:g} s (query_wait; waited {waited:.1f} s): {cause}'
+        )
+        return CheckoutTimeout(message, hint=hint)
+
+    @staticmethod
+    def _is_permanent(error: DualpoolError) -> bool:
+        return error.sqlstate in PERMANENT_SQLSTATES or error.errno in PERMANENT_ERRNOS
+
+    def verify(self) -> None:
+        """Check everything that must be true between two calls. For tests."""
+        by_state = [0] * 7
+        for conn in self.connections:
+            assert conn.pool is self
+            by_state[conn.state] += 1
+        idle = self.idle_connections()
+        assert by_state[IDLE] == len(idle) == len(set(idle))
+        assert all(conn.state == IDLE and conn.lane == APPLICATION for conn in idle)
+        assert by_state[RESETTING] == self._resetting
+        assert by_state[CHECKING] == self._checking
+        assert by_state[CLOSING] == sum(self._closing)
+        assert by_state[LEASED] == self._count_leased()
+        assert by_state[0] == by_state[CLOSED] == 0
+        for lane in LANES:
+            assert self._closing[lane] == sum(1 for conn in self.connections if conn.state == CLOSING and conn.lane == lane)
+            assert self.counted[lane] == self.connecting[lane] + sum(1 for conn in self.connections if conn.lane == lane)
+            assert self.connecting[lane] >= 0
+        self._verify_service()
+
+    def _verify_service(self) -> None:
+        """Nobody waits for nothing: whatever could be done for those who wait has been done."""
+        assert not self._returned
+        assert not self._dispatching
+        if self.has_demand():
+            assert not self._idle, "somebody waits, and a connection is idle"
+            assert not self._stale or self._count_coming() >= self._count_waiting(), "somebody waits, and nothing is being checked"
+        for lane in LANES:
+            if self._wants_connect(lane):
+                assert self.budget.claimed(self), "somebody waits, and nobody connects"
+        plain = self._plain
+        self.choose_path()
+        assert self._plain == plain, "give_back and take_nowait go the wrong way"
