@@ -132,10 +132,9 @@ def check_sha2(passwords: Iterable[str], token: bytes, nonce: bytes) -> LearntSe
 # --------------------------------------------------------------------------------------------------------- the password itself
 
 
-def check_password(stored: Iterable[str], password: str) -> LearntSecret | None:
-    """Does `password` fit one of the stored secrets? Some milliseconds for a `$A$005$` hash: call it in a worker thread."""
-    fits = [_fits(secret, password) for secret in stored]
-    return LearntSecret(password=password) if any(fits) else None
+def fitting_secrets(stored: Iterable[str], password: str) -> list[str]:
+    """Those of the stored secrets that `password` fits. Some milliseconds for each `$A$005$` hash: call it in a worker thread."""
+    return [secret for secret in stored if _fits(secret, password)]
 
 
 def _fits(secret: str, password: str) -> bool:

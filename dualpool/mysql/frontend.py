@@ -169,6 +169,7 @@ class _Proof:
         """See the proof, by whichever plugin. Returns what it revealed; raises LoginFailed."""
         if self.account.method == "cert":
             self._check_certificate()
+            yield from self._skip_password()
             return None
         yield from self._agree_on_plugin()
         learnt: LearntSecret | None = yield from self._check_token()
@@ -209,10 +210,15 @@ class _Proof:
         learnt = auth.check_sha2(self._known_passwords(), self.token, self.nonce)
         if learnt or not self._needs_password():
             if learnt or self._opens_to_anyone():
-                yield from self.talk.send(FAST_AUTH_OK)
+                yield from self._skip_password()
             return learnt
         yield from self.talk.send(FULL_AUTH)
         return (yield from self._check_password((yield from self._receive_password())))
+
+    def _skip_password(self) -> Exchange[None]:
+        """Content the client with what it has sent: with caching_sha2_password it does not expect the OK packet right after a token."""
+        if self.plugin == auth.CACHING_SHA2 and self.token.strip(b"\0"):
+            yield from self.talk.send(FAST_AUTH_OK)
 
     def _known_passwords(self) -> list[str]:
         if self.account.method == "password":
@@ -242,12 +248,11 @@ class _Proof:
             return None
         if self._opens_to_anyone():
             return LearntSecret(password=password)
-        learnt: LearntSecret | None = yield Offload(partial(auth.check_password, self.account.secrets, password))
-        if learnt and not self.account.decoy:
-            for secret in self.account.secrets:
-                if auth.kind_of(secret) == "sha2":
-                    KNOWN_PASSWORDS.put(secret, password)
-        return learnt
+        fitting: list[str] = yield Offload(partial(auth.fitting_secrets, self.account.secrets, password))
+        for secret in fitting:
+            if auth.kind_of(secret) == "sha2":
+                KNOWN_PASSWORDS.put(secret, password)
+        return LearntSecret(password=password) if fitting else None
 
     def _check_certificate(self) -> None:
         certificate = self.login.tls.peer_certificate if self.login.tls else b""

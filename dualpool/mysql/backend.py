@@ -1,0 +1,432 @@
+"""dualpool as a client of MySQL and MariaDB servers: the login, and what is done to a server connection between two leases.
+
+Every server connection of a pool begins alike: the same character set, the session trackers on (docs: "Server Tracking of Client
+Session State"), so that the relay learns from OK packets what clients change.
+"""
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from pymysql._auth import sha2_rsa_encrypt
+
+from dualpool import __version__
+from dualpool.accounts import ServerLogin, ServerTarget
+from dualpool.errors import ConnectFailed, RemoteProtocolError, ServerLost
+from dualpool.mysql import auth, wire
+from dualpool.mysql.messages import (
+    Conversation,
+    Greeting,
+    HandshakeResponse,
+    is_end,
+    parse_auth_switch,
+    parse_error,
+    parse_greeting,
+    text,
+)
+from dualpool.protocol import BROKEN, ConnectionClosed, Exchange, Offload, ReceiveSome, Send, StartTls, TlsInfo
+
+if TYPE_CHECKING:
+    from dualpool.mysql.relay import ServerRelay
+
+MAX_REPLY: Final = 1 << 20
+"""No packet of a login is longer, in bytes."""
+MAX_ROUNDS: Final = 10
+"""A login that takes more packets of the server's than this goes in circles."""
+MAX_PACKET: Final = 1 << 30
+DEFAULT_CHARACTER_SET: Final = 45
+"""utf8mb4_general_ci."""
+
+WANTED: Final = (
+    wire.CLIENT_LONG_PASSWORD
+    | wire.CLIENT_LONG_FLAG
+    | wire.CLIENT_LOCAL_FILES
+    | wire.CLIENT_PROTOCOL_41
+    | wire.CLIENT_TRANSACTIONS
+    | wire.CLIENT_SECURE_CONNECTION
+    | wire.CLIENT_MULTI_STATEMENTS
+    | wire.CLIENT_MULTI_RESULTS
+    | wire.CLIENT_PS_MULTI_RESULTS
+    | wire.CLIENT_PLUGIN_AUTH
+    | wire.CLIENT_CONNECT_ATTRS
+    | wire.CLIENT_PLUGIN_AUTH_LENENC
+    | wire.CLIENT_SESSION_TRACK
+    | wire.CLIENT_DEPRECATE_EOF
+    | wire.CLIENT_QUERY_ATTRIBUTES
+)
+"""What dualpool uses where the server offers it."""
+CLIENTS_OWN: Final = wire.CLIENT_FOUND_ROWS | wire.CLIENT_IGNORE_SPACE | wire.CLIENT_INTERACTIVE | wire.CLIENT_NO_SCHEMA
+"""What clients may differ in and only a login can set: the pool asks for it in `parameters["capabilities"]`, a number."""
+NOT_ATTRIBUTES: Final = frozenset(("capabilities", "character_set"))
+
+TLS_MODES: Final = frozenset(("require", "verify-ca", "verify-full"))
+CR_SSL_CONNECTION_ERROR: Final = 2026
+CR_AUTH_PLUGIN_ERROR: Final = 2061
+
+TRACKERS: Final = {
+    "session_track_system_variables": "'*'",
+    "session_track_schema": "ON",
+    "session_track_state_change": "ON",
+    "session_track_transaction_info": "'CHARACTERISTICS'",
+}
+REPORTED: Final = (
+    *TRACKERS,
+    "version",
+    "version_comment",
+    "autocommit",
+    "character_set_client",
+    "character_set_connection",
+    "character_set_results",
+    "character_set_server",
+    "character_set_database",
+    "collation_connection",
+    "collation_server",
+    "collation_database",
+    "sql_mode",
+    "time_zone",
+    "system_time_zone",
+    "transaction_isolation",
+    "tx_isolation",
+    "transaction_read_only",
+    "tx_read_only",
+    "max_connections",
+    "max_user_connections",
+    "max_allowed_packet",
+    "lower_case_table_names",
+    "interactive_timeout",
+    "wait_timeout",
+    "read_only",
+    "super_read_only",
+    "local_infile",
+)
+"""The variables whose values make `ServerLogin.parameters`, as far as the server has them. (A tracker that is missing is unsupported.)"""
+
+
+# --------------------------------------------------------------------------------------------------------------------- login
+
+
+def connect(target: ServerTarget) -> Exchange[ServerLogin]:
+    """Log in at a server and prepare the session. Raises ConnectFailed, with the server's code and message where it gave one."""
+    session = yield from log_in(target)
+    parameters = yield from session.prepare()
+    return session.result(parameters)
+
+
+def log_in(target: ServerTarget) -> "Exchange[ServerSession]":
+    """Log in at a server, no more: the session is as the server made it. Raises ConnectFailed."""
+    session = ServerSession(target)
+    try:
+        yield from session.log_in()
+    except RemoteProtocolError as error:
+        raise ConnectFailed(f"the server broke the protocol: {error.message}") from error
+    except ConnectionClosed as error:
+        raise ConnectFailed("the server closed the connection during the login", errno=2013) from error
+    return session
+
+
+class ServerSession:
+    """A connection to a server, and the commands that are run on it before a relay takes over."""
+
+    def __init__(self, target: ServerTarget) -> None:
+        self.target = target
+        self.talk = Conversation(MAX_REPLY)
+        self.tls: TlsInfo | None = None
+        self.greeting = Greeting("", 0, b"")
+        self.capabilities = 0
+
+    @property
+    def secure(self) -> bool:
+        """May a password be sent as it is?"""
+        return self.tls is not None or self.target.host.startswith("/")
+
+    def log_in(self) -> Exchange[None]:
+        self.greeting = yield from self._read_greeting()
+        self.capabilities = self._negotiate()
+        if self._wants_tls():
+            self.capabilities |= wire.CLIENT_SSL
+            yield from self.talk.send(self._response("", b"").head())
+            self.tls = yield StartTls()
+        yield from _Proof(self).run()
+        self.talk.eager = True
+
+    def _read_greeting(self) -> Exchange[Greeting]:
+        payload = yield from self.talk.receive()
+        if payload[:1] == b"\xff":
+            raise refused(payload)
+        greeting = parse_greeting(payload)
+        if not greeting.capabilities & wire.CLIENT_PROTOCOL_41:
+            raise ConnectFailed(f"the server ({greeting.server_version}) is older than MySQL 4.1")
+        return greeting
+
+    def _negotiate(self) -> int:
+        wanted = WANTED | int(self.target.parameters.get("capabilities", "0")) & CLIENTS_OWN
+        if self.target.database:
+            wanted |= wire.CLIENT_CONNECT_WITH_DB
+        return wanted & self.greeting.capabilities
+
+    def _wants_tls(self) -> bool:
+        """`prefer` leaves Unix sockets alone: nobody can listen there. `allow` is without TLS: a server does not say in time that it must be."""
+        offered = bool(self.greeting.capabilities & wire.CLIENT_SSL)
+        if self.target.sslmode in TLS_MODES:
+            if not offered:
+                raise ConnectFailed(
+                    "the server does not offer TLS", hint=f"sslmode={self.target.sslmode} asks for it.", errno=CR_SSL_CONNECTION_ERROR
+                )
+            return True
+        return offered and self.target.sslmode == "prefer" and not self.target.host.startswith("/")
+
+    def _response(self, plugin: str, token: bytes) -> HandshakeResponse:
+        parameters = self.target.parameters
+        return HandshakeResponse(
+            capabilities=self.capabilities,
+            max_packet=MAX_PACKET,
+            character_set=int(parameters.get("character_set", DEFAULT_CHARACTER_SET)),
+            user=self.target.user,
+            auth=token,
+            database=self.target.database,
+            auth_plugin=plugin,
+            attributes={
+                "_client_name": "dualpool",
+                "_client_version": __version__,
+                "program_name": "dualpool",
+                **{name: value for name, value in parameters.items() if name not in NOT_ATTRIBUTES},
+            },
+        )
+
+    def respond(self, plugin: str, token: bytes) -> Exchange[None]:
+        """Send the HandshakeResponse."""
+        yield from self.talk.send(self._response(plugin, token).payload())
+
+    def prepare(self) -> Exchange[dict[str, str]]:
+        """Turn the session trackers on and read what the pool must know, in one round trip where the server has all the trackers."""
+        names = ", ".join(f"'{name}'" for name in REPORTED)
+        show = f"SHOW SESSION VARIABLES WHERE Variable_name IN ({names})"
+        try:
+            yield Send(query(tracker_sql(TRACKERS), self.capabilities) + query(show, self.capabilities))
+            refusal = yield from self.read_status()
+            parameters = yield from self._read_pairs()
+            if refusal:
+                yield from self._track_one_by_one()
+        except RemoteProtocolError as error:
+            raise ConnectFailed(f"the server broke the protocol: {error.message}") from error
+        except ConnectionClosed as error:
+            raise ConnectFailed("the server closed the connection after the login", errno=2013) from error
+        return parameters
+
+    def _track_one_by_one(self) -> Exchange[None]:
+        for name, value in TRACKERS.items():
+            yield Send(query(tracker_sql({name: value}), self.capabilities))
+            yield from self.read_status()
+
+    def read_status(self) -> Exchange[bytes]:
+        """The answer to a command that has no result set: b"", or the ERR packet."""
+        self.talk.sequence = 1
+        payload = yield from self.talk.receive()
+        return payload if payload[:1] == b"\xff" else b""
+
+    def _read_pairs(self) -> Exchange[dict[str, str]]:
+        """The rows of a result with two columns of text; none if the server answers with an error."""
+        self.talk.sequence = 1
+        payload = yield from self.talk.receive()
+        if payload[:1] == b"\xff":
+            return {}
+        columns, _ = wire.get_lenenc(payload, 0)
+        for _ in range(columns if self.capabilities & wire.CLIENT_DEPRECATE_EOF else columns + 1):
+            yield from self.talk.receive()
+        pairs: dict[str, str] = {}
+        while not is_end(payload := (yield from self.talk.receive()), self.capabilities):
+            if payload[:1] == b"\xff":
+                break
+            name, position = wire.get_lenenc_bytes(payload, 0)
+            value, _ = wire.get_lenenc_bytes(payload, position)
+            pairs[text(name).lower()] = text(value)
+        return pairs
+
+    def result(self, parameters: dict[str, str]) -> ServerLogin:
+        return ServerLogin(
+            parameters=parameters,
+            process_id=self.greeting.connection_id,
+            # MariaDB up to 10 puts this in front, for replicas that would not take a server of version 10.
+            version=self.greeting.server_version.removeprefix("5.5.5-"),
+            capabilities=self.capabilities,
+            tls=self.tls,
+            pending=self.talk.leftover,
+        )
+
+
+class _Proof:
+    """Our proof that we are `target.user`: whatever the server asks for, as far as we know enough."""
+
+    def __init__(self, session: ServerSession) -> None:
+        self.session = session
+        self.talk = session.talk
+        self.target = session.target
+        self.nonce = session.greeting.nonce
+        learnt = session.target.learnt
+        self.password = session.target.password or (learnt.password if learnt else "")
+        self.stage1 = learnt.stage1 if learnt and not self.password else b""
+        self.plugin = self._first_plugin()
+
+    def run(self) -> Exchange[None]:
+        """Raises ConnectFailed."""
+        yield from self.session.respond(self.plugin, (yield from self._answer()))
+        for _ in range(MAX_ROUNDS):
+            payload = yield from self.talk.receive()
+            kind = payload[0] if payload else wire.ERR
+            if kind == wire.OK:
+                return
+            if kind == wire.ERR:
+                raise refused(payload)
+            if kind == wire.AUTH_SWITCH:
+                yield from self._switch(payload)
+            elif kind == wire.AUTH_MORE_DATA:
+                yield from self._go_on(payload[1:])
+            else:
+                raise self._unable("asks for a second factor")
+        raise self._unable("goes on asking")
+
+    def _first_plugin(self) -> str:
+        """The one that the server named, if we can answer it; it will ask us to switch where another is right."""
+        if not self.session.capabilities & wire.CLIENT_PLUGIN_AUTH:
+            return auth.NATIVE
+        if self.stage1:
+            return auth.NATIVE if len(self.stage1) == auth.SHA1_STAGE else auth.CACHING_SHA2
+        offered = self.session.greeting.auth_plugin
+        return offered if offered in (auth.NATIVE, auth.CACHING_SHA2) else auth.CACHING_SHA2
+
+    def _switch(self, payload: bytes) -> Exchange[None]:
+        if len(payload) == 1:
+            raise self._unable("asks for the password hash of MySQL before 4.1")
+        self.plugin, self.nonce = parse_auth_switch(payload)
+        yield from self.talk.send((yield from self._answer()))
+
+    def _answer(self) -> Exchange[bytes]:
+        """What the current plugin sends first."""
+        if self.plugin in (auth.NATIVE, auth.CACHING_SHA2):
+            return self._token()
+        if self.plugin == auth.CLEAR:
+            return self._in_clear()
+        if self.plugin == auth.SHA256:
+            return self._in_clear() if self.session.secure or not self._need_password() else b"\x01"
+        if self.plugin == auth.ED25519:
+            signature: bytes = yield Offload(partial(auth.ed25519_sign, self._need_password(), self.nonce))
+            return signature
+        raise self._unable(f"asks for the authentication plugin {self.plugin!r}")
+
+    def _token(self) -> bytes:
+        native = self.plugin == auth.NATIVE
+        stage1 = self.stage1
+        if self.password:
+            stage1 = auth.native_stage1(self.password) if native else auth.sha2_stage1(self.password)
+        if not stage1:
+            return b""
+        if len(stage1) != (auth.SHA1_STAGE if native else auth.SHA256_STAGE):
+            raise self._unable(f"asks for {self.plugin}, for which the password itself must be known")
+        return auth.native_token(stage1, self.nonce) if native else auth.sha2_token(stage1, self.nonce)
+
+    def _go_on(self, data: bytes) -> Exchange[None]:
+        """More of caching_sha2_password (3: done, 4: the password please) or a public key."""
+        if self.plugin == auth.CACHING_SHA2 and data == b"\x03":
+            return
+        if self.plugin == auth.CACHING_SHA2 and data == b"\x04":
+            yield from self.talk.send(self._in_clear() if self.session.secure else b"\x02")
+        elif self.plugin in (auth.CACHING_SHA2, auth.SHA256) and data.startswith(b"-----BEGIN"):
+            encrypt = partial(sha2_rsa_encrypt, self._need_password().encode(), self.nonce, data)
+            yield from self.talk.send((yield Offload(encrypt)))
+        else:
+            raise self._unable("asks for something unknown")
+
+    def _in_clear(self) -> bytes:
+        """The password itself, where nobody else can read it. (So an impostor on a plain connection cannot ask for it.)"""
+        if not self.session.secure:
+            raise self._unable("asks for the password in clear on a connection without TLS")
+        return self._need_password().encode() + b"\0"
+
+    def _need_password(self) -> str:
+        if self.stage1:
+            raise self._unable("asks for the password itself, and only a hash of it is known")
+        return self.password
+
+    def _unable(self, what: str) -> ConnectFailed:
+        return ConnectFailed(f"cannot log in user {self.target.user!r}: the server {what}", errno=CR_AUTH_PLUGIN_ERROR)
+
+
+def refused(payload: bytes) -> ConnectFailed:
+    """The server's ERR packet, during a login, as our error: with its code, SQLSTATE and message."""
+    answer = parse_error(payload) if len(payload) > 2 else None
+    if answer is None:
+        return ConnectFailed("the server ended the login without saying why")
+    error = ConnectFailed(answer.message, errno=answer.errno)
+    error.mysql_sqlstate = answer.sqlstate
+    return error
+
+
+# ------------------------------------------------------------------------------------------------------------- between leases
+
+
+def recover(relay: "ServerRelay") -> Exchange[None]:
+    """After a client vanished: drop what it was owed, roll back. Raises ServerLost. See `Engine.recover`."""
+    if relay.copying_in:
+        # LOAD DATA LOCAL INFILE waits for the file; an empty packet is its end.
+        yield Send(wire.packet(relay.sequence, b""))
+        relay.copying_in = False
+    yield from _drain(relay)
+    if relay.in_transaction:
+        yield from _run(relay, query("ROLLBACK", relay.capabilities), 1)
+        if relay.in_transaction:
+            raise ServerLost("a transaction went on after its ROLLBACK")
+
+
+def reset(relay: "ServerRelay") -> Exchange[None]:
+    """COM_RESET_CONNECTION, and what it takes away that every session of the pool begins with. Raises ServerLost. See `Engine.reset`.
+
+    Never COM_CHANGE_USER: Vitess has none, and it would be a whole login.
+    """
+    setup = query(setup_sql(relay.parameters), relay.capabilities)
+    yield from _run(relay, wire.packet(0, bytes((wire.COM_RESET_CONNECTION,))) + setup, 2)
+    relay.was_reset()
+
+
+def check(relay: "ServerRelay", sql: str) -> Exchange[None]:
+    """COM_PING, or `sql`. Raises ServerLost. See `Engine.check`."""
+    data = query(sql, relay.capabilities) if sql else wire.packet(0, bytes((wire.COM_PING,)))
+    yield from _run(relay, data, 1)
+
+
+def setup_sql(parameters: dict[str, str]) -> str:
+    """The one statement that brings a session which was reset to where `connect()` left it; `parameters` are those of the login."""
+    character_set, collation = parameters.get("character_set_client"), parameters.get("collation_connection")
+    names = [f"NAMES {character_set} COLLATE {collation}"] if character_set and collation else ["NAMES utf8mb4"]
+    return "SET " + ", ".join(names + [f"SESSION {name} = {value}" for name, value in TRACKERS.items() if name in parameters])
+
+
+def _run(relay: "ServerRelay", data: bytes, commands: int) -> Exchange[None]:
+    """Send commands of ours and take their answers from the relay. Raises ServerLost if one is an error."""
+    for _ in range(commands):
+        relay.expect_hidden()
+    yield Send(data)
+    yield from _drain(relay)
+    if relay.last_error:
+        answer = parse_error(relay.last_error)
+        raise ServerLost(f"the server answered {answer.errno} ({answer.sqlstate}): {answer.message}")
+
+
+def _drain(relay: "ServerRelay") -> Exchange[None]:
+    """Read until every command is answered; what was meant for a client goes nowhere."""
+    try:
+        while not relay.answered():
+            verdict = relay.on_server_bytes((yield ReceiveSome()))
+            relay.to_client = b""
+            if verdict & BROKEN:
+                raise ServerLost("the server ended the connection")
+    except (ConnectionClosed, RemoteProtocolError) as error:
+        raise ServerLost("the server connection broke between two clients") from error
+
+
+def query(sql: str, capabilities: int) -> bytes:
+    """`sql` as a COM_QUERY packet. Where query attributes were agreed on, it begins by saying that there are none, in 1 set."""
+    attributes = b"\x00\x01" if capabilities & wire.CLIENT_QUERY_ATTRIBUTES else b""
+    return wire.packet(0, bytes((wire.COM_QUERY,)) + attributes + sql.encode())
+
+
+def tracker_sql(trackers: dict[str, str]) -> str:
+    return "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in trackers.items())
