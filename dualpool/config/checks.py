@@ -9,6 +9,7 @@ import attrs
 from dualpool.config.model import SCHEMES, WILDCARD, Admin, Backend, Bind, Database, Listener, User
 from dualpool.config.positions import Path
 from dualpool.config.problems import Problems, suggestion
+from dualpool.config.url import broken_promises
 
 ANY_ADDRESS: Final = {"0.0.0.0", "::", "*"}  # noqa: S104 -- compared, not bound
 SOCKET_PATH_BYTES: Final = 103
@@ -35,6 +36,7 @@ def check(tables: Tables, problems: Problems) -> None:
     check_names(tables, problems)
     check_pool_sizes(tables, problems)
     for backend in tables.backends.values():
+        check_url(backend, problems)
         check_budget(backend, tables, problems)
     check_binds(tables, problems)
     for listener in tables.listeners.values():
@@ -77,6 +79,12 @@ def check_pool_sizes(tables: Tables, problems: Problems) -> None:
         if database.min_pool_size > database.pool_size:
             message = f"must be at most pool_size ({database.pool_size}), got {database.min_pool_size}"
             problems.add(("databases", key, "min_pool_size"), message)
+
+
+def check_url(backend: Backend, problems: Problems) -> None:
+    """A URL that asks for more than dualpool does must not seem to get it."""
+    for option in broken_promises(backend.url):
+        problems.warn(("backends", backend.name, "url"), f"{option} is not enforced")
 
 
 def check_budget(backend: Backend, tables: Tables, problems: Problems) -> None:

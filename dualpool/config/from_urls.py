@@ -1,6 +1,6 @@
 """A configuration without a file, from the URLs of a command line: `dualpool run --postgres URL --mysql URL`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,6 +8,7 @@ from dualpool.config.load import build
 from dualpool.config.model import SCHEMES, WILDCARD, Config, Protocol
 from dualpool.config.problems import Problems
 from dualpool.config.url import ServerUrl, parse_url
+from dualpool.config.values import parse_bind
 from dualpool.errors import ConfigError
 
 DEFAULT_BINDS: Final[dict[Protocol, str]] = {"postgres": "127.0.0.1:6543", "mysql": "127.0.0.1:3307"}
@@ -19,12 +20,11 @@ def from_urls(
     *,
     bind_postgres: str = DEFAULT_BINDS["postgres"],
     bind_mysql: str = DEFAULT_BINDS["mysql"],
-    options: Mapping[str, Any] | None = None,
 ) -> Config:
     """One backend for each URL, serving the URL's database and, for the first URL of a protocol, every other name.
 
     Clients log in with the users and passwords of the URLs. Where no URL of a protocol has a password, the server asks for none, and
-    neither does dualpool. `options` are further top-level tables, as in a file. Raises ConfigError.
+    neither does dualpool. Raises ConfigError.
     """
     document: dict[str, Any] = {"listeners": {}, "backends": {}, "databases": {}, "users": {}}
     add_protocol(document, "postgres", postgres, bind_postgres)
@@ -32,7 +32,7 @@ def from_urls(
     if not document["listeners"]:
         raise ConfigError("at least one URL is required: --postgres postgresql://... or --mysql mysql://...")
     document["admin"] = {"users": list(document["users"])}
-    return build({**document, **(options or {})}, Problems("command line", None), Path.cwd())
+    return build(document, Problems("command line", None), Path.cwd())
 
 
 def add_protocol(document: dict[str, Any], protocol: Protocol, urls: Sequence[str], bind: str) -> None:
@@ -47,7 +47,7 @@ def add_protocol(document: dict[str, Any], protocol: Protocol, urls: Sequence[st
             add_user(document, url)
     if urls:
         auth = "auto" if any(url.password for url in parsed) else "trust"
-        document["listeners"][protocol] = {"protocol": protocol, "bind": bind.split(","), "auth": auth}
+        document["listeners"][protocol] = {"protocol": protocol, "bind": parse_binds(protocol, bind), "auth": auth}
 
 
 def parse_option(protocol: Protocol, text: str) -> ServerUrl:
@@ -59,6 +59,17 @@ def parse_option(protocol: Protocol, text: str) -> ServerUrl:
     if url.protocol != protocol:
         raise ConfigError(f"--{protocol}: must be a URL that starts with {SCHEMES[protocol]}://; use --{url.protocol} for this one")
     return url
+
+
+def parse_binds(protocol: Protocol, text: str) -> list[str]:
+    """The addresses of an option. Raises ConfigError that names the option."""
+    binds = [bind.strip() for bind in text.split(",")]
+    for bind in binds:
+        try:
+            parse_bind(bind)
+        except ValueError as error:
+            raise ConfigError(f"--bind-{protocol}: {error}") from None
+    return binds
 
 
 def add_database(document: dict[str, Any], protocol: Protocol, name: str, backend: str) -> None:

@@ -115,6 +115,10 @@ CLIENT_ONLY: Final = frozenset(
 """Parameters that mean something to a driver and nothing to a server: left out, never sent as settings."""
 
 
+HARMLESS: Final = {"channel_binding": {"disable", "prefer"}, "target_session_attrs": {"any"}, "require_auth": {""}}
+"""Left-out parameters that promise something which dualpool does not keep, unless they have one of these values."""
+
+
 @attrs.frozen
 class ServerUrl:
     """What a server's URL says. The attributes are those of `Backend` that come from its url."""
@@ -181,6 +185,12 @@ def parse_query(query: str) -> dict[str, str]:
         name = unquote(name)
         options[NAMES.get(name, name)] = unquote(value)
     return options
+
+
+def broken_promises(text: str) -> list[str]:
+    """The parameters of a URL, as `name=value`, that ask for something which dualpool does not do. The URL has been parsed before."""
+    options = parse_query(text.partition("?")[2])
+    return [f"{name}={options[name]}" for name, harmless in HARMLESS.items() if options.get(name, min(harmless)) not in harmless]
 
 
 def parse_hosts(hostlist: str, options: dict[str, str], default_port: int) -> tuple[tuple[str, int], ...]:

@@ -127,12 +127,17 @@ def resolve_url(backend: Backend, directory: Path) -> Backend:
 
 
 def read_bind(value: Any, declared: Setting, directory: Path) -> Bind:
+    """An address to listen on; the path of a socket is relative to `directory`."""
+    bind = parse_bind(read_str(value, declared))
+    return attrs.evolve(bind, unix=str(directory / bind.unix)) if bind.unix else bind
+
+
+def parse_bind(text: str) -> Bind:
     """An address to listen on. A socket's directory is completed later, by `complete_socket`."""
-    text = read_str(value, declared)
     if text.startswith("unix:"):
         if len(text) == len("unix:"):
             raise ValueError("unix: needs a directory or the path of a socket")
-        return Bind(unix=str(directory / text.removeprefix("unix:")))
+        return Bind(unix=text.removeprefix("unix:"))
     host, mark, port = text.rpartition(":")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]

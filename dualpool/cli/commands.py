@@ -1,0 +1,149 @@
+"""The commands. What they need is imported when they run: the pooler is not loaded to print a version."""
+
+from pathlib import Path
+
+import click
+
+from dualpool.cli.failures import Commands
+from dualpool.cli.version import version_text
+from dualpool.config import DEFAULT_BINDS, Config, from_urls, load
+from dualpool.config.client_urls import client_urls
+from dualpool.config.reference import reference as reference_text
+from dualpool.config.reference import schema_text
+from dualpool.errors import ConfigError
+
+DEFAULT_FILE = Path("dualpool.toml")
+CONFIG_PATH = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def main() -> None:
+    """A connection pooler that PostgreSQL clients and MySQL clients connect to as if it were their database."""
+
+
+@main.command()
+@click.argument("file", required=False, type=CONFIG_PATH)
+@click.option("-c", "--config", "option", type=CONFIG_PATH, metavar="FILE", help="The same as FILE.")
+@click.option("--postgres", multiple=True, metavar="URL", help="A PostgreSQL server; may be given several times.")
+@click.option("--mysql", multiple=True, metavar="URL", help="A MySQL server; may be given several times.")
+@click.option("--bind-postgres", metavar="ADDR", help=f"Where PostgreSQL clients connect  [default: {DEFAULT_BINDS['postgres']}]")
+@click.option("--bind-mysql", metavar="ADDR", help=f"Where MySQL clients connect  [default: {DEFAULT_BINDS['mysql']}]")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    file: Path | None,
+    option: Path | None,
+    postgres: tuple[str, ...],
+    mysql: tuple[str, ...],
+    bind_postgres: str | None,
+    bind_mysql: str | None,
+) -> None:
+    """Run the pooler.
+
+    Either with a configuration FILE (default: dualpool.toml in this folder), or for the servers of some URLs.
+
+    \b
+    dualpool run conf/dualpool.toml
+    dualpool run --postgres postgresql://app:secret@db.example.com/app
+    dualpool run --postgres "$DATABASE_URL" --mysql mysql://root:secret@127.0.0.1/shop
+    """
+    path = file or option
+    if file is not None and option is not None:
+        raise click.UsageError("The configuration file is given twice.")
+    if path is not None and (postgres or mysql or bind_postgres or bind_mysql):
+        raise click.UsageError("Either a configuration file or URLs with their binds, not both.")
+    if postgres or mysql:
+        config = from_urls(
+            postgres,
+            mysql,
+            bind_postgres=bind_postgres or DEFAULT_BINDS["postgres"],
+            bind_mysql=bind_mysql or DEFAULT_BINDS["mysql"],
+        )
+    elif bind_postgres or bind_mysql:
+        raise click.UsageError("--bind-postgres and --bind-mysql go with --postgres and --mysql.")
+    else:
+        path = path or default_file()
+        config = load(path)
+    tell_warnings(config)
+    from dualpool.server import main as serve
+
+    ctx.exit(serve(config, path))
+
+
+def default_file() -> Path:
+    """The file that is used when nothing is said."""
+    if not DEFAULT_FILE.exists():
+        raise ConfigError(f"there is no {DEFAULT_FILE} here; name a configuration file, or a server: dualpool run --postgres URL")
+    return DEFAULT_FILE
+
+
+def tell_warnings(config: Config) -> None:
+    """What works, but probably not as meant."""
+    for warning in config.warnings:
+        click.echo(f"warning: {warning}", err=True)
+
+
+@main.command()
+@click.option("--postgres/--no-postgres", default=True, help="A PostgreSQL server  [default: yes]")
+@click.option("--mysql/--no-mysql", default=True, help="A MySQL or MariaDB server  [default: yes]")
+@click.option(
+    "--bind-postgres", metavar="ADDR", default=DEFAULT_BINDS["postgres"], show_default=True, help="Where PostgreSQL clients connect."
+)
+@click.option("--bind-mysql", metavar="ADDR", default=DEFAULT_BINDS["mysql"], show_default=True, help="Where MySQL clients connect.")
+@click.option("--data-dir", type=click.Path(file_okay=False, path_type=Path), help="Where the data is kept  [default: the cache folder]")
+@click.option("--fetch", is_flag=True, help="Download MariaDB if it is not there yet (Debian, Ubuntu).")
+@click.pass_context
+def dev(ctx: click.Context, postgres: bool, mysql: bool, bind_postgres: str, bind_mysql: str, data_dir: Path | None, fetch: bool) -> None:
+    """Start databases for development with the pooler in front of them, until Ctrl-C."""
+    from dualpool.dev.command import run as run_dev
+
+    code = run_dev(postgres=postgres, mysql=mysql, bind_postgres=bind_postgres, bind_mysql=bind_mysql, data_dir=data_dir, fetch=fetch)
+    ctx.exit(code)
+
+
+@main.group()
+def config() -> None:
+    """Look at configurations."""
+
+
+@config.command()
+@click.argument("file", required=False, type=CONFIG_PATH)
+def check(file: Path | None) -> None:
+    """Tell everything that is wrong with a configuration.
+
+    FILE is dualpool.toml in this folder if not given.
+    """
+    path = file or default_file()
+    checked = load(path)
+    tell_warnings(checked)
+    sections = ("listeners", "backends", "databases", "users")
+    click.echo(f"{path}: ok ({', '.join(f'{len(getattr(checked, section))} {section}' for section in sections)})")
+
+
+@config.command()
+def schema() -> None:
+    """Print a JSON schema of the file, for editors."""
+    click.echo(schema_text(), nl=False)
+
+
+@config.command()
+def reference() -> None:
+    """Print every key with its default."""
+    click.echo(reference_text(), nl=False)
+
+
+@config.command()
+@click.argument("name")
+@click.option("-c", "--config", "file", type=CONFIG_PATH, metavar="FILE", help="The configuration  [default: dualpool.toml]")
+@click.option("--user", default="", help="Who logs in  [default: the first user of the file]")
+@click.option("--show-password", is_flag=True, help="Put the password into the URLs.")
+def url(name: str, file: Path | None, user: str, show_password: bool) -> None:
+    """Print the URLs of a database for clients, one for each address that is listened on."""
+    for found in client_urls(load(file or default_file()), name, user, show_password=show_password):
+        click.echo(f"{found.url}  # listeners.{found.listener}, {found.pool_mode} mode")
+
+
+@main.command()
+def version() -> None:
+    """Print what is running: versions, pure Python or compiled."""
+    click.echo(version_text())
