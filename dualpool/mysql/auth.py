@@ -38,6 +38,8 @@ SHA1_STAGE: Final = 20
 SHA256_STAGE: Final = 32
 """The size of `LearntSecret.stage1` says whose stage it is."""
 
+ED25519_NONCE: Final = 32
+
 CRYPT_SALT: Final = 20
 CRYPT_DIGEST: Final = 43
 _SHA1_SECRET: Final = re.compile(r"\*[0-9A-Fa-f]{40}")

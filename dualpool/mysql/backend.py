@@ -14,6 +14,7 @@ from dualpool.accounts import ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed, RemoteProtocolError, ServerLost
 from dualpool.mysql import auth, wire
 from dualpool.mysql.messages import (
+    NONCE_SIZE,
     Conversation,
     Greeting,
     HandshakeResponse,
@@ -164,7 +165,7 @@ class ServerSession:
         return wanted & self.greeting.capabilities
 
     def _wants_tls(self) -> bool:
-        """`prefer` leaves Unix sockets alone: nobody can listen there. `allow` is without TLS: a server does not say in time that it must be."""
+        """`prefer` leaves Unix sockets alone: nobody can listen there. `allow` is without TLS: a server says too late that it wants it."""
         offered = bool(self.greeting.capabilities & wire.CLIENT_SSL)
         if self.target.sslmode in TLS_MODES:
             if not offered:
@@ -296,7 +297,8 @@ class _Proof:
     def _switch(self, payload: bytes) -> Exchange[None]:
         if len(payload) == 1:
             raise self._unable("asks for the password hash of MySQL before 4.1")
-        self.plugin, self.nonce = parse_auth_switch(payload)
+        self.plugin, data = parse_auth_switch(payload)
+        self.nonce = data[: auth.ED25519_NONCE if self.plugin == auth.ED25519 else NONCE_SIZE]
         yield from self.talk.send((yield from self._answer()))
 
     def _answer(self) -> Exchange[bytes]:

@@ -65,7 +65,6 @@ INSECURE_TRANSPORT: Final = 3159
 FAST_AUTH_OK: Final = b"\x01\x03"
 FULL_AUTH: Final = b"\x01\x04"
 WANT_PUBLIC_KEY: Final = b"\x02"
-ED25519_NONCE: Final = 32
 
 RSA_KEY: Final = auth.RsaKey()
 KNOWN_PASSWORDS: Final = auth.PasswordCache()
@@ -96,6 +95,7 @@ class _Login:
         self.policy = policy
         self.talk = Conversation(policy.max_startup_bytes)
         self.nonce = auth.make_nonce(NONCE_SIZE)
+        self.announced = policy.auth_plugin or auth.CACHING_SHA2
         self.offered = OFFERED | (wire.CLIENT_SSL if policy.tls else 0)
         self.tls: TlsInfo | None = None
         self.writable = True
@@ -135,7 +135,7 @@ class _Login:
             nonce=self.nonce,
             capabilities=self.offered,
             character_set=CHARACTER_SET,
-            auth_plugin=self.policy.auth_plugin or auth.CACHING_SHA2,
+            auth_plugin=self.announced,
         )
 
     def _read_response(self) -> Exchange[None]:
@@ -184,14 +184,23 @@ class _Proof:
 
     def _agree_on_plugin(self) -> Exchange[None]:
         plugin = choose_plugin(self.account, self.plugin, self.login.secure)
-        if plugin == self.plugin and plugin != auth.ED25519:
+        if plugin == self.plugin and not self._expects_switch():
             return
         if not self.login.response.capabilities & wire.CLIENT_PLUGIN_AUTH:
             raise self._denied()
         self.plugin = plugin
-        self.nonce = auth.make_nonce(ED25519_NONCE if plugin == auth.ED25519 else NONCE_SIZE)
-        yield from self.talk.send(auth_switch_payload(plugin, self.nonce))
+        self.nonce = auth.make_nonce(auth.ED25519_NONCE if plugin == auth.ED25519 else NONCE_SIZE)
+        yield from self.talk.send(auth_switch_payload(plugin, self.nonce + (b"" if plugin == auth.ED25519 else b"\0")))
         self.token = yield from self.talk.receive()
+
+    def _expects_switch(self) -> bool:
+        """A client that was set to a plugin which the greeting did not name sends nothing yet: that nonce was not for its plugin.
+
+        client_ed25519 always waits for one of 32 bytes.
+        """
+        if not self.login.response.capabilities & wire.CLIENT_PLUGIN_AUTH:
+            return False
+        return self.plugin == auth.ED25519 or (self.plugin != self.login.announced and not self.token)
 
     def _check_token(self) -> Exchange[LearntSecret | None]:
         if self.plugin == auth.CLEAR:

@@ -291,14 +291,14 @@ def response_capabilities(payload: bytes) -> int:
 
 
 def auth_switch_payload(plugin: str, data: bytes) -> bytes:
-    """Ask the client to log in by `plugin`, with `data` as its nonce."""
-    return bytes((wire.AUTH_SWITCH,)) + plugin.encode() + b"\0" + data + b"\0"
+    """Ask the client to log in by `plugin`. `data` is the plugin's: a nonce, for most of them with a NUL behind it."""
+    return bytes((wire.AUTH_SWITCH,)) + plugin.encode() + b"\0" + data
 
 
 def parse_auth_switch(payload: bytes) -> tuple[str, bytes]:
-    """Which plugin the server asks for, and the nonce. Raises RemoteProtocolError where it is cut."""
+    """Which plugin the server asks for, and the plugin's data. Raises RemoteProtocolError where it is cut."""
     plugin, position = wire.get_nul_bytes(payload, 1)
-    return text(plugin), payload[position:].removesuffix(b"\0")
+    return text(plugin), payload[position:]
 
 
 def text(data: bytes) -> str:
