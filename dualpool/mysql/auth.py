@@ -45,7 +45,7 @@ CRYPT_DIGEST: Final = 43
 _SHA1_SECRET: Final = re.compile(r"\*[0-9A-Fa-f]{40}")
 _SHA2_SECRET: Final = re.compile(rf"\$A\$([0-9A-F]{{3}})\$(.{{{CRYPT_SALT}}})([./0-9A-Za-z]{{{CRYPT_DIGEST}}})", re.DOTALL)
 _CRYPT_ALPHABET: Final = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
-_CRYPT_ORDER: Final = bytes.fromhex("000a14 15010b 0c1602 030d17 18040e 0f1905 06101a 1b0711 12081c 09131d")
+_CRYPT_ORDER: Final = bytes.fromhex("000a14 15010b 0c1602 030d17 18040e 0f1905 06101a 1b0711 121c08 09131d")
 
 # A nonce travels as a NUL-terminated string, and the stored hashes use "$" to part their fields, so the servers avoid both.
 _NONCE_BYTES: Final = bytes(byte for byte in range(1, 128) if byte != ord("$"))
