@@ -122,16 +122,21 @@ class Budget:
         self.limit = limit
         if reserve is not None:
             self._reserve = reserve
+        for pool in self.pools:
+            pool.grow()
         self.serve()
         while self._surplus(APPLICATION) and (victim := self._nearest_to_its_end()) is not None:
-            _pool_of(victim).evict(victim, "the backend's budget was lowered")
+            victim.pool.evict(victim, "the backend's budget was lowered")
         self._press()
 
     def wants_back(self, pool: "Pool", conn: Leasable) -> bool:
         """Must `pool` close `conn`, which has just come back to it, because its place is needed more elsewhere?"""
         if self._surplus(conn.lane):
             return True
-        claimant = self._first_other_claimant(pool)
+        # A new connection serves once before it goes to another pool: else two pools could take it from each other for ever.
+        if not conn.used and pool.has_demand():
+            return False
+        claimant = self._first_other_claimant(pool, LANES[:1] if pool.maintenance_waits() else LANES)
         if claimant is None or sum(self.closing) >= self._claim_count():
             return False
         return not pool.has_demand() or self._is_owed(claimant, pool)
@@ -175,14 +180,14 @@ class Budget:
     def _evict(self) -> None:
         """Close idle connections until as many are being closed as there are claims."""
         while sum(self.closing) < self._claim_count() and (victim := self._nearest_to_its_end()) is not None:
-            _pool_of(victim).evict(victim, "another pool of the backend needs its place")
+            victim.pool.evict(victim, "another pool of the backend needs its place")
 
     def _nearest_to_its_end(self) -> Leasable | None:
         idle = [conn for pool in self.pools for conn in pool.idle_connections()]
         return min(idle, key=_end_of_life, default=None)
 
-    def _first_other_claimant(self, pool: "Pool") -> "Pool | None":
-        for lane in LANES:
+    def _first_other_claimant(self, pool: "Pool", lanes: tuple[int, ...]) -> "Pool | None":
+        for lane in lanes:
             for claimant in self._claims[lane]:
                 if claimant is not pool:
                     return claimant
@@ -200,11 +205,6 @@ class Budget:
         if share:
             return has < share < sum(pool.counted)
         return has == 0 and claimant.waiting_since() < pool.waiting_since()
-
-
-def _pool_of(conn: Leasable) -> "Pool":
-    assert conn.pool is not None
-    return conn.pool
 
 
 def _end_of_life(conn: Leasable) -> float:

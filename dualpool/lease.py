@@ -30,12 +30,12 @@ STATE_NAMES: Final = ("connecting", "idle", "leased", "resetting", "checking", "
 class Leasable:
     """The part of a server connection that belongs to its pool. Times are those of `reactor.Clock`, in seconds."""
 
-    __slots__ = ("created_at", "expires_at", "generation", "id", "idle_since", "lane", "pool", "state")
+    __slots__ = ("created_at", "expires_at", "generation", "id", "idle_since", "lane", "pool", "state", "used")
 
-    def __init__(self) -> None:
+    def __init__(self, pool: "Pool") -> None:
+        self.pool = pool
         self.id: int = 0
         """Unique within the process; `Pool.connected` gives it."""
-        self.pool: Pool | None = None
         self.state: int = CONNECTING
         self.lane: int = APPLICATION
         """The part of the budget that it is counted in now. It changes when the other lane takes it over."""
@@ -43,12 +43,13 @@ class Leasable:
         self.idle_since: float = 0.0
         self.expires_at: float = 0.0
         """From here on it is closed instead of used again: its lifetime is over, or its pool was told to reconnect."""
+        self.used: bool = False
+        """It has been offered, or been idle. Until then no other pool may take its place."""
         self.generation: int = -1
         """`pool.generation` when its connect began, set by whoever connects; -1 means: the current one."""
 
     def __repr__(self) -> str:
-        pool = self.pool.name if self.pool is not None else "no pool"
-        return f"<{type(self).__name__} {self.id} of {pool}: {STATE_NAMES[self.state]}>"
+        return f"<{type(self).__name__} {self.id} of {self.pool.name}: {STATE_NAMES[self.state]}>"
 
 
 class Waiter:

@@ -131,6 +131,9 @@ class PoolStatistics:
     losses: int
     """Connections that broke, whatever they were doing."""
     last_error: str
+    """Why the last connect failed; "" when one has succeeded since."""
+    last_loss: str
+    """Why a connection broke last."""
 
 
 class Pool:
@@ -164,6 +167,7 @@ class Pool:
         "is_closed",
         "is_paused",
         "last_error",
+        "last_loss",
         "losses",
         "name",
         "settings",
@@ -213,6 +217,8 @@ class Pool:
         self.connect_failures: int = 0
         self.losses: int = 0
         self.last_error: str = ""
+        """Why the last connect failed; "" when one has succeeded since."""
+        self.last_loss: str = ""
         budget.pools.append(self)
         self.choose_path()
 
@@ -283,6 +289,24 @@ class Pool:
         self._follow_up()
         return True
 
+    def give_up(self, waited: float) -> CheckoutTimeout:
+        """Count a wait of `waited` seconds that was in vain. Returns what to tell the one who waited."""
+        self.timeouts += 1
+        if self.last_error:
+            cause, hint = f"the last connect failed: {self.last_error}", "See that the server is up and reachable."
+        elif self.is_paused:
+            cause, hint = "the pool is paused", "RESUME ends the pause."
+        elif not self._count_up() and sum(self.connecting):
+            cause, hint = "the server has not answered the connect yet", "See that the server is up and reachable."
+        elif self.counted[APPLICATION] < self.settings.size:
+            cause = f'all {self.budget.limit} connections of backend "{self.budget.name}" are taken (budget)'
+            hint = "Use shorter transactions, or raise the budget if the server allows more connections."
+        else:
+            cause, hint = f"all {self.settings.size} are taken (pool_size)", "Use shorter transactions, or raise pool_size."
+        limit = f"timeouts.query_wait is {self.settings.query_wait:g} s"
+        message = f'pool "{self.name}": waited {waited:.1f} s for a server connection ({limit}): {cause}'
+        return CheckoutTimeout(message, hint=hint)
+
     def has_waiters(self) -> bool:
         """Does anybody wait?"""
         return bool(self._waiting[APPLICATION] or self._waiting[MAINTENANCE])
@@ -290,6 +314,10 @@ class Pool:
     def has_demand(self) -> bool:
         """Does anybody wait whom a connection would help now?"""
         return self.has_waiters() and not self.is_paused
+
+    def maintenance_waits(self) -> bool:
+        """Does anybody wait whom a connection would help now, in the maintenance lane?"""
+        return bool(self._waiting[MAINTENANCE]) and not self.is_paused
 
     def waiting_since(self) -> float:
         """When the one who has waited longest came; infinite if nobody waits."""
@@ -304,13 +332,12 @@ class Pool:
             self._resetting += 1
 
     def connected(self, conn: Leasable, lane: int) -> None:
-        """A connect has ended well. The connection belongs to the pool from now on."""
+        """A connect has ended well. `conn`, made for this pool, is the pool's from now on."""
         self.connecting[lane] -= 1
         self.connects += 1
         self._retry_at = -math.inf
         self._refusal = None
         self.last_error = ""
-        conn.pool = self
         conn.id = next(_ids)
         conn.lane = lane
         conn.created_at = now = self.clock.now
@@ -343,8 +370,7 @@ class Pool:
             return
         if conn.state != CLOSING:
             self.losses += 1
-            if error is not None:
-                self.last_error = str(error)
+            self.last_loss = "" if error is None else str(error)
         self._forget_state(conn)
         conn.state = CLOSED
         self.connections.discard(conn)
@@ -436,6 +462,7 @@ class Pool:
             connect_failures=self.connect_failures,
             losses=self.losses,
             last_error=self.last_error,
+            last_loss=self.last_loss,
         )
 
     # ------------------------------------------------------------------------------------------------ for the budget
@@ -454,7 +481,9 @@ class Pool:
         self._discard(conn, reason)
 
     def grow(self) -> None:
-        """Start the connects that somebody waits for, as far as the size, the budget and the pause after a failure allow."""
+        """Start the checks and connects that somebody waits for, as far as the size, the budget and the pause after a failure allow."""
+        while self._stale and self.has_demand() and self._count_coming() < self._count_waiting():
+            self._check(self._stale.pop())
         if self._refusal is not None and self.clock.now < self._retry_at and not self._count_up():
             self._fail_all(self._refusal)
         for lane in LANES:
@@ -511,8 +540,6 @@ class Pool:
                 self._place_next()
         finally:
             self._dispatching = False
-        while self._stale and self.has_demand() and self._count_coming() < self._count_waiting():
-            self._check(self._stale.pop())
         self._follow_up()
 
     def _place_next(self) -> None:
@@ -525,6 +552,7 @@ class Pool:
             conn = self._idle.pop()
         conn.state = LEASED
         reason = self._reason_to_close(conn)
+        conn.used = True
         if not reason:
             if self.has_demand() and self._hand_over(conn):
                 return
@@ -651,8 +679,7 @@ class Pool:
                 waited = now - waiter.enqueued_at
                 if now >= waiter.deadline:
                     del queue[waiter]
-                    self.timeouts += 1
-                    waiter.fail(self.timeout_error(waited))
+                    waiter.fail(self.give_up(waited))
                 elif waited >= notify_after and not waiter.notified:
                     waiter.notified = True
                     waiter.notify(waited)
@@ -725,22 +752,6 @@ class Pool:
         return PoolClosed(
             f'pool "{self.name}" is closed', hint="dualpool is shutting down, or the database was disabled; connect again later."
         )
-
-    def timeout_error(self, waited: float) -> CheckoutTimeout:
-        """What one is told who has waited in vain for `waited` seconds."""
-        if self.last_error:
-            cause, hint = f"the last connect failed: {self.last_error}", "See that the server is up and reachable."
-        elif self.is_paused:
-            cause, hint = "the pool is paused", "RESUME ends the pause."
-        elif self.budget.claimed(self):
-            cause = f'all {self.budget.limit} connections of backend "{self.budget.name}" are taken (budget)'
-            hint = "Use shorter transactions, or raise the budget if the server allows more connections."
-        else:
-            cause, hint = f"all {self.settings.size} are taken (pool_size)", "Use shorter transactions, or raise pool_size."
-        message = (
-            f'pool "{self.name}": no server connection within {self.settings.query_wait:g} s (query_wait; waited {waited:.1f} s): {cause}'
-        )
-        return CheckoutTimeout(message, hint=hint)
 
     @staticmethod
     def _is_permanent(error: DualpoolError) -> bool:
