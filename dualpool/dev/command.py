@@ -4,6 +4,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -37,17 +38,19 @@ def run(
 
     `data_dir` keeps the databases' data from one run to the next; by default it is in the user's cache folder.
     """
-    folder = data_dir or cache_dir() / "dev"
+    folder = (data_dir or cache_dir() / "dev").absolute()
+    code = 0
     try:
         with _signals_interrupt(), ExitStack() as running:
             servers = _start_servers(running, folder, postgres=postgres, mysql=mysql, fetch=fetch)
             config = _configuration(servers, bind_postgres, bind_mysql)
-            return trio.run(_serve, config, servers, folder)
-    except KeyboardInterrupt:
-        return 0
-    except (DualpoolError, OSError) as error:
-        _complain(error)
-        return 1
+            code = trio.run(_serve, config, servers, folder)
+    except* KeyboardInterrupt:
+        pass
+    except* (DualpoolError, OSError) as group:
+        _complain(*_leaves(group))
+        code = 1
+    return code
 
 
 @contextmanager
@@ -81,8 +84,7 @@ def _start_servers(running: ExitStack, folder: Path, *, postgres: bool, mysql: b
             missing.append(error)
     if not servers:
         raise missing[0] if missing else DevError("nothing to start: both databases are switched off")
-    for error in missing:
-        _complain(error)
+    _complain(*missing)
     for server in servers:
         running.enter_context(server)
     return servers
@@ -133,9 +135,21 @@ def _pooled_url(server: EmbeddedServer, address: tuple[str, int] | str) -> str:
     if isinstance(address, str):
         return f"{server.url_for()} at {address}"
     host, port = address[:2]
-    return server.url_for(host={"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port=port)
+    anywhere = ip_address(host)
+    if anywhere.is_unspecified:
+        host = "127.0.0.1" if anywhere.version == 4 else "::1"
+    return server.url_for(host=host, port=port)
 
 
-def _complain(error: Exception) -> None:
-    hint = getattr(error, "hint", "")
-    print(f"dualpool dev: {error}" + (f"\n{hint}" if hint else ""), file=sys.stderr, flush=True)
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
+
+
+def _complain(*errors: BaseException) -> None:
+    for error in errors:
+        hint = getattr(error, "hint", "")
+        print(f"dualpool dev: {error}" + (f"\n{hint}" if hint else ""), file=sys.stderr, flush=True)

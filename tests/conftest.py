@@ -1,0 +1,87 @@
+"""Fixtures that all tests share: real servers, and dualpool as a process.
+
+`DUALPOOL_NO_SKIPS=1` (set by .ci/run) makes a skipped test a failure of the whole run. `DUALPOOL_ALLOW_SKIPS=mysql` excepts the tests
+that need a server which the machine cannot have; names are separated by commas.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.helpers.pooler import Pooler
+from tests.helpers.servers import MySQLServer, PostgresServer, Servers
+
+RunPooler = Callable[..., Pooler]
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """All servers; each is started by the first test that asks for it."""
+    found = Servers()
+    try:
+        yield found
+    finally:
+        found.close()
+
+
+@pytest.fixture(scope="session")
+def postgres15(servers: Servers) -> PostgresServer:
+    """The distribution's PostgreSQL, with TLS."""
+    return servers.postgres(15)
+
+
+@pytest.fixture(scope="session")
+def postgres18(servers: Servers) -> PostgresServer:
+    """The newest PostgreSQL, without TLS."""
+    return servers.postgres(18)
+
+
+@pytest.fixture(scope="session")
+def mariadb(servers: Servers) -> MySQLServer:
+    """MariaDB."""
+    return servers.mariadb()
+
+
+@pytest.fixture(scope="session")
+def mysql(servers: Servers) -> MySQLServer:
+    """MySQL."""
+    return servers.mysql()
+
+
+@pytest.fixture(scope="session", params=[15, 18], ids=["postgres15", "postgres18"])
+def postgres_server(request: pytest.FixtureRequest, servers: Servers) -> PostgresServer:
+    """Each PostgreSQL in turn."""
+    return servers.postgres(request.param)
+
+
+@pytest.fixture(scope="session", params=["mysql", "mariadb"])
+def mysql_server(request: pytest.FixtureRequest, servers: Servers) -> MySQLServer:
+    """Each of MySQL and MariaDB in turn."""
+    return servers.mysql() if request.param == "mysql" else servers.mariadb()
+
+
+@pytest.fixture
+def run_pooler() -> Iterator[RunPooler]:
+    """`run_pooler(toml)` or `run_pooler(arguments=[...])`: a dualpool that listens, ended (and checked) when the test ends."""
+    with ExitStack() as running:
+
+        def start(toml: str | None = None, **options: object) -> Pooler:
+            return running.enter_context(Pooler(toml, **options))  # type: ignore[arg-type]
+
+        yield start
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the run if tests were skipped that may not be."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None or not os.environ.get("DUALPOOL_NO_SKIPS"):
+        return
+    allowed = [f"Skipped: {name}:" for name in os.environ.get("DUALPOOL_ALLOW_SKIPS", "").split(",") if name]
+    refused = [report for report in reporter.stats.get("skipped", []) if not any(reason in str(report.longrepr) for reason in allowed)]
+    if refused:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        reporter.write_line("")
+        reporter.write_line(f"{len(refused)} skipped, and DUALPOOL_NO_SKIPS allows none", red=True)
