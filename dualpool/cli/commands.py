@@ -116,8 +116,7 @@ def check(file: Path | None) -> None:
     path = file or default_file()
     checked = load(path)
     tell_warnings(checked)
-    sections = ("listeners", "backends", "databases", "users")
-    click.echo(f"{path}: ok ({', '.join(f'{len(getattr(checked, section))} {section}' for section in sections)})")
+    click.echo(f"{path}: ok ({checked.summary()})")
 
 
 @config.command()

@@ -23,26 +23,31 @@ def expand(text: str, environ: Mapping[str, str]) -> str:
     if "${" not in text:
         return text
     literal = literal_span(text)
+    check_variables(text, environ)
 
     def replacement(match: re.Match[str]) -> str:
         if match["escape"]:
             return "${"
-        value = lookup(match, environ)
+        value = environ.get(match["name"]) or match["default"] or ""
         return quote(value, safe="") if match.start() in literal else value
 
     return Expanded(VARIABLE.sub(replacement, text))
 
 
-def lookup(match: re.Match[str], environ: Mapping[str, str]) -> str:
-    """The value of one variable. An empty one counts as unset where there is a default, as in a shell."""
-    name, default = match["name"], match["default"]
-    if not match["end"] or not NAME.match(name):
-        raise ValueError("a variable is written ${NAME} or ${NAME:-default}; $${ stands for ${ itself")
-    if default is not None:
-        return environ.get(name) or default
-    if name not in environ:
-        raise ValueError(f"the environment variable {name} is not set; set it, or give a default: ${{{name}:-...}}")
-    return environ[name]
+def check_variables(text: str, environ: Mapping[str, str]) -> None:
+    """Raise ValueError unless every variable is well written, and set or has a default (used for an empty one too, as in a shell)."""
+    unset: list[str] = []
+    for match in VARIABLE.finditer(text):
+        if match["escape"]:
+            continue
+        if not match["end"] or not NAME.match(match["name"]):
+            raise ValueError("a variable is written ${NAME} or ${NAME:-default}; $${ stands for ${ itself")
+        if match["default"] is None and match["name"] not in environ and match["name"] not in unset:
+            unset.append(match["name"])
+    if len(unset) == 1:
+        raise ValueError(f"the environment variable {unset[0]} is not set; set it, or give a default: ${{{unset[0]}:-...}}")
+    if unset:
+        raise ValueError(f"the environment variables {', '.join(unset)} are not set")
 
 
 def literal_span(text: str) -> range:

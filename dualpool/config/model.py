@@ -264,6 +264,11 @@ class Config:
     strict_budget: bool = setting("Pool sizes that sum to more than a backend's budget are an error, not a warning.", default=False)
     warnings: tuple[str, ...] = ()
 
+    def summary(self) -> str:
+        """How much there is of what: `2 listeners, 1 backend, ...`."""
+        counts = {section: len(getattr(self, section)) for section in TABLES_BY_NAME}
+        return ", ".join(f"{count} {section if count != 1 else section[:-1]}" for section, count in counts.items())
+
     def find_database(self, protocol: str, name: str) -> Database | None:
         """What a client of `protocol` means by `name`: the database of that name, else the wildcard as a database of that name.
 

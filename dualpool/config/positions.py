@@ -47,8 +47,16 @@ class Scanner:
         self.found = found
         self.arrays: dict[Path, int] = {}
         """Arrays of tables, and the index of their last one."""
+        self.implied: dict[Path, int] = {}
+        """Tables that a header names on its way (`[a.b]` names a), which may have a header of their own later."""
 
     def scan(self) -> None:
+        """All statements; then the tables without a header get the line of the first header that names them."""
+        self.statements()
+        for path, line in self.implied.items():
+            self.found.lines.setdefault(path, line)
+
+    def statements(self) -> None:
         """Statement by statement: a header or a key with its value. Stops where it understands nothing."""
         table: Path = ()
         while True:
@@ -71,6 +79,7 @@ class Scanner:
         keys = self.keys()
         for key in keys[:-1]:
             path = self.inside((*path, key))
+            self.implied.setdefault(path, line)
         path = (*path, *keys[-1:])
         if double:
             self.arrays[path] = self.arrays.get(path, -1) + 1
@@ -152,7 +161,7 @@ class Scanner:
                 return tuple(keys)
 
     def record(self, path: Path, line: int, *, header: bool = False) -> None:
-        """`path` begins on `line`. A table that was only named in passing (`[a.b]` names a) gets its own line by its header."""
+        """`path` begins on `line`. A header may come again for the same path: where keys before it have begun the table."""
         if path in self.found.lines and not header:
             self.found.repeated.append((path, line))
         self.found.lines.setdefault(path, line)
