@@ -13,13 +13,16 @@ NOTHING = "-"
 
 
 def show(console: Console, engine: Engine, rows: list[Row]) -> None:
-    """Print one table for the loads and one for the idle clients."""
+    """Print one table for the loads, one for the idle clients, and a line for each case that has failed."""
     loads = [row for row in rows if not row.case.is_idle]
     idle = [row for row in rows if row.case.is_idle]
     if loads:
         console.print(_loads_table(engine, loads))
     if idle:
         console.print(_idle_table(engine, idle))
+    for row in rows:
+        if row.failure:
+            console.print(f"left out: {row.failure}", highlight=False, markup=False)
 
 
 def _loads_table(engine: Engine, rows: list[Row]) -> Table:

@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import pytest
 from rich.console import Console
 
@@ -110,6 +111,13 @@ def test_without_the_reference_rival_there_are_no_ratios() -> None:
     text = io.StringIO()
     report.show(Console(file=text, width=80), "postgres", [row("dualpool", Sample(50, 30, 1))])
     assert text.getvalue().splitlines()[-2].split()[-2:] == ["-", "-"]
+
+
+def test_a_case_that_has_failed_is_said_below_the_table() -> None:
+    text = io.StringIO()
+    failed = attrs.evolve(row("dualpool"), failure="select1-simple: dualpool: [gone]")
+    report.show(Console(file=text, width=80), "postgres", [failed])
+    assert text.getvalue().splitlines()[-1] == "left out: select1-simple: dualpool: [gone]"
 
 
 def test_case_names_are_unique_per_engine_and_quick_has_some_of_both() -> None:
