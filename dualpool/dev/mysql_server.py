@@ -28,7 +28,7 @@ PLACES: Final = (
 )
 HOW_TO_INSTALL: Final = (
     "Install one (apt install mariadb-server, brew install mariadb), point DUALPOOL_MYSQLD at one, "
-    "or on Debian and Ubuntu: dualpool dev --fetch-mariadb, which installs nothing and needs no root."
+    "or on Debian and Ubuntu: dualpool dev --fetch, which installs nothing and needs no root."
 )
 SYSTEM_TABLES: Final = (
     "mysql_system_tables.sql",
@@ -173,7 +173,8 @@ class EmbeddedMySQL(EmbeddedServer):
     def _account_statements(self) -> list[str]:
         account, database = f"{_literal(self.user)}@'%'", _identifier(self.database)
         return [
-            f"CREATE DATABASE IF NOT EXISTS {database}",
+            "SET NAMES utf8mb4",
+            f"CREATE DATABASE IF NOT EXISTS {database} CHARACTER SET utf8mb4",
             f"CREATE USER {account} IDENTIFIED BY {_literal(self.password)}",
             f"GRANT ALL ON *.* TO {account} WITH GRANT OPTION",
         ]
@@ -205,8 +206,8 @@ class EmbeddedMySQL(EmbeddedServer):
             "skip-name-resolve": "ON",
             "skip-log-bin": "",
         }
-        # MySQL's packages fix a folder that only their own installation makes, and a second port.
-        defaults = {} if self.is_mariadb else {"mysqlx": "OFF", "secure-file-priv": "NULL"}
+        # MariaDB before 11.6 is latin1 by itself. MySQL's packages fix a folder that only their own installation makes; mysqlx is a port.
+        defaults = {"character-set-server": "utf8mb4"} if self.is_mariadb else {"mysqlx": "OFF", "secure-file-priv": "NULL"}
         options = [f"--{key}={value}" if value else f"--{key}" for key, value in {**defaults, **self.settings, **ours}.items()]
         return [*self._base(self.folder), *options]
 
