@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 if TYPE_CHECKING:
     from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
     from dualpool.errors import DualpoolError
+    from dualpool.state import Settings
 
 # Verdicts are bits: a chunk of bytes can both end a lease and end the client.
 FORWARD: Final = 0
@@ -65,6 +66,10 @@ class ServerRelay:
         """True when every request is answered in full and no transaction is open: the only state in which it may be given back."""
         raise NotImplementedError
 
+    def is_lost(self) -> bool:
+        """True when the conversation cannot be continued (half a message was sent, answers cannot be counted): close the connection."""
+        raise NotImplementedError
+
 
 class ClientRelay:
     """One client's protocol state: the bytes that wait, its prepared statements, the settings that it wants."""
@@ -93,6 +98,10 @@ class ClientRelay:
 
     def detach(self) -> None:
         """Lease over: take what the server's session has become (settings) into this client's state, and let go of it."""
+        raise NotImplementedError
+
+    def cancel_done(self, found: bool) -> None:
+        """What CANCEL asked for is over: answer it in `to_client`. `found`: `cancel_key` was a client that may be cancelled."""
         raise NotImplementedError
 
     def refuse(self, error: "DualpoolError") -> int:
@@ -204,6 +213,10 @@ class Engine:
 
     name: str = ""
     default_port: int = 0
+    alpn: tuple[str, ...] = ()
+    """The application protocols that TLS towards clients and servers names."""
+    goodbye: bytes = b""
+    """What a server is sent before its connection is closed."""
 
     def accept(self, policy: "FrontendPolicy") -> "Exchange[ClientLogin | CancelRequest]":
         """Log a client in, from its first byte to the moment when its password (or certificate) has been accepted."""
@@ -221,8 +234,23 @@ class Engine:
         """Log in at a server. Raises ConnectFailed with the server's answer."""
         raise NotImplementedError
 
-    def server_relay(self, login: "ServerLogin", limits: "RelayLimits") -> ServerRelay:
-        """A relay for a server connection that has just logged in."""
+    def server_relay(self, login: "ServerLogin", limits: "RelayLimits", target: "ServerTarget") -> ServerRelay:
+        """A relay for a server connection that has just logged in at `target`."""
+        raise NotImplementedError
+
+    def unproven(self, login: "ClientLogin") -> "Settings":
+        """The settings of a client's login of which only the server can tell whether they are possible."""
+        raise NotImplementedError
+
+    def prove(self, relay: ServerRelay, wanted: "Settings") -> "Exchange[dict[str, str]]":
+        """Bring the session to `wanted`. Returns the parameters that a client with these settings is told at login.
+
+        Raises LoginFailed with the server's own answer if it refuses a setting.
+        """
+        raise NotImplementedError
+
+    def capacity(self, relay: ServerRelay, login: "ServerLogin") -> "Exchange[int]":
+        """Ask the server how many connections it allows to ordinary users. Raises ServerLost."""
         raise NotImplementedError
 
     def recover(self, relay: ServerRelay) -> "Exchange[None]":
@@ -247,6 +275,10 @@ class Engine:
 
     def notice_message(self, text: str) -> bytes:
         """A notice outside any reply; b"" where the protocol has none (MySQL)."""
+        raise NotImplementedError
+
+    def socket_path(self, directory: str, port: int) -> str:
+        """Where in a directory a server's Unix socket is."""
         raise NotImplementedError
 
 

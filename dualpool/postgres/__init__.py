@@ -1,0 +1,82 @@
+"""PostgreSQL: the engine."""
+
+from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
+from dualpool.errors import DualpoolError
+from dualpool.postgres import backend, cancel, frontend, messages, wire
+from dualpool.postgres.relay import ClientRelay, ServerRelay
+from dualpool.postgres.sql import setter
+from dualpool.protocol import Engine, Exchange, RelayLimits
+from dualpool.protocol import ServerRelay as AnyServerRelay
+from dualpool.state import DEFAULTS, Settings, settings
+
+
+class PostgresEngine(Engine):
+    """See protocol.Engine. Each method leads to the module that does it."""
+
+    name = "postgres"
+    default_port = 5432
+    alpn = ("postgresql",)
+    goodbye = wire.TERMINATE_MESSAGE
+
+    def accept(self, policy: FrontendPolicy) -> Exchange[ClientLogin | CancelRequest]:
+        return frontend.accept(policy)
+
+    def welcome(self, login: ClientLogin, parameters: dict[str, str], process_id: int, secret: bytes) -> bytes:
+        own = login.parameters.get("application_name")
+        told = parameters if own is None else parameters | {"application_name": own}
+        return frontend.welcome(login, told, process_id, secret)
+
+    def client_relay(self, login: ClientLogin, limits: RelayLimits) -> ClientRelay:
+        return ClientRelay(limits, start_settings(login.parameters))
+
+    def connect(self, target: ServerTarget) -> Exchange[ServerLogin]:
+        return backend.connect(target)
+
+    def server_relay(self, login: ServerLogin, limits: RelayLimits, target: ServerTarget) -> ServerRelay:
+        relay = ServerRelay(limits, dict(login.parameters))
+        relay.settings = start_settings(target.parameters)
+        return relay
+
+    def unproven(self, login: ClientLogin) -> Settings:
+        # Any application_name is fine, and each client may have another: no reason to ask the server.
+        return start_settings({name: value for name, value in login.parameters.items() if name != "application_name"})
+
+    def prove(self, relay: AnyServerRelay, wanted: Settings) -> Exchange[dict[str, str]]:
+        assert isinstance(relay, ServerRelay)
+        return backend.prove(relay, wanted)
+
+    def capacity(self, relay: AnyServerRelay, login: ServerLogin) -> Exchange[int]:
+        return backend.capacity()
+
+    def recover(self, relay: AnyServerRelay) -> Exchange[None]:
+        assert isinstance(relay, ServerRelay)
+        return backend.recover(relay)
+
+    def reset(self, relay: AnyServerRelay) -> Exchange[None]:
+        assert isinstance(relay, ServerRelay)
+        return backend.reset(relay)
+
+    def check(self, relay: AnyServerRelay, query: str) -> Exchange[None]:
+        assert isinstance(relay, ServerRelay)
+        return backend.check(relay, query)
+
+    def cancel(self, target: ServerTarget, login: ServerLogin) -> Exchange[None]:
+        return cancel.cancel(target, login)
+
+    def error_message(self, error: DualpoolError) -> bytes:
+        return messages.error_message(error)
+
+    def notice_message(self, text: str) -> bytes:
+        return messages.notice_message(text)
+
+    def socket_path(self, directory: str, port: int) -> str:
+        return f"{directory}/.s.PGSQL.{port}"
+
+
+def start_settings(parameters: dict[str, str]) -> Settings:
+    """The settings that a start-up packet asks for."""
+    wanted = {name.lower(): setter(name, value) for name, value in parameters.items() if name != "replication"}
+    return settings(wanted) if wanted else DEFAULTS
+
+
+ENGINE = PostgresEngine()

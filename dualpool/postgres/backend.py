@@ -5,15 +5,15 @@ TLS as `prefer` does, because a refused plain login would need a second connecti
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from dualpool.accounts import LearntSecret, ServerLogin, ServerTarget
-from dualpool.errors import ConnectFailed, LocalProtocolError, RemoteProtocolError, ServerLost
+from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, LoginFailed, RemoteProtocolError, ServerLost
 from dualpool.postgres import auth, messages, wire
+from dualpool.postgres.codec import split
+from dualpool.postgres.relay import DIFFERENCES, SYNC, ServerRelay
 from dualpool.protocol import BROKEN, ConnectionClosed, Exchange, Receive, ReceiveSome, Send, StartTls, TlsInfo
-
-if TYPE_CHECKING:
-    from dualpool.postgres.relay import ServerRelay
+from dualpool.state import Settings
 
 MAX_LOGIN_MESSAGE: Final = 65_536
 """Bytes of one message during login. A real server's have some hundred."""
@@ -235,44 +235,94 @@ def _unexpected(kind: int, when: str) -> RemoteProtocolError:
 # ------------------------------------------------------------------------------------------------------------ between clients
 
 
-def recover(relay: "ServerRelay") -> Exchange[None]:
+def recover(relay: ServerRelay) -> Exchange[None]:
     """After a client vanished: end what it left open, drop the answers, roll back. The session is quiet afterwards. Raises ServerLost."""
     yield from _guarded(_recover, relay)
 
 
-def reset(relay: "ServerRelay") -> Exchange[None]:
+def reset(relay: ServerRelay) -> Exchange[None]:
     """`DISCARD ALL`. Raises ServerLost."""
     yield from _guarded(_reset, relay)
 
 
-def check(relay: "ServerRelay", query: str) -> Exchange[None]:
+def check(relay: ServerRelay, query: str) -> Exchange[None]:
     """Run `query` (an empty one if "") and see that it is answered without an error. Raises ServerLost."""
     yield from _guarded(lambda relay: _run(relay, messages.raw(query)), relay)
 
 
-def _guarded(work: "Callable[[ServerRelay], Exchange[None]]", relay: "ServerRelay") -> Exchange[None]:
+def prove(relay: "ServerRelay", wanted: Settings) -> Exchange[dict[str, str]]:
+    """Bring the session to `wanted`; returns what it reports then. Raises LoginFailed if the server refuses, ServerLost if it is gone."""
+    if relay.settings is not wanted:
+        relay.expect_hidden_ready()
+        yield Send(DIFFERENCES.between(relay.settings, wanted))
+        yield from _guarded(_settle, relay)
+        if relay.last_error:
+            fields = messages.parse_report(relay.last_error)
+            raise LoginFailed(fields.get("M", ""), hint=fields.get("H", ""), sqlstate=fields.get("C", "22023"))
+        relay.settings = wanted
+    return dict(relay.reported)
+
+
+CAPACITY_QUERY: Final = (
+    b"SELECT current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+    b" - coalesce(current_setting('reserved_connections', true)::int, 0)"
+)
+
+
+def capacity() -> Exchange[int]:
+    """How many connections the server allows to ordinary users. The session must be idle. Raises ServerLost."""
+    yield Send(wire.query(CAPACITY_QUERY))
+    data, number = b"", 0
+    while True:
+        try:
+            data += yield ReceiveSome()
+        except ConnectionClosed as closed:
+            raise ServerLost("the server closed the connection when it was asked for max_connections") from closed
+        answers, data = split(data)
+        for kind, payload in answers:
+            if kind == wire.DATA_ROW:
+                number = int(payload[6:])
+            elif kind == wire.ERROR_RESPONSE:
+                raise ServerLost(f"the server does not tell max_connections: {messages.parse_report(payload).get('M', '')}")
+            elif kind == wire.READY:
+                return number
+
+
+def _guarded(work: Callable[[ServerRelay], Exchange[None]], relay: ServerRelay) -> Exchange[None]:
     try:
         yield from work(relay)
     except ConnectionClosed as closed:
         raise ServerLost("the server closed the connection between two clients") from closed
-    except RemoteProtocolError as error:
-        raise ServerLost(f"the server broke the protocol between two clients: {error.message}") from error
+    except ServerLost:
+        raise
+    except DualpoolError as error:
+        raise ServerLost(f"a session could not be brought back to rest: {error.message}", hint=error.hint) from error
 
 
-def _recover(relay: "ServerRelay") -> Exchange[None]:
+def _recover(relay: ServerRelay) -> Exchange[None]:
+    _check_known(relay)
     yield from _settle(relay)
     if relay.in_transaction:
         yield from _run(relay, b"ROLLBACK")
-    if not relay.is_quiet():
-        raise ServerLost("the session did not become quiet after its client had gone")
+    _check_known(relay)
+    if relay.in_transaction:
+        raise ServerLost("the transaction that a client had left open could not be ended")
 
 
-def _reset(relay: "ServerRelay") -> Exchange[None]:
+def _check_known(relay: ServerRelay) -> None:
+    """A session whose answers cannot be counted any more is of no use: waiting for one that never comes would take for ever."""
+    if relay.unfinished:
+        raise ServerLost("a client has gone in the middle of a message")
+    if relay.suspect:
+        raise ServerLost("a client has gone, and how many answers it is still owed is unknown")
+
+
+def _reset(relay: ServerRelay) -> Exchange[None]:
     yield from _run(relay, b"DISCARD ALL")
     relay.was_reset()
 
 
-def _run(relay: "ServerRelay", sql: bytes) -> Exchange[None]:
+def _run(relay: ServerRelay, sql: bytes) -> Exchange[None]:
     if not relay.answered():
         raise LocalProtocolError("a query of dualpool's own while an answer is outstanding")
     relay.expect_hidden_ready()
@@ -284,25 +334,36 @@ def _run(relay: "ServerRelay", sql: bytes) -> Exchange[None]:
         raise ServerLost(f"{messages.text(sql) or 'the empty query'} failed at the server ({fields.get('C', '?')}): {said}")
 
 
-def _settle(relay: "ServerRelay") -> Exchange[None]:
+def _settle(relay: ServerRelay) -> Exchange[None]:
     """Read until nothing is outstanding, ending a COPY from the client and an extended query without Sync on the way."""
     told = False
     while True:
         if relay.copying_in and not told:
-            # Before any Sync: while it copies, the server ignores those (docs: COPY Operations).
-            yield Send(COPY_FAIL_MESSAGE)
+            yield _copy_fail(relay)
         told = relay.copying_in
-        if relay.needs_sync() and not relay.to_server:
-            relay.expect_hidden_ready()
+        if relay.needs_sync():
+            relay.sync_sent()
             yield Send(wire.SYNC_MESSAGE)
         if relay.answered():
             return
         yield from _read(relay)
 
 
-def _read(relay: "ServerRelay") -> Exchange[None]:
+def _copy_fail(relay: ServerRelay) -> Send:
+    """What ends a COPY from a client that has gone. It goes out before any Sync: while it copies, the server reads and drops those."""
+    if relay.pending and relay.pending[0] == SYNC:
+        # That has happened to this one already (docs: COPY Operations), so its answer would never come.
+        raise ServerLost("a client has gone in the middle of a COPY by extended query")
+    return Send(COPY_FAIL_MESSAGE)
+
+
+def _read(relay: ServerRelay) -> Exchange[None]:
     data: bytes = yield ReceiveSome()
     verdict = relay.on_server_bytes(data)
     relay.to_client = b""  # Owed to a client that is gone, or an answer to ourselves.
     if verdict & BROKEN:
         raise ServerLost("the server ended the session")
+    if relay.to_server:
+        more, relay.to_server = relay.to_server, b""
+        yield Send(more)
+    _check_known(relay)

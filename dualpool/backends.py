@@ -1,0 +1,147 @@
+"""The backends at run time: their budgets and pools, and which pool serves which client."""
+
+import attrs
+
+from dualpool.accounts import ClientLogin, LearntSecret, ServerTarget
+from dualpool.budget import Budget
+from dualpool.config import Backend, Config, Database
+from dualpool.engines import ENGINES
+from dualpool.pool import Pool, PoolIO, PoolSettings
+from dualpool.protocol import Engine, RelayLimits
+from dualpool.reactor import Clock
+from dualpool.state import Settings
+from dualpool.tls import backend_context
+
+MAX_WELCOMES = 1000
+"""Sets of start-up settings whose answer is remembered, per pool."""
+
+
+class BackendState:
+    """One backend: its configuration, its TLS, and the budget that its pools share."""
+
+    def __init__(self, config: Backend) -> None:
+        self.config = config
+        self.engine: Engine = ENGINES[config.protocol]
+        self.tls = backend_context(config, self.engine.alpn)
+        limit = config.budget_number
+        self.asks_capacity = limit is None
+        # Until the server has said what it allows, one connection goes ahead and asks.
+        self.budget = Budget(config.name, 1 if limit is None else limit, config.reserved_maintenance)
+        self.host_index = 0
+
+
+class PoolEntry:
+    """A pool with everything that makes its connections: where to, as whom, and what clients are told at login."""
+
+    def __init__(self, backend: BackendState, database: Database, target: ServerTarget, pool: Pool) -> None:
+        self.backend = backend
+        self.database = database
+        self.target = target
+        self.pool = pool
+        self.welcomes: dict[Settings, dict[str, str]] = {}
+
+    @property
+    def engine(self) -> Engine:
+        """The engine of the backend."""
+        return self.backend.engine
+
+    def remember_welcome(self, wanted: Settings, parameters: dict[str, str]) -> None:
+        """Clients with the start-up settings `wanted` are told `parameters`."""
+        if len(self.welcomes) >= MAX_WELCOMES:
+            self.welcomes.clear()
+        self.welcomes[wanted] = parameters
+
+    def learn(self, learnt: LearntSecret | None) -> None:
+        """A client has logged in; where the server's password is not configured, what its login revealed serves instead."""
+        if learnt is not None and not self.target.password and learnt != self.target.learnt:
+            self.target = attrs.evolve(self.target, learnt=learnt)
+
+
+class Backends:
+    """All backends and pools of one configuration. A pool is made when its first client comes."""
+
+    def __init__(self, config: Config, clock: Clock, io: PoolIO) -> None:
+        self.config = config
+        self.clock = clock
+        self._io = io
+        self.states = {name: BackendState(backend) for name, backend in config.backends.items()}
+        self._entries: dict[tuple[str, str, str], PoolEntry] = {}
+        self._by_pool: dict[Pool, PoolEntry] = {}
+        limits = config.limits
+        self.relay_limits = [
+            RelayLimits(mode, limits.frame_bytes, limits.statement_bytes, limits.statements_per_client, limits.statements_per_server)
+            for mode in range(3)
+        ]
+        """By pool mode: every relay of a mode shares one."""
+
+    def entry(self, protocol: str, login: ClientLogin) -> PoolEntry:
+        """The pool of a client that has logged in, so its database exists."""
+        database = self.config.find_database(protocol, login.account.database)
+        assert database is not None
+        backend = self.states[database.backend]
+        user, password = self._server_user(backend.config, database, login)
+        key = (database.backend, database.database, user)
+        found = self._entries.get(key)
+        if found is None:
+            found = self._make(backend, database, self._target(backend.config, database, user, password), self._settings(database, login))
+            self._entries[key] = found
+        found.learn(login.learnt)
+        return found
+
+    def replication_entry(self, entry: PoolEntry, login: ClientLogin) -> PoolEntry:
+        """A pool of one connection that starts with the client's own parameters, for one replication client. To be dropped after it."""
+        target = attrs.evolve(entry.target, parameters=entry.target.parameters | login.parameters)
+        settings = PoolSettings(size=1, query_wait=self.config.timeouts.query_wait)
+        return self._make(entry.backend, entry.database, target, settings)
+
+    def retire(self, entry: PoolEntry) -> None:
+        """The client of a replication pool has gone: close the pool; `forget_closed` does the rest."""
+        if entry not in self._entries.values():
+            entry.pool.close()
+
+    def forget_closed(self) -> None:
+        """Drop the pools that are closed and empty."""
+        for pool in [pool for pool in self._by_pool if pool.is_closed and not pool.connections and not sum(pool.connecting)]:
+            self._by_pool.pop(pool).backend.budget.pools.remove(pool)
+
+    def entry_of(self, pool: Pool) -> PoolEntry:
+        """The entry that a pool belongs to."""
+        return self._by_pool[pool]
+
+    def pools(self) -> list[Pool]:
+        """All pools that exist now."""
+        return list(self._by_pool)
+
+    def _make(self, backend: BackendState, database: Database, target: ServerTarget, settings: PoolSettings) -> PoolEntry:
+        pool = Pool(f"{database.name}/{target.user}", settings, backend.budget, self._io, self.clock)
+        entry = PoolEntry(backend, database, target, pool)
+        self._by_pool[pool] = entry
+        return entry
+
+    def _target(self, backend: Backend, database: Database, user: str, password: str) -> ServerTarget:
+        host, port = backend.hosts[0]
+        direct = backend.sslnegotiation == "direct"
+        return ServerTarget(host, port, user, database.database, password, None, backend.sslmode, direct, dict(backend.parameters))
+
+    def _server_user(self, backend: Backend, database: Database, login: ClientLogin) -> tuple[str, str]:
+        if database.user:
+            return database.user, database.password
+        if backend.user:
+            return backend.user, backend.password
+        learnt = login.learnt
+        return login.account.user, learnt.password if learnt is not None else ""
+
+    def _settings(self, database: Database, login: ClientLogin) -> PoolSettings:
+        timeouts = self.config.timeouts
+        user = self.config.users.get(login.account.user)
+        return PoolSettings(
+            size=user.pool_size if user is not None and user.pool_size is not None else database.pool_size,
+            min_size=database.min_pool_size,
+            query_wait=database.query_wait if database.query_wait is not None else timeouts.query_wait,
+            query_wait_notify=timeouts.query_wait_notify,
+            idle_timeout=timeouts.server_idle,
+            lifetime=timeouts.server_lifetime,
+            lifetime_jitter=timeouts.server_lifetime_jitter,
+            login_retry=timeouts.server_login_retry,
+            check_delay=timeouts.server_check_delay,
+        )

@@ -1,0 +1,168 @@
+"""One socket in the reactor: reads are handed to its owner, writes are queued when the socket is full, and the owner is told when to stop."""
+
+from typing import Final
+
+from dualpool.buffer import HIGH_WATER, LOW_WATER, RECEIVE_BYTES, SendQueue
+from dualpool.reactor import READ, WRITE, Handler, Reactor
+from dualpool.transport import TlsTransport, Transport
+
+NO_FD: Final = -1
+
+
+class ChannelOwner:
+    """Whom a channel reports to. Calls come from the reactor, never from inside the owner's own calls of the channel."""
+
+    __slots__ = ()
+
+    def received(self, data: bytes) -> None:
+        """Bytes were read."""
+        raise NotImplementedError
+
+    def drained(self) -> None:
+        """The send queue has shrunk to LOW_WATER after it had been over HIGH_WATER."""
+        raise NotImplementedError
+
+    def ended(self) -> None:
+        """The peer is gone. Comes once at most; the channel stays open until the owner closes it."""
+        raise NotImplementedError
+
+    def failed(self, error: Exception) -> None:
+        """Something above raised while handling this channel's bytes."""
+        raise NotImplementedError
+
+
+class Channel(Handler):
+    """A socket with its send queue. Owns the transport: `close()` ends both."""
+
+    __slots__ = ("broken", "congested", "fd", "finishing", "interest", "owner", "queue", "reactor", "tls", "transport")
+
+    def __init__(self, reactor: Reactor, transport: Transport, owner: ChannelOwner) -> None:
+        self.reactor = reactor
+        self.transport = transport
+        self.owner = owner
+        self.tls = isinstance(transport, TlsTransport)
+        self.fd = transport.fileno()
+        self.queue: SendQueue | None = None
+        self.interest = 0
+        self.broken = False
+        self.finishing = False
+        self.congested = False
+
+    def open(self) -> None:
+        """Begin to read."""
+        self.interest = READ
+        self.reactor.add(self.fd, self, READ)
+        if self.tls and self.transport.pending():
+            self.reactor.again(self.fd, self)
+
+    def lend(self) -> Transport:
+        """Take the socket out of the reactor so that a task can use it; `open()` puts it back."""
+        self.reactor.remove(self.fd)
+        self.interest = 0
+        return self.transport
+
+    def take_unsent(self) -> bytes:
+        """What the socket has not taken yet, for the task that the socket was lent to."""
+        queue = self.queue
+        self.queue = None
+        self.congested = False
+        return b"".join(queue.chunks) if queue is not None else b""
+
+    def is_open(self) -> bool:
+        """False once `close()` was called."""
+        return self.fd != NO_FD
+
+    def on_readable(self) -> None:
+        """Read once and hand over."""
+        data = self.transport.recv(RECEIVE_BYTES)
+        if data:
+            if self.tls and self.transport.pending():
+                self.reactor.again(self.fd, self)
+            if not self.finishing:
+                self.owner.received(data)
+        elif data is not None:
+            if self.finishing:
+                self.close()
+            else:
+                self.owner.ended()
+
+    def send(self, data: bytes) -> None:
+        """Write `data` after all that was written before; what the socket does not take now is queued."""
+        queue = self.queue
+        if queue is None:
+            sent = self.transport.send(data)
+            if sent == len(data):
+                return
+            if sent < 0 or self.fd == NO_FD:
+                self.broken = True  # the reader finds the same out and ends the connection
+                return
+            queue = self.queue = SendQueue()
+            queue.push(data[sent:] if sent else data)
+            self._want(self.interest | WRITE)
+        elif not self.broken:
+            queue.push(data)
+        if queue.size > HIGH_WATER:
+            self.congested = True
+
+    def on_writable(self) -> None:
+        """Send what is queued, as far as it goes."""
+        queue = self.queue
+        if queue is None:
+            return
+        while queue.chunks:
+            head = queue.head()
+            sent = self.transport.send(head)
+            if sent < 0:
+                self.broken = True
+                queue.clear()
+                break
+            queue.sent(sent)
+            if sent < len(head):
+                break
+        if not queue.chunks:
+            self.queue = None
+            self._want(self.interest & ~WRITE)
+            if self.finishing:
+                self.close()
+                return
+        if self.congested and queue.size <= LOW_WATER:
+            self.congested = False
+            self.owner.drained()
+
+    def on_error(self, error: Exception) -> None:
+        """A handler above raised: the owner decides who must go."""
+        self.owner.failed(error)
+
+    def pause(self) -> None:
+        """Stop reading: what was read so far has nowhere to go."""
+        self._want(self.interest & ~READ)
+
+    def resume(self) -> None:
+        """Read again."""
+        if not self.interest & READ:
+            self._want(self.interest | READ)
+            if self.tls and self.transport.pending():
+                self.reactor.again(self.fd, self)
+
+    def finish(self, data: bytes) -> None:
+        """Send `data` as the last thing, then close; nothing that is read from now on reaches the owner."""
+        if data:
+            self.send(data)
+        self.finishing = True
+        if self.queue is None or self.broken:
+            self.close()
+
+    def close(self) -> None:
+        """Close at the end of the reactor's batch."""
+        if self.fd != NO_FD:
+            self.reactor.retire(self.fd, self)
+            self.fd = NO_FD
+
+    def close_now(self) -> None:
+        """The reactor's batch is over."""
+        self.transport.close()
+
+    def _want(self, interest: int) -> None:
+        if interest != self.interest and self.fd != NO_FD:
+            self.interest = interest
+            self.reactor.change(self.fd, interest)

@@ -1,0 +1,405 @@
+"""A client, a server connection, and the link between them while one holds the other.
+
+The whole job: bytes from the client go through its relay to the server connection, bytes from the server connection go through its relay to
+the client; the verdict of a relay says when a server connection is needed and when it may go back to the pool. A side that cannot take
+bytes stops the other side from being read.
+
+What takes time (connecting, resetting, cancelling, recovering) is not done here but asked of the supervisor, whose methods only schedule.
+"""
+
+from typing import Final
+
+from dualpool.buffer import HIGH_WATER
+from dualpool.channel import Channel, ChannelOwner
+from dualpool.errors import DualpoolError, ServerLost
+from dualpool.lease import Leasable, Waiter
+from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, RELEASE, ClientRelay, Engine, ServerRelay
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from dualpool.accounts import ServerLogin, ServerTarget
+    from dualpool.pool import Pool
+    from dualpool.reactor import Reactor
+    from dualpool.transport import Transport
+
+VANISHED: Final = "client closed the connection"
+SAID_GOODBYE: Final = "client ended the session"
+
+
+class Supervisor:
+    """What a link asks of the world of tasks. Every method schedules and returns at once."""
+
+    __slots__ = ()
+
+    def client_ended(self, client: "Client", reason: str) -> None:
+        """The client's connection is over (and closed); its session task should end."""
+        raise NotImplementedError
+
+    def tidy(self, server: "ServerConnection", cancel: bool) -> None:
+        """Make a server connection that its client has left fit for the pool (cancel, drain, roll back, reset), or close it.
+
+        It counts as RESETTING in its pool until `pool.give_back()` or `pool.lost()`.
+        """
+        raise NotImplementedError
+
+    def cancel_inside(self, client: "Client", key: int) -> None:
+        """A client's session asks to cancel what the client with the virtual key `key` runs."""
+        raise NotImplementedError
+
+    def log_fault(self, error: Exception, where: str) -> None:
+        """An exception that is a bug of ours."""
+        raise NotImplementedError
+
+
+class Client(ChannelOwner):
+    """A client that is logged in. Its session task created it and ends when `Supervisor.client_ended` was called."""
+
+    __slots__ = (
+        "channel",
+        "connected_at",
+        "ended_by",
+        "engine",
+        "id",
+        "lane",
+        "leases",
+        "pool",
+        "relay",
+        "server",
+        "supervisor",
+        "waiter",
+    )  # fmt: skip
+
+    def __init__(
+        self, reactor: "Reactor", transport: "Transport", relay: ClientRelay, pool: "Pool", engine: Engine, supervisor: Supervisor,
+        lane: int,
+    ) -> None:  # fmt: skip
+        self.channel = Channel(reactor, transport, self)
+        self.relay = relay
+        self.pool = pool
+        self.engine = engine
+        self.supervisor = supervisor
+        self.lane = lane
+        self.server: ServerConnection | None = None
+        self.waiter: ClientWaiter | None = None
+        self.connected_at = reactor.clock.now
+        self.leases = 0
+        self.id = 0
+        self.ended_by = ""
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the client, or b"" to go on with what the relay holds."""
+        relay = self.relay
+        verdict = relay.on_client_bytes(data)
+        server = self.server
+        if verdict == NEEDS_SERVER:
+            self._get_server()
+            return
+        out = relay.to_server
+        if out and server is not None:
+            relay.to_server = b""
+            server.channel.send(out)
+            if server.channel.congested:
+                self.channel.pause()
+        if relay.to_client:
+            self._flush_own_replies()
+        if verdict:
+            self._obey(verdict)
+        elif server is None and relay.held_bytes() > HIGH_WATER:
+            self.channel.pause()
+
+    def attach(self, conn: Leasable) -> None:
+        """The lease begins: `conn` is this client's until the relay says RELEASE or one of the two ends."""
+        server: ServerConnection = conn  # type: ignore[assignment]
+        server.client = self
+        self.server = server
+        self.leases += 1
+        relay = self.relay
+        verdict = relay.attach(server.relay)
+        out = relay.to_server
+        if out:
+            relay.to_server = b""
+            server.channel.send(out)
+            if server.channel.congested:
+                self.channel.pause()
+        if relay.to_client:
+            self._flush_own_replies()
+        if verdict:
+            self._obey(verdict)
+
+    def go_on(self) -> None:
+        """The lease is over: handle what the client sent meanwhile."""
+        if self.channel.fd >= 0 and self.server is None and self.waiter is None and self.relay.held_bytes():
+            self.received(b"")
+
+    def drained(self) -> None:
+        """The client takes bytes again."""
+        if self.server is not None:
+            self.server.channel.resume()
+
+    def ended(self) -> None:
+        """The client vanished without a word."""
+        self.leave(VANISHED, cancel=True)
+
+    def failed(self, error: Exception) -> None:
+        """The relay refused the client's bytes, or a fault of ours."""
+        if not isinstance(error, DualpoolError):
+            self.supervisor.log_fault(error, f"client {self.id}")
+            error = DualpoolError(f"internal error: {error!r}", hint="Please report it with the log of dualpool.")
+        self.expel(error)
+
+    def expel(self, error: DualpoolError) -> None:
+        """End this client with `error` as the last thing it reads."""
+        if self.channel.fd >= 0:
+            self._flush_own_replies()
+            self.channel.finish(self.engine.error_message(error))
+            self.leave(error.message, cancel=True)
+
+    def leave(self, reason: str, cancel: bool) -> None:
+        """Close, and see to it that the server connection becomes fit for others. `cancel`: stop what it is still running."""
+        if self.ended_by:
+            return
+        self.ended_by = reason
+        if self.waiter is not None:
+            self.pool.withdraw(self.waiter)
+            self.waiter = None
+        server = self.server
+        if server is not None:
+            self.server = None
+            server.client = None
+            self.relay.detach()
+            server.abandoned(cancel)
+        if not self.channel.finishing:
+            self.channel.close()
+        self.supervisor.client_ended(self, reason)
+
+    def cancel_wait(self, error: DualpoolError) -> bool:
+        """End the wait for a server connection with `error`; the client lives on. False if it is not waiting."""
+        waiter = self.waiter
+        if waiter is None:
+            return False
+        self.pool.withdraw(waiter)
+        self.waiter = None
+        self.refuse(error)
+        return True
+
+    def refuse(self, error: DualpoolError) -> None:
+        """No server connection comes: answer what waits with `error` and go on with what follows."""
+        verdict = self.relay.refuse(error)
+        self._flush_own_replies()
+        self.channel.resume()
+        if verdict & CLOSE:
+            self._obey(verdict)
+        else:
+            self.go_on()
+
+    def may_be_canceled_by(self, other: "Client") -> bool:
+        """A session may cancel what the same account runs."""
+        return self is other or (self.pool is other.pool and self.engine is other.engine)
+
+    def canceled(self, found: bool) -> None:
+        """The cancel request that this client's session made is over; `found`: there was something to cancel."""
+        if not self.ended_by:
+            self.relay.cancel_done(found)
+            self._flush_own_replies()
+            self.go_on()
+
+    def is_idle(self) -> bool:
+        """True when the client holds nothing and asks for nothing."""
+        return self.server is None and self.waiter is None
+
+    def _get_server(self) -> None:
+        """Take an idle server connection, or queue up for one."""
+        if self.relay.to_client:
+            self._flush_own_replies()
+        conn = self.pool.take_nowait(self.lane)
+        if conn is not None:
+            self.attach(conn)
+            return
+        self.waiter = ClientWaiter(self)
+        if self.relay.held_bytes() > HIGH_WATER:
+            self.channel.pause()
+        self.pool.enqueue(self.waiter)
+
+    def _flush_own_replies(self) -> None:
+        out = self.relay.to_client
+        if out:
+            self.relay.to_client = b""
+            self.channel.send(out)
+
+    def _obey(self, verdict: int) -> None:
+        """The verdicts that do not come with every query."""
+        server = self.server
+        if verdict & RELEASE and server is not None:
+            server.release()
+        if verdict & CANCEL:
+            self.supervisor.cancel_inside(self, self.relay.cancel_key)
+        if verdict & CLOSE:
+            # What was asked before the goodbye is still carried out, as on a direct connection: no cancel.
+            self.channel.finish(b"")
+            self.leave(SAID_GOODBYE, cancel=False)
+        elif verdict & NEEDS_SERVER and self.server is None:
+            self._get_server()
+
+
+class ClientWaiter(Waiter):
+    """A client in the pool's queue."""
+
+    __slots__ = ("client",)
+
+    def __init__(self, client: Client) -> None:
+        super().__init__(client.lane)
+        self.client = client
+
+    def offer(self, conn: Leasable) -> bool:
+        """Take the server connection, unless the client is gone."""
+        client = self.client
+        if client.waiter is not self:
+            return False
+        client.waiter = None
+        client.channel.resume()
+        try:
+            client.attach(conn)
+        except Exception as error:
+            # The connection is the client's already, so it goes the way of every lease whose client fails.
+            client.failed(error)
+        return True
+
+    def fail(self, error: DualpoolError) -> None:
+        """The wait is over without a server connection."""
+        client = self.client
+        if client.waiter is self:
+            client.waiter = None
+            client.refuse(error)
+
+    def notify(self, seconds: float) -> None:
+        """The wait has become long enough to tell the client."""
+        client = self.client
+        text = f"waiting for a server connection for {seconds:g} s (pool {client.pool.name})"
+        notice = client.engine.notice_message(text)
+        if notice:
+            client.channel.send(notice)
+
+
+class ServerConnection(Leasable, ChannelOwner):
+    """A server connection that is logged in. Its pool knows it from `pool.connected()` to `pool.lost()`."""
+
+    __slots__ = ("cancels", "channel", "client", "engine", "login", "relay", "supervisor", "target")
+
+    def __init__(
+        self, reactor: "Reactor", transport: "Transport", relay: ServerRelay, pool: "Pool", engine: Engine, supervisor: Supervisor,
+        login: "ServerLogin", target: "ServerTarget",
+    ) -> None:  # fmt: skip
+        super().__init__(pool)
+        self.channel = Channel(reactor, transport, self)
+        self.relay = relay
+        self.engine = engine
+        self.supervisor = supervisor
+        self.login = login
+        self.target = target
+        self.client: Client | None = None
+        self.cancels = 0
+        """Cancel requests under way that mean what this connection runs now. Until they are over it serves nobody else."""
+
+    def received(self, data: bytes) -> None:
+        """Bytes from the server."""
+        relay = self.relay
+        verdict = relay.on_server_bytes(data)
+        client = self.client
+        out = relay.to_client
+        if out:
+            relay.to_client = b""
+            if client is not None:
+                client.channel.send(out)
+                if client.channel.congested:
+                    self.channel.pause()
+        out = relay.to_server
+        if out:
+            relay.to_server = b""
+            self.channel.send(out)
+        if verdict:
+            if verdict & BROKEN:
+                self.lose(ServerLost("the server ended the connection"), told=True)
+            elif verdict & RELEASE:
+                self.release()
+            elif verdict & CLOSE and client is not None:
+                client.leave("the session was ended by the server's answer", cancel=False)
+
+    def release(self) -> None:
+        """The lease is over in good order."""
+        client = self.client
+        if client is None:
+            return
+        client.relay.detach()
+        client.server = None
+        self.client = None
+        if client.channel.congested:
+            self.channel.resume()
+        if self.cancels:
+            self.pool.resetting(self)
+        elif self.relay.dirty:
+            self.pool.resetting(self)
+            self.supervisor.tidy(self, cancel=False)
+        else:
+            self.pool.give_back(self)
+        client.go_on()
+
+    def abandoned(self, cancel: bool) -> None:
+        """The client has gone while it held this connection."""
+        self.pool.resetting(self)
+        self.channel.resume()
+        if self.relay.is_quiet() and not self.relay.dirty and not self.cancels:
+            self.pool.give_back(self)
+        else:
+            self.supervisor.tidy(self, cancel)
+
+    def ready_again(self) -> None:
+        """It has been tidied up or checked."""
+        if not self.cancels:
+            self.pool.give_back(self)
+
+    def cancel_over(self) -> None:
+        """A cancel request that was meant for this connection has been taken by the server (or failed)."""
+        self.cancels -= 1
+        # Out of the reactor (interest 0), a task is tidying it up and will say `ready_again`.
+        if not self.cancels and self.client is None and self.channel.is_open() and self.channel.interest and self.relay.is_quiet():
+            if self.relay.dirty:
+                self.supervisor.tidy(self, cancel=False)
+            else:
+                self.pool.give_back(self)
+
+    def drained(self) -> None:
+        """The server takes bytes again."""
+        if self.client is not None:
+            self.client.channel.resume()
+
+    def ended(self) -> None:
+        """The server closed the connection."""
+        self.lose(ServerLost("the server closed the connection unexpectedly"))
+
+    def failed(self, error: Exception) -> None:
+        """The server's bytes make no sense, or the statement is not allowed in this pool mode, or a fault of ours."""
+        client = self.client
+        if isinstance(error, DualpoolError) and not isinstance(error, ServerLost) and error.sqlstate == "0A000" and client is not None:
+            client.expel(error)
+            return
+        if not isinstance(error, DualpoolError):
+            self.supervisor.log_fault(error, f"server connection {self.id}")
+        self.lose(ServerLost(f"the server's answer could not be understood: {error}"))
+
+    def lose(self, error: DualpoolError, told: bool = False) -> None:
+        """This connection is over; the client that holds it ends with it. `told`: it has the server's own last words already."""
+        if not self.channel.is_open():
+            return
+        self.channel.close()
+        client = self.client
+        self.pool.lost(self, error)
+        if client is None:
+            return
+        self.client = None
+        client.server = None
+        client.relay.detach()
+        if told:
+            client.channel.finish(b"")
+            client.leave(error.message, cancel=False)
+        else:
+            client.expel(error)

@@ -1,0 +1,103 @@
+"""Prepared statements: texts that all clients share, the names that each client gave them, and what each server connection has of them."""
+
+from collections import OrderedDict
+from typing import Final
+from weakref import WeakValueDictionary
+
+from dualpool.errors import RemoteProtocolError
+from dualpool.postgres.sql import TELLING_WORDS, deallocated_name, first_word
+from dualpool.postgres.wire import CLOSE, PARSE, message
+
+SERVER_PREFIX: Final = b"dualpool_"
+NEVER_PREPARED: Final = b"dualpool_none"
+"""A name that no server connection ever prepares: to Close it does nothing, to Bind it fails."""
+STAND_IN_CLOSE: Final = message(CLOSE, b"S" + NEVER_PREPARED + b"\0")
+"""A Close that does nothing and is answered in turn: it takes the place of a message that the server need not see."""
+
+
+class Statement:
+    """A text with its parameter types: the same object for every client that prepares the same. Its name on servers is `name`."""
+
+    __slots__ = ("__weakref__", "deallocates", "key", "name", "parse", "telling")
+
+    def __init__(self, key: bytes, number: int) -> None:
+        self.key = key
+        self.name = SERVER_PREFIX + b"%d" % number
+        self.parse = message(PARSE, self.name + b"\0" + key)
+        text = self.text()
+        self.telling = first_word(text) in TELLING_WORDS
+        """The relay must know when this one has run: it changes the session."""
+        self.deallocates = deallocated_name(text) if self.telling else None
+
+    def text(self) -> bytes:
+        """The SQL."""
+        return self.key[: self.key.index(0)]
+
+    def __repr__(self) -> str:
+        return f"<Statement {self.name.decode()} {self.text()[:60]!r}>"
+
+
+_shared: "WeakValueDictionary[bytes, Statement]" = WeakValueDictionary()
+_count = 0
+
+
+def shared(key: bytes) -> Statement:
+    """The one Statement for `key`: text, null byte, and parameter types, as they stand in a Parse message."""
+    global _count  # noqa: PLW0603
+    found = _shared.get(key)
+    if found is None:
+        _count += 1
+        found = Statement(key, _count)
+        _shared[key] = found
+    return found
+
+
+class ClientStatements:
+    """The names that a client gave. Caps: see `RelayLimits`."""
+
+    __slots__ = ("byte_limit", "bytes", "count_limit", "names")
+
+    def __init__(self, count_limit: int, byte_limit: int) -> None:
+        self.names: dict[bytes, Statement] = {}
+        self.bytes = 0
+        self.count_limit = count_limit
+        self.byte_limit = byte_limit
+
+    def add(self, name: bytes, statement: Statement) -> None:
+        """The client has prepared `statement` as `name`. Raises RemoteProtocolError (54000) over a cap."""
+        self.bytes += len(statement.key)
+        if len(self.names) >= self.count_limit or self.bytes > self.byte_limit:
+            raise RemoteProtocolError(
+                f"too many prepared statements: {len(self.names)} with {self.bytes} bytes of text",
+                hint="Close statements that are no longer needed, or raise limits.statements_per_client or limits.statement_bytes.",
+                sqlstate="54000",
+            )
+        self.names[name] = statement
+
+    def remove(self, name: bytes) -> None:
+        """The client has closed `name`, or preparing it failed."""
+        statement = self.names.pop(name, None)
+        if statement is not None:
+            self.bytes -= len(statement.key)
+
+    def clear(self) -> None:
+        """DEALLOCATE ALL."""
+        self.names.clear()
+        self.bytes = 0
+
+
+class ServerStatements:
+    """What one server connection has prepared, the least recently used first."""
+
+    __slots__ = ("known", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.known: OrderedDict[Statement, None] = OrderedDict()
+        self.limit = limit
+
+    def add(self, statement: Statement) -> Statement | None:
+        """It is about to be prepared. Returns the one that must be closed to make room."""
+        self.known[statement] = None
+        if len(self.known) > self.limit:
+            return self.known.popitem(last=False)[0]
+        return None

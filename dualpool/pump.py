@@ -1,0 +1,54 @@
+"""Where the reactor meets Trio: one task that runs its batches."""
+
+from typing import Final
+
+import trio
+
+from dualpool.reactor import READ, WRITE, Reactor, TaskPoller
+
+BATCHES: Final = 32
+"""So many batches in a row, then Trio's other tasks get a turn."""
+LINGER: Final = 0.001
+"""Seconds. While traffic flows the next event is usually nearer than this; waiting for it here saves a round through Trio's scheduler.
+
+Trio's own tasks (accepts, logins, timers) start late by at most this much, and only between two events of live traffic.
+"""
+
+
+async def pump(reactor: Reactor) -> None:
+    """Dispatch events for ever; the end is a cancellation."""
+    if isinstance(reactor.poller, TaskPoller):
+        await _pump_with_tasks(reactor, reactor.poller)
+        return
+    fd = reactor.poller.fileno()
+    while True:
+        await trio.lowlevel.wait_readable(fd)
+        for _ in range(BATCHES):
+            if not reactor.dispatch(LINGER):
+                break
+
+
+async def _pump_with_tasks(reactor: Reactor, poller: TaskPoller) -> None:
+    """One task per socket waits for its readiness; a batch follows at once."""
+    scopes: dict[int, trio.CancelScope] = {}
+    async with trio.open_nursery() as nursery:
+
+        async def watch(fd: int, interest: int, scope: trio.CancelScope) -> None:
+            wait, what = (trio.lowlevel.wait_writable, WRITE) if interest & WRITE else (trio.lowlevel.wait_readable, READ)
+            with scope:
+                while True:
+                    await wait(fd)
+                    poller.ready(fd, what)
+                    reactor.dispatch()
+
+        def interested(fd: int, interest: int) -> None:
+            scope = scopes.pop(fd, None)
+            if scope is not None:
+                scope.cancel()
+                trio.lowlevel.notify_closing(fd)
+            if interest > 0:
+                scopes[fd] = trio.CancelScope()
+                nursery.start_soon(watch, fd, interest, scopes[fd])
+
+        poller.watch = interested
+        await trio.sleep_forever()

@@ -1,0 +1,367 @@
+"""The running process: the tree of nurseries, and the work on server connections that takes time.
+
+    main ── signals
+         └─ serve ── pump (the reactor)             the pools' nursery: connects, closes, resets, recoveries, cancels
+                  ├─ sweep (deadlines, idle ages)
+                  └─ one nursery per listener: accept loop, a task per client
+
+The clients' nursery ends before the pools' nursery does, so that whoever leaves last finds somebody to tidy up after it.
+"""
+
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Final, TypeVar
+
+import attrs
+import trio
+
+from dualpool.accounts import CancelRequest
+from dualpool.backends import Backends
+from dualpool.config import Config
+from dualpool.connector import Connector
+from dualpool.engines import ENGINES
+from dualpool.errors import AdminShutdown, ConfigError, DualpoolError, ServerLost
+from dualpool.exchange import Stream, drive
+from dualpool.lease import Leasable
+from dualpool.link import Client, ServerConnection, Supervisor
+from dualpool.listener import accept_clients, address_of, bound_sockets, close_listening
+from dualpool.log import LOGGER, configure, event
+from dualpool.pool import Pool, PoolIO
+from dualpool.protocol import TRANSACTION, ConnectionClosed, Exchange
+from dualpool.pump import pump
+from dualpool.reactor import Reactor, best_poller
+from dualpool.session import Clients, Door, canceled
+from dualpool.tls import listener_context
+
+GOODBYE_SECONDS: Final = 1.0
+"""How long a server may take to close its end after our goodbye, before we close anyway."""
+MIN_TICK: Final = 0.02
+MAX_TICK: Final = 1.0
+DRAIN_TICK: Final = 0.02
+
+R = TypeVar("R")
+
+
+@attrs.frozen
+class ServerInfo:
+    """What a server that listens can tell: the addresses of each listener, as text."""
+
+    addresses: dict[str, list[str]]
+
+
+class Server(Supervisor, PoolIO):
+    """One configuration, running. The methods that Supervisor and PoolIO ask for only schedule."""
+
+    def __init__(self, config: Config, pools_nursery: trio.Nursery, reactor: Reactor | None = None) -> None:
+        self.config = config
+        self.reactor = reactor or Reactor(best_poller())
+        self.clients = Clients()
+        self.backends = Backends(config, self.reactor.clock, self)
+        self.connector = Connector(self.reactor, self, config.timeouts.server_connect)
+        self.draining = False
+        self._nursery = pools_nursery
+
+    # -------------------------------------------------------------------------------------------------------------- Supervisor
+
+    def client_ended(self, client: Client, reason: str) -> None:
+        self.clients.ended(client)
+
+    def tidy(self, server: ServerConnection, cancel: bool) -> None:
+        self._nursery.start_soon(self._tidy, server, cancel)
+
+    def cancel_inside(self, client: Client, key: int) -> None:
+        self._nursery.start_soon(self._cancel_inside, client, key)
+
+    def log_fault(self, error: Exception, where: str) -> None:
+        LOGGER.error(f"internal error at {where}: {error!r}", exc_info=error)
+
+    # ------------------------------------------------------------------------------------------------------------------ PoolIO
+
+    def connect(self, pool: Pool, lane: int) -> None:
+        self._nursery.start_soon(self._connect, pool, lane)
+
+    def close(self, conn: Leasable, reason: str) -> None:
+        assert isinstance(conn, ServerConnection)
+        self._nursery.start_soon(self._close, conn, reason)
+
+    def check(self, conn: Leasable) -> None:
+        assert isinstance(conn, ServerConnection)
+        self._nursery.start_soon(self._check, conn)
+
+    # ---------------------------------------------------------------------------------------- work on server connections
+
+    async def use(self, conn: ServerConnection, exchange: Exchange[R]) -> R:
+        """Run an exchange on a leased server connection and give it back. Raises what the exchange does, ServerLost if it is gone."""
+        try:
+            with self._borrowed(conn) as stream:
+                result = await drive(exchange, stream)
+        except (ServerLost, ConnectionClosed) as error:
+            lost = error if isinstance(error, ServerLost) else ServerLost("the server closed the connection")
+            conn.lose(lost)
+            raise lost from error
+        except DualpoolError:
+            conn.pool.give_back(conn)
+            raise
+        except BaseException:
+            conn.lose(ServerLost("the exchange was cut off"))
+            raise
+        conn.pool.give_back(conn)
+        return result
+
+    @contextlib.contextmanager
+    def _borrowed(self, conn: ServerConnection) -> Iterator[Stream]:
+        """The connection's socket, out of the reactor for as long as a task uses it."""
+        stream = Stream(conn.channel.lend().sock, server_side=False)
+        try:
+            yield stream
+        finally:
+            if conn.channel.is_open():
+                conn.channel.open()
+
+    async def _connect(self, pool: Pool, lane: int) -> None:
+        entry = self.backends.entry_of(pool)
+        try:
+            conn = await self.connector.connect(entry, self.backends.relay_limits[TRANSACTION])
+        except DualpoolError as error:
+            event(logging.WARNING, f'pool "{pool.name}": connect failed: {error}', sqlstate=error.sqlstate)
+            pool.connect_failed(error, lane)
+        except trio.Cancelled:
+            pool.connect_failed(AdminShutdown("dualpool is shutting down"), lane)
+            raise
+        else:
+            event(logging.DEBUG, f'pool "{pool.name}": new server connection to {conn.target.host}:{conn.target.port}')
+            pool.connected(conn, lane)
+
+    async def _close(self, conn: ServerConnection, reason: str) -> None:
+        """Say goodbye and wait until the server has closed its end: only then does it no longer count the connection."""
+        event(logging.DEBUG, f'pool "{conn.pool.name}": closing a server connection: {reason}')
+        if conn.channel.is_open():
+            with trio.move_on_after(GOODBYE_SECONDS, shield=True), contextlib.suppress(ConnectionClosed):
+                stream = Stream(conn.channel.lend().sock, server_side=False)
+                await stream.send_all(conn.engine.goodbye)
+                while True:
+                    await stream.receive(1 << 16)
+            conn.channel.close()
+            self.reactor.close_retired()
+        conn.pool.closed(conn)
+
+    async def _check(self, conn: ServerConnection) -> None:
+        entry = self.backends.entry_of(conn.pool)
+        exchange = conn.engine.check(conn.relay, entry.backend.config.check_query)
+        await self._work(conn, [exchange], self.config.timeouts.reset, "did not answer the check")
+
+    async def _tidy(self, conn: ServerConnection, cancel: bool) -> None:
+        """Make a connection that its client has left fit for the next, or close it. Always ends, whoever cancels."""
+        relay = conn.relay
+        if relay.is_lost():
+            conn.lose(ServerLost("its client left in the middle of a message"))
+            return
+        if cancel and not relay.is_quiet():
+            await self._cancel_at_server(conn)
+        timeouts = self.config.timeouts
+        if not relay.is_quiet() and not await self._work(
+            conn, [conn.engine.recover(relay)], timeouts.recover, "could not be recovered in time", more=relay.dirty
+        ):
+            return
+        if relay.dirty:
+            await self._work(conn, [conn.engine.reset(relay)], timeouts.reset, "could not be reset in time")
+
+    async def _work(
+        self, conn: ServerConnection, exchanges: list[Exchange[None]], seconds: float, failure: str, *, more: bool = False
+    ) -> bool:
+        """Run exchanges on a connection that no client holds, in limited time; then give it back (unless `more` follows) or close it."""
+        if not conn.channel.is_open():
+            return False
+        error = ServerLost(f"the server connection {failure}")
+        finished = False
+        with trio.move_on_after(seconds or float("inf"), shield=True):
+            try:
+                with self._borrowed(conn) as stream:
+                    await stream.send_all(conn.channel.take_unsent())
+                    for exchange in exchanges:
+                        await drive(exchange, stream)
+                finished = True
+            except (DualpoolError, ConnectionClosed) as reason:
+                error = ServerLost(f"the server connection {failure}: {reason}")
+        if not finished or conn.relay.is_lost():
+            conn.lose(error)
+            return False
+        if not more:
+            conn.ready_again()
+        return True
+
+    # ----------------------------------------------------------------------------------------------------------------- cancels
+
+    async def cancel(self, request: CancelRequest) -> None:
+        """A client's cancel request (PostgreSQL). Returns when the server has taken it; a wrong key is ignored, as a server does."""
+        client = self.clients.find(request)
+        if client is not None:
+            await self._cancel_client(client)
+
+    async def _cancel_inside(self, client: Client, key: int) -> None:
+        victim = self.clients.by_id.get(key)
+        if victim is not None and victim.may_be_canceled_by(client):
+            await self._cancel_client(victim)
+        client.canceled(victim is not None)
+
+    async def _cancel_client(self, client: Client) -> None:
+        if client.cancel_wait(canceled()):
+            return
+        conn = client.server
+        if conn is not None:
+            await self._cancel_at_server(conn)
+
+    async def _cancel_at_server(self, conn: ServerConnection) -> None:
+        """Cancel what `conn` runs. It serves nobody else until the server has taken the request, so that it cannot hit another's query."""
+        entry = self.backends.entry_of(conn.pool)
+        conn.cancels += 1
+        try:
+            with trio.move_on_after(self.config.timeouts.cancel_wait or float("inf"), shield=True):
+                stream = await self.connector.dial(entry.backend, conn.target)
+                try:
+                    await drive(conn.engine.cancel(conn.target, conn.login), stream)
+                finally:
+                    stream.close()
+        except (DualpoolError, ConnectionClosed) as error:
+            event(logging.WARNING, f'pool "{entry.pool.name}": a cancel request failed: {error}')
+        finally:
+            conn.cancel_over()
+
+    # ------------------------------------------------------------------------------------------------------------------- times
+
+    async def sweep(self) -> None:
+        """Enforce the pools' deadlines, for ever."""
+        tick = self._tick()
+        while True:
+            await trio.sleep(tick)
+            # The reactor's clock stands still while no event comes.
+            now = self.reactor.clock.now = monotonic()
+            for pool in self.backends.pools():
+                pool.sweep(now)
+            self.backends.forget_closed()
+
+    def _tick(self) -> float:
+        """Fine enough for the shortest time that is set."""
+        timeouts = self.config.timeouts
+        times = [timeouts.query_wait, timeouts.query_wait_notify, timeouts.server_idle, timeouts.server_login_retry]
+        times += [database.query_wait or 0.0 for database in self.config.databases.values()]
+        return min(MAX_TICK, max(MIN_TICK, min([time for time in times if time] or [MAX_TICK]) / 10))
+
+    async def drain(self) -> None:
+        """Let transactions end: send idle clients away at once, the others when they are idle. Returns when no client is left."""
+        self.draining = True
+        while self.clients.by_id:
+            for client in list(self.clients.by_id.values()):
+                if client.is_idle():
+                    client.expel(AdminShutdown("dualpool is shutting down", hint="Connect again."))
+            await trio.sleep(DRAIN_TICK)
+
+    def close_pools(self) -> None:
+        """No more server connections; idle ones are closed."""
+        for pool in self.backends.pools():
+            pool.close()
+
+
+async def serve(
+    config: Config,
+    *,
+    path: Path | None = None,
+    task_status: trio.TaskStatus[ServerInfo] = trio.TASK_STATUS_IGNORED,
+    stopping: trio.Event | None = None,
+    reactor: Reactor | None = None,
+) -> None:
+    """Run `config` until cancelled, or until `stopping` is set and the clients have finished (at most `timeouts.shutdown`).
+
+    `task_status.started()` gets a ServerInfo. Raises ConfigError if a listener cannot be opened. `path`: the file of `config`.
+    """
+    for warning in config.warnings:
+        event(logging.WARNING, warning)
+    async with trio.open_nursery() as pools_nursery:
+        server = Server(config, pools_nursery, reactor)
+        pools_nursery.start_soon(pump, server.reactor)
+        pools_nursery.start_soon(server.sweep)
+        try:
+            await _serve_clients(server, task_status, stopping)
+        finally:
+            with trio.CancelScope(shield=True), trio.move_on_after(2 * GOODBYE_SECONDS):
+                server.close_pools()
+                while any(pool.connections for pool in server.backends.pools()):
+                    await trio.sleep(DRAIN_TICK)
+            pools_nursery.cancel_scope.cancel()
+
+
+async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo], stopping: trio.Event | None) -> None:
+    doors = []
+    addresses: dict[str, list[str]] = {}
+    with contextlib.ExitStack() as sockets:
+        for name, listener in server.config.listeners.items():
+            engine = ENGINES[listener.protocol]
+            try:
+                tls = listener_context(listener.tls, engine.alpn) if listener.tls is not None and listener.tls.offered else None
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"listeners.{name}.tls: {error}") from error
+            bound = bound_sockets(listener)
+            for sock in bound:
+                sockets.callback(close_listening, sock)
+            doors.append((Door(server, listener, engine, tls), bound))
+            addresses[name] = [address_of(sock) for sock in bound]
+        async with trio.open_nursery() as nursery:
+            scopes = [trio.CancelScope() for _ in doors]
+            for (door, bound), scope in zip(doors, scopes, strict=True):
+                nursery.start_soon(_listen, door, bound, scope)
+            for name, listening in addresses.items():
+                for address in listening:
+                    event(logging.INFO, f'listener "{name}" listening on {address}')
+            task_status.started(ServerInfo(addresses))
+            if stopping is None:
+                await trio.sleep_forever()
+            else:
+                await stopping.wait()
+                for scope in scopes:
+                    scope.cancel()
+                with trio.move_on_after(server.config.timeouts.shutdown or float("inf")):
+                    await server.drain()
+                nursery.cancel_scope.cancel()
+
+
+async def _listen(door: Door, sockets: list[socket.socket], accepting: trio.CancelScope) -> None:
+    """One listener: its clients' nursery outlives its accept loops, which `accepting` ends."""
+    async with trio.open_nursery() as clients:
+        with accepting:
+            async with trio.open_nursery() as loops:
+                for sock in sockets:
+                    loops.start_soon(accept_clients, sock, clients, door.receive)
+
+
+def main(config: Config, path: Path | None = None) -> int:
+    """`dualpool run`: serve until a signal. SIGTERM lets transactions finish; a second one, or SIGINT, ends at once."""
+    configure(config.log)
+    try:
+        trio.run(_serve_until_signal, config, path)
+    except* ConfigError as errors:
+        raise errors.exceptions[0] from None
+    return 0
+
+
+async def _serve_until_signal(config: Config, path: Path | None) -> None:
+    stopping = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_watch_signals, stopping, nursery.cancel_scope)
+        await serve(config, path=path, stopping=stopping)
+        nursery.cancel_scope.cancel()
+
+
+async def _watch_signals(stopping: trio.Event, everything: trio.CancelScope) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for number in signals:
+            if number == signal.SIGTERM and not stopping.is_set():
+                event(logging.INFO, "SIGTERM: clients may finish their transactions; a second one ends at once")
+                stopping.set()
+            else:
+                event(logging.INFO, f"{signal.Signals(number).name}: ending now")
+                everything.cancel()

@@ -1,0 +1,227 @@
+"""One client from its first byte to its last: login, the settings it starts with, and the wait until it is over.
+
+In between, the client's bytes are the reactor's business (link.py); the task only sleeps.
+"""
+
+import hashlib
+import hmac
+import logging
+import secrets
+import socket
+from itertools import count
+from typing import TYPE_CHECKING
+
+import trio
+
+from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolicy
+from dualpool.backends import PoolEntry
+from dualpool.checkout import checkout
+from dualpool.config import LANES, POOL_MODES, Config, Listener
+from dualpool.errors import AdminShutdown, DualpoolError, LoginTimeout, QueryCanceled, TooManyClients
+from dualpool.exchange import Stream, drive
+from dualpool.link import Client, ServerConnection
+from dualpool.log import event
+from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION, ConnectionClosed, Engine, FindAccount
+from dualpool.tls import ListenerContext
+
+if TYPE_CHECKING:
+    from dualpool.server import Server
+
+CLOSE_GRACE = 1.0
+"""Seconds for sending a last error message to a client that does not get in."""
+UNTRUSTED = "auto"
+
+
+class Clients:
+    """The clients that are logged in, by their virtual process id; and their cancel keys, which need no storage."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, Client] = {}
+        self._ids = count(1)
+        self._key = secrets.token_bytes(32)
+        self._parked: dict[Client, trio.lowlevel.Task] = {}
+
+    def new_id(self) -> int:
+        """A virtual process id: positive, 31 bits, not in use."""
+        while True:
+            process_id = next(self._ids) & 0x7FFFFFFF
+            if process_id and process_id not in self.by_id:
+                return process_id
+
+    def secret(self, process_id: int) -> bytes:
+        """The cancel key that belongs to a virtual process id: 32 bytes; protocol 3.0 uses the first 4."""
+        return hmac.digest(self._key, process_id.to_bytes(4, "big"), hashlib.sha256)
+
+    def find(self, request: CancelRequest) -> Client | None:
+        """Whose key it is; None if it is nobody's."""
+        expected = self.secret(request.process_id)
+        fits = len(request.secret) in {4, len(expected)} and hmac.compare_digest(expected[: len(request.secret)], request.secret)
+        return self.by_id.get(request.process_id) if fits else None
+
+    async def until_ended(self, client: Client) -> None:
+        """Sleep until `ended(client)`; a cancellation wakes it, too."""
+        if client.ended_by:
+            return
+        self._parked[client] = trio.lowlevel.current_task()
+
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            self._parked.pop(client, None)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def ended(self, client: Client) -> None:
+        """Wake the client's session task."""
+        task = self._parked.pop(client, None)
+        if task is not None:
+            trio.lowlevel.reschedule(task)
+
+
+class Door:
+    """What the clients of one listener meet: its TLS, its authentication, its pool mode."""
+
+    def __init__(self, server: "Server", listener: Listener, engine: Engine, tls: ListenerContext | None) -> None:
+        self.server = server
+        self.listener = listener
+        self.engine = engine
+        self.tls = tls
+
+    async def receive(self, sock: socket.socket) -> None:
+        """A client has connected. The session's whole life; raises nothing but cancellation."""
+        stream = Stream(sock, self.tls, server_side=True)
+        try:
+            client, entry = await self._let_in(stream)
+        except (DualpoolError, ConnectionClosed, OSError) as error:
+            if isinstance(error, DualpoolError):
+                event(logging.WARNING, f'listener "{self.listener.name}": login of {_peer(sock)} failed: {error}', sqlstate=error.sqlstate)
+            stream.transport().close()
+            return
+        except BaseException:
+            stream.close()
+            raise
+        if client is not None and entry is not None:
+            try:
+                await self.server.clients.until_ended(client)
+            finally:
+                self._see_off(client, entry)
+
+    async def _let_in(self, stream: Stream) -> tuple[Client | None, PoolEntry | None]:
+        """The login. None, None for a cancel request, which has been dealt with."""
+        server = self.server
+        with trio.move_on_after(server.config.timeouts.client_login or float("inf")):
+            process_id = server.clients.new_id()
+            answer = await drive(self.engine.accept(self._policy(stream, process_id)), stream, self._find_account)
+            if isinstance(answer, CancelRequest):
+                await server.cancel(answer)
+                stream.close()
+                return None, None
+            try:
+                return await self._welcome(stream, answer, process_id)
+            except DualpoolError as error:
+                with trio.move_on_after(CLOSE_GRACE):
+                    await stream.send_all(self.engine.error_message(error))
+                raise
+        seconds = server.config.timeouts.client_login
+        timeout = LoginTimeout(f"the login took longer than timeouts.client_login ({seconds:g} s)")
+        with trio.move_on_after(CLOSE_GRACE):
+            await stream.send_all(self.engine.error_message(timeout))
+        raise timeout
+
+    async def _welcome(self, stream: Stream, login: ClientLogin, process_id: int) -> tuple[Client, PoolEntry]:
+        """Tell the client that it is in, and hand its socket to the reactor."""
+        server, account = self.server, login.account
+        entry = server.backends.entry(self.listener.protocol, login)
+        if login.replication:
+            entry = server.backends.replication_entry(entry, login)
+            parameters: dict[str, str] = {}
+        else:
+            parameters = await self._parameters(entry, login)
+        mode = SESSION if login.replication else account.mode
+        relay = self.engine.client_relay(login, server.backends.relay_limits[mode])
+        client = Client(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane)
+        client.id = process_id
+        server.clients.by_id[process_id] = client
+        entry.pool.clients += 1
+        client.channel.send(self.engine.welcome(login, parameters, process_id, server.clients.secret(process_id)))
+        client.channel.open()
+        event(logging.DEBUG, f"client {process_id}: {account.user} logged in to {account.database}", client=process_id)
+        return client, entry
+
+    async def _parameters(self, entry: PoolEntry, login: ClientLogin) -> dict[str, str]:
+        """What a client with these start-up settings is told. The first one of each kind asks a server."""
+        wanted = self.engine.unproven(login)
+        known = entry.welcomes.get(wanted)
+        if known is not None:
+            return known
+        conn = await checkout(entry.pool, login.account.lane)
+        assert isinstance(conn, ServerConnection)
+        parameters = await self.server.use(conn, self.engine.prove(conn.relay, wanted))
+        entry.remember_welcome(wanted, parameters)
+        return parameters
+
+    def _see_off(self, client: Client, entry: PoolEntry) -> None:
+        if not client.ended_by:
+            client.expel(AdminShutdown("dualpool is shutting down", hint="Connect again."))
+        event(logging.DEBUG, f"client {client.id}: {client.ended_by}", client=client.id)
+        del self.server.clients.by_id[client.id]
+        entry.pool.clients -= 1
+        self.server.backends.retire(entry)
+
+    # ------------------------------------------------------------------------------------------------------------ accounts
+
+    def _policy(self, stream: Stream, process_id: int) -> FrontendPolicy:
+        tls = self.listener.tls
+        return FrontendPolicy(
+            tls=self.tls is not None,
+            tls_required=tls is not None and tls.required,
+            client_certificates=tls is not None and bool(tls.client_ca),
+            unix_socket=stream.sock.family == socket.AF_UNIX,
+            max_startup_bytes=self.server.config.limits.max_startup_bytes,
+            client_address=_peer(stream.sock),
+            connection_id=process_id,
+        )
+
+    def _find_account(self, asked: FindAccount) -> Account:
+        server = self.server
+        account = account_for(server.config, self.listener, asked.user, asked.database)
+        limit = server.config.limits.max_client_connections
+        if len(server.clients.by_id) >= limit and account.lane != MAINTENANCE:
+            raise TooManyClients(
+                f"too many clients: limits.max_client_connections is {limit}", hint="Close idle clients, or raise the limit."
+            )
+        if server.draining:
+            raise AdminShutdown("dualpool is shutting down", hint="Connect again.")
+        return account
+
+
+def account_for(config: Config, listener: Listener, user: str, database: str) -> Account:
+    """What the configuration says of a user in a database; a decoy for what it does not know."""
+    found = config.find_database(listener.protocol, database)
+    known = config.users.get(user)
+    if found is None or (known is None and (listener.auth != "trust" or config.users)):
+        return Account(user, database, method=listener.auth, decoy=True)
+    lane = MAINTENANCE if known is not None and known.maintenance else LANES[listener.lane]
+    mode = (known.pool_mode if known is not None else None) or found.pool_mode or listener.pool_mode
+    return Account(
+        user,
+        database,
+        secrets=known.password if known is not None else (),
+        method=listener.auth,
+        # Maintenance works are sessions: migrations hold locks and settings across transactions.
+        mode=SESSION if lane != APPLICATION else POOL_MODES[mode],
+        lane=lane,
+        admin=user in config.admin.users,
+    )
+
+
+def _peer(sock: socket.socket) -> str:
+    try:
+        name = sock.getpeername()
+    except OSError:
+        return "a client that is gone"
+    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "a local client"
+
+
+def canceled() -> QueryCanceled:
+    """What a waiting client is told when it cancels its own wait."""
+    return QueryCanceled("canceling statement due to user request")

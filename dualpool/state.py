@@ -1,0 +1,70 @@
+"""Tracked session state: the settings that a client wants and that a server connection has. Shared by both engines.
+
+A `Settings` is a set of (name, statement) pairs, where the statement is the SQL that establishes the setting. Equal sets are one and the same
+object, so that the question of every checkout, "is this server connection already as this client wants it?", is answered by `is`.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Final
+from weakref import WeakValueDictionary
+
+MAX_CACHED_DIFFERENCES: Final = 1024
+
+
+class Settings:
+    """Immutable. Make one with `settings()` only."""
+
+    __slots__ = ("__weakref__", "values")
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values = values
+
+    def __repr__(self) -> str:
+        return f"<Settings {self.values}>"
+
+
+_known: "WeakValueDictionary[frozenset[tuple[str, str]], Settings]" = WeakValueDictionary()
+
+
+def settings(values: Mapping[str, str]) -> Settings:
+    """The one `Settings` with these values."""
+    if not values:
+        return DEFAULTS
+    key = frozenset(values.items())
+    found = _known.get(key)
+    if found is None:
+        found = Settings(dict(values))
+        _known[key] = found
+    return found
+
+
+DEFAULTS: Final = Settings({})
+"""Nothing differs from what the server gives a new session."""
+
+
+class Differences:
+    """What must be sent to bring a session from one `Settings` to another, remembered for the pairs that were asked for.
+
+    `render(gone, wanted)` is the engine's: the names to reset, and the statements to run, as bytes ready to send.
+    """
+
+    __slots__ = ("_cache", "_render")
+
+    def __init__(self, render: Callable[[list[str], dict[str, str]], bytes]) -> None:
+        self._render = render
+        self._cache: dict[tuple[Settings, Settings], bytes] = {}
+
+    def between(self, actual: Settings, wanted: Settings) -> bytes:
+        """The bytes that turn `actual` into `wanted`."""
+        pair = (actual, wanted)
+        found = self._cache.get(pair)
+        if found is None:
+            have, want = actual.values, wanted.values
+            found = self._render(
+                [name for name in have if name not in want],
+                {name: sql for name, sql in want.items() if have.get(name) != sql},
+            )
+            if len(self._cache) >= MAX_CACHED_DIFFERENCES:
+                self._cache.clear()
+            self._cache[pair] = found
+        return found
