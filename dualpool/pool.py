@@ -296,7 +296,7 @@ class Pool:
             cause, hint = f"the last connect failed: {self.last_error}", "See that the server is up and reachable."
         elif self.is_paused:
             cause, hint = "the pool is paused", "RESUME ends the pause."
-        elif not self._count_up() and sum(self.connecting):
+        elif not self._count_up() and any(self.connecting):
             cause, hint = "the server has not answered the connect yet", "See that the server is up and reachable."
         elif self.counted[APPLICATION] < self.settings.size:
             cause = f'all {self.budget.limit} connections of backend "{self.budget.name}" are taken (budget)'

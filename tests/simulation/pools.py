@@ -4,10 +4,11 @@ The world keeps its own books (who holds what, which sockets exist), so that it 
 """
 
 import random
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from dualpool.budget import Budget
-from dualpool.errors import CheckoutTimeout, ConnectFailed, DualpoolError, PoolClosed, ServerLost
+from dualpool.errors import CheckoutTimeout, ConnectFailed, DualpoolError, ServerLost
 from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RESETTING, Leasable, Waiter
 from dualpool.pool import Pool, PoolIO, PoolSettings
 from dualpool.protocol import APPLICATION, MAINTENANCE
@@ -78,7 +79,7 @@ class WorldIO(PoolIO):
         self.world = world
 
     def connect(self, pool: Pool, lane: int) -> None:
-        self.world.connects.append((pool, lane, pool.generation))
+        self.world.connects.append((pool, lane, self.world.reconnects[pool]))
         self.world.tell(f"{pool.name} starts a connect, lane {lane}")
 
     def close(self, conn: Leasable, reason: str) -> None:
@@ -112,6 +113,10 @@ class World:
         """Everybody who waits, for any pool, in the order of arrival."""
         self.arrivals = 0
         self.before = (0, 0)
+        self.sizes: dict[Pool, int] = {}
+        self.reconnects: Counter[Pool] = Counter()
+        self.births: dict[Leasable, int] = {}
+        """After how many reconnects of its pool each connection was begun."""
         self.budget = Budget("main", rng.choice([None, 1, 2, 3, 4, 6, 9]), rng.choice([0, 0, 1, 2, 3]))
         io = WorldIO(self)
         self.pools: list[Pool] = []
@@ -225,7 +230,8 @@ class World:
 
     def let_in(self, pool: Pool, lane: int, generation: int) -> None:
         conn = Server(pool)
-        conn.generation = self.rng.choice([generation, -1])
+        conn.generation = generation
+        self.births[conn] = generation
         self.sockets.add(conn)
         self.tell(f"{pool.name}: a connect ends well, lane {lane}")
         pool.connected(conn, lane)
@@ -264,6 +270,7 @@ class World:
     def reconnect(self) -> None:
         pool = self.rng.choice(self.pools)
         self.tell(f"{pool.name} is told to reconnect")
+        self.reconnects[pool] += 1
         pool.reconnect()
 
     def configure(self) -> None:
@@ -288,6 +295,7 @@ class World:
     def lend(self, conn: Leasable, client: Client) -> None:
         assert conn not in self.holders, "a connection with two clients"
         assert conn in self.sockets, "a connection that is gone was handed out"
+        assert self.births[conn] == self.reconnects[conn.pool], "a connection that should have been replaced was handed out"
         assert conn.state == LEASED
         self.holders[conn] = client
         client.conn = conn
@@ -344,6 +352,17 @@ class World:
             assert (conn.state == CLOSING) == (conn in self.closes)
             leases += conn.state == LEASED and conn.lane == APPLICATION
         self._check_limit(counted, leases)
+        for pool in self.pools:
+            self._check_size(pool, [conn for conn in self.sockets if conn.pool is pool and conn.lane == APPLICATION])
+
+    def _check_size(self, pool: Pool, application: list[Leasable]) -> None:
+        """A size that was lowered may be exceeded by what is leased, but nothing may be added or stay idle."""
+        connecting = sum(1 for of, lane, _ in self.connects if of is pool and lane == APPLICATION)
+        size = connecting + len(application)
+        assert size <= max(pool.settings.size, self.sizes.get(pool, 0)), "more than pool_size"
+        self.sizes[pool] = size
+        stay = connecting + sum(1 for conn in application if conn.state != CLOSING)
+        assert stay <= pool.settings.size or not any(conn.state == IDLE for conn in application), "idle beyond pool_size"
 
     def _check_limit(self, counted: int, leases: int) -> None:
         limit = self.budget.limit
@@ -405,7 +424,7 @@ def _id(conn: Leasable) -> int:
 
 Action = Callable[[World], None]
 
-DECK: list[Action] = (
+DECK: Sequence[Action] = (
     [World.arrive] * 30
     + [World.finish] * 16
     + [World.answer_connect] * 22
@@ -416,6 +435,6 @@ DECK: list[Action] = (
     + [World.finish_reset] * 5
     + [World.finish_check] * 5
     + [World.die] * 4
-    + [World.close_pool] * (1)
+    + [World.close_pool]
     + [World.pause, World.resume, World.resume, World.reconnect, World.configure, World.configure, World.set_limit, World.set_limit]
 )

@@ -1,11 +1,14 @@
 """Ten thousand schedules of the world of pools; DUALPOOL_SCHEDULES=N runs N."""
 
 import os
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from dualpool.budget import Budget
+from dualpool.lease import LEASED, Leasable
 from dualpool.pool import Pool
-from tests.simulation import pools
 from tests.simulation.runner import SimulationFailure, replay, run_schedules
 
 SCHEDULES = int(os.environ.get("DUALPOOL_SCHEDULES", "10000"))
@@ -19,34 +22,54 @@ def test_a_seed_is_one_schedule() -> None:
     assert _without_ids(replay("pools", 5)) == _without_ids(replay("pools", 5))
 
 
-def test_a_failure_is_told_with_its_trace_and_the_command_that_replays_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Pool, "_count_up", lambda pool: 1 if pool.is_paused else 0)
-    with pytest.raises(SimulationFailure, match=r"python -m tests\.simulation --world pools --seed \d+") as failure:
-        run_schedules("pools", SCHEDULES)
-    assert "starts a connect" in str(failure.value)
-
-
-# What a world without the rule would do: each of these must be noticed, or the simulation proves nothing.
-@pytest.mark.parametrize(
-    ("name", "broken"),
-    [
-        ("take_nowait", lambda pool, lane: _pop_whatever_is_idle(pool)),
-    ],
-)
-def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, name: str, broken: object) -> None:
-    monkeypatch.setattr(Pool, name, broken)
-    with pytest.raises(SimulationFailure):
-        run_schedules("pools", 500)
-
-
-def _pop_whatever_is_idle(pool: Pool) -> object:
-    return pool._idle.pop() if pool._idle else None
-
-
 def _without_ids(trace: list[str]) -> list[str]:
     return [" ".join(word for word in line.split() if not word.startswith("s")) for line in trace]
 
 
-def test_the_deck_reaches_everything() -> None:
-    names = {action.__name__ for action in pools.DECK}
-    assert names >= {"arrive", "withdraw", "die", "set_limit", "reconnect", "close_pool", "sweep"}
+def _take_whatever_is_idle(pool: Pool, lane: int) -> Leasable | None:
+    if not pool._idle:
+        return None
+    conn = pool._idle.pop()
+    conn.state = LEASED
+    return conn
+
+
+def _keep(pool: Pool, conn: Leasable) -> None:
+    conn.idle_since = pool.clock.now
+    pool._idle.append(conn)
+
+
+def _nothing(*_: Any) -> None:
+    return None
+
+
+def _admit_always(budget: Budget, pool: Pool, lane: int, *, claim: bool = True) -> bool:
+    budget.counted[lane] += 1
+    return True
+
+
+# A simulation that does not notice a missing rule proves nothing.
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [
+        (Pool, "take_nowait", _take_whatever_is_idle),
+        (Pool, "_dispatch", _nothing),
+        (Pool, "_follow_up", _nothing),
+        (Pool, "reconnect", _nothing),
+        (Pool, "withdraw", lambda pool, waiter: waiter in pool._waiting[waiter.lane]),
+        (Pool, "choose_path", lambda pool: setattr(pool, "_plain", True)),
+        (Pool, "_has_surplus", lambda pool: False),
+        (Pool, "_move", lambda pool, conn, lane: True),
+        (Pool, "_sweep_waiters", _nothing),
+        (Budget, "admit", _admit_always),
+        (Budget, "reserve", property(lambda budget: 0 if budget.limit != 2 else budget._reserve)),
+        (Budget, "serve", _nothing),
+        (Budget, "_evict", _nothing),
+        (Budget, "_surplus", lambda budget, lane: False),
+        (Budget, "wants_back", lambda budget, pool, conn: False),
+    ],
+)
+def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: Callable[..., Any]) -> None:
+    monkeypatch.setattr(owner, name, broken)
+    with pytest.raises(SimulationFailure, match=r"python -m tests\.simulation --world pools --seed \d+"):
+        run_schedules("pools", 2000)
