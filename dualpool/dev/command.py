@@ -1,5 +1,6 @@
 """`dualpool dev`: start the databases, run the pooler in front of them, say how to connect, and leave nothing behind."""
 
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from dualpool.config import DEFAULT_BINDS, Config, from_urls
 from dualpool.dev.embedded import DevError, EmbeddedServer
 from dualpool.dev.folders import cache_dir
 from dualpool.dev.mariadb_packages import fetch_mariadb
-from dualpool.dev.mysql_server import EmbeddedMySQL
+from dualpool.dev.mysql_server import EmbeddedMySQL, Installation, find_mysqld
 from dualpool.dev.postgres_server import EmbeddedPostgres
 from dualpool.dev.processes import tail
 from dualpool.errors import DualpoolError
@@ -34,7 +35,7 @@ def run(
     data_dir: Path | None = None,
     fetch: bool = False,
 ) -> int:
-    """Run until Ctrl-C, SIGTERM or SIGHUP; returns the exit code. `fetch`: download MariaDB if it has not been yet (Debian, Ubuntu).
+    """Run until Ctrl-C, SIGTERM or SIGHUP; returns the exit code. `fetch`: where there is no MySQL server, download MariaDB.
 
     `data_dir` keeps the databases' data from one run to the next; by default it is in the user's cache folder.
     """
@@ -76,7 +77,7 @@ def _start_servers(running: ExitStack, folder: Path, *, postgres: bool, mysql: b
     if postgres:
         makers.append(lambda: EmbeddedPostgres(folder / "postgres"))
     if mysql:
-        makers.append(lambda: EmbeddedMySQL(folder / "mysql", fetch_mariadb() if fetch else None))
+        makers.append(lambda: EmbeddedMySQL(folder / "mysql", _mysqld(fetch=fetch)))
     for make in makers:
         try:
             servers.append(make())
@@ -88,6 +89,17 @@ def _start_servers(running: ExitStack, folder: Path, *, postgres: bool, mysql: b
     for server in servers:
         running.enter_context(server)
     return servers
+
+
+def _mysqld(*, fetch: bool) -> Installation:
+    """The server on the machine, else (if wanted) one that is fetched now. One that the user has named is not replaced by another."""
+    try:
+        return find_mysqld()
+    except DevError:
+        if not fetch or os.environ.get("DUALPOOL_MYSQLD"):
+            raise
+        print("downloading MariaDB ...", file=sys.stderr, flush=True)
+        return fetch_mariadb()
 
 
 def _configuration(servers: Sequence[EmbeddedServer], bind_postgres: str, bind_mysql: str) -> Config:

@@ -42,8 +42,12 @@ class Dev:
         return re.findall(rf"^  {kind} +(\S+)$", self.said, re.MULTILINE)
 
     def children(self) -> list[int]:
-        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(self.process.pid)], capture_output=True, text=True, check=False)
-        return [int(pid) for pid in listed.stdout.split()]
+        """The databases, as process ids."""
+        pid = self.process.pid
+        if sys.platform == "linux":
+            return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        listed = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
+        return [int(child) for child in listed.stdout.split()]
 
 
 @pytest.fixture
