@@ -122,8 +122,7 @@ class Backend:
         example='"postgresql://app:${APP_PASSWORD:-app}@127.0.0.1:5432/app?sslmode=prefer"',
     )
     budget: Budget = setting(
-        'Server connections that may be open at once, all pools together: "auto" asks the server; or a number; or '
-        "{ memory_gb = 1, per_gb = 25 }.",
+        'Server connections of all pools: "auto" (ask the server), a number, or { memory_gb = 1, per_gb = 25 }.',
         default="auto",
         minimum=1,
     )
