@@ -5,7 +5,6 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -20,6 +19,7 @@ from dualpool.dev.mysql_server import EmbeddedMySQL, Installation, find_mysqld
 from dualpool.dev.postgres_server import EmbeddedPostgres
 from dualpool.dev.processes import tail
 from dualpool.errors import DualpoolError
+from dualpool.log import configure
 from dualpool.server import ServerInfo, serve
 
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -109,6 +109,7 @@ def _configuration(servers: Sequence[EmbeddedServer], bind_postgres: str, bind_m
 
 async def _serve(config: Config, servers: Sequence[EmbeddedServer], folder: Path) -> int:
     """Run the pooler until a signal comes (0) or a database ends by itself (1)."""
+    configure(config.log)
     dead: EmbeddedServer | None = None
     with trio.open_signal_receiver(*ENDING_SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
@@ -142,15 +143,13 @@ def _print_addresses(servers: Sequence[EmbeddedServer], info: ServerInfo, config
     print(f"Data and logs are in {folder}. Ctrl-C ends everything.", flush=True)
 
 
-def _pooled_url(server: EmbeddedServer, address: tuple[str, int] | str) -> str:
+def _pooled_url(server: EmbeddedServer, address: str) -> str:
     """A URL that clients take as it is: an address that means "all" is none to connect to."""
-    if isinstance(address, str):
-        return f"{server.url_for()} at {address}"
-    host, port = address[:2]
-    anywhere = ip_address(host)
-    if anywhere.is_unspecified:
-        host = "127.0.0.1" if anywhere.version == 4 else "::1"
-    return server.url_for(host=host, port=port)
+    if address.startswith("unix:"):
+        return f"{server.url} through {address.removeprefix('unix:')}"
+    host, _, port = address.rpartition(":")
+    anywhere = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}  # noqa: S104 -- compared, not bound
+    return server.url_for(host=anywhere.get(host, host.strip("[]")), port=int(port))
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
