@@ -6,7 +6,7 @@ import click
 
 from dualpool.cli.failures import Commands
 from dualpool.cli.version import version_text
-from dualpool.config import DEFAULT_BINDS, Config, from_urls, load
+from dualpool.config import DEFAULT_BINDS, from_urls, load
 from dualpool.config.client_urls import client_urls
 from dualpool.config.reference import reference as reference_text
 from dualpool.config.reference import schema_text
@@ -64,7 +64,6 @@ def run(
     else:
         path = path or default_file()
         config = load(path)
-    tell_warnings(config)
     from dualpool.server import main as serve
 
     ctx.exit(serve(config, path))
@@ -75,12 +74,6 @@ def default_file() -> Path:
     if not DEFAULT_FILE.exists():
         raise ConfigError(f"there is no {DEFAULT_FILE} here; name a configuration file, or a server: dualpool run --postgres URL")
     return DEFAULT_FILE
-
-
-def tell_warnings(config: Config) -> None:
-    """What works, but probably not as meant."""
-    for warning in config.warnings:
-        click.echo(f"warning: {warning}", err=True)
 
 
 @main.command()
@@ -115,7 +108,8 @@ def check(file: Path | None) -> None:
     """
     path = file or default_file()
     checked = load(path)
-    tell_warnings(checked)
+    for warning in checked.warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"{path}: ok ({checked.summary()})")
 
 

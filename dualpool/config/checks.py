@@ -11,7 +11,7 @@ from dualpool.config.positions import Path
 from dualpool.config.problems import Problems, suggestion
 from dualpool.config.url import broken_promises
 
-ANY_ADDRESS: Final = {"0.0.0.0", "::", "*"}  # noqa: S104 -- compared, not bound
+ANY_ADDRESS: Final = {"0.0.0.0", "::", ""}  # noqa: S104 -- compared, not bound
 SOCKET_PATH_BYTES: Final = 103
 """sun_path holds 104 bytes on macOS and BSD, 108 on Linux, with the zero at the end (unix(4), unix(7))."""
 
@@ -137,7 +137,7 @@ def overlap(one: Bind, other: Bind) -> bool:
     if one.port != other.port or not one.port:
         return False
     hosts = {"127.0.0.1" if host == "localhost" else host for host in (one.host, other.host)}
-    return len(hosts) == 1 or (bool(hosts & ANY_ADDRESS) and len({":" in host for host in hosts - {"*"}}) < 2)
+    return len(hosts) == 1 or (bool(hosts & ANY_ADDRESS) and len({":" in host for host in hosts - {""}}) < 2)
 
 
 def check_served(listener: Listener, tables: Tables, problems: Problems) -> None:

@@ -10,7 +10,7 @@ from dualpool.config.problems import suggestion
 from dualpool.config.url import DEFAULT_PORTS
 from dualpool.errors import ConfigError
 
-ALL_INTERFACES: Final = {"0.0.0.0": "127.0.0.1", "*": "127.0.0.1", "::": "::1"}  # noqa: S104 -- nothing is bound here
+ALL_INTERFACES: Final = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}  # noqa: S104 -- nothing is bound here
 VERIFIERS: Final = ("SCRAM-SHA-256$", "$A$")
 
 

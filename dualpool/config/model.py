@@ -26,7 +26,7 @@ WILDCARD: Final = "*"
 
 @attrs.frozen
 class Bind:
-    """An address to listen on: `host` and `port` (0: any free one), or `unix`, the full path of a socket."""
+    """An address to listen on: `host` ("": all interfaces) and `port` (0: any free one), or `unix`, the full path of a socket."""
 
     host: str = ""
     port: int = 0
@@ -35,7 +35,7 @@ class Bind:
     def __str__(self) -> str:
         if self.unix:
             return f"unix:{self.unix}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host or '*'}:{self.port}"
 
 
 @attrs.frozen
@@ -69,7 +69,7 @@ class Listener:
     name: str
     protocol: Protocol = setting("Which clients connect here.", example='"postgres"')
     bind: tuple[Bind, ...] = setting(
-        "Address, or a list of them: host:port, [::1]:port, or unix: with a directory or the path of a socket.",
+        "Address, or a list of them: host:port, [::1]:port, *:port, or unix: with a directory or the path of a socket.",
         example='"127.0.0.1:6543"',
     )
     pool_mode: PoolMode = setting("How long a client keeps a server connection: transaction, session or statement.", default="transaction")

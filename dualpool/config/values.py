@@ -145,7 +145,7 @@ def parse_bind(text: str) -> Bind:
         raise ValueError(f"an IPv6 address goes in brackets, such as [::1]:6543, got {text!r}")
     if not mark or not host:
         raise ValueError(f'must be "host:port" or "unix:/path", got {text!r}')
-    return Bind(host=host, port=0 if port == "0" else parse_port(port))
+    return Bind(host="" if host == "*" else host, port=0 if port == "0" else parse_port(port))
 
 
 def read_budget(value: Any, declared: Setting, table: Callable[[Any], MemoryBudget]) -> Budget:

@@ -82,9 +82,7 @@ def test_help_everywhere(path: tuple[str, ...], option: str) -> None:
 def test_run_with_a_file(folder: Path, server: Server) -> None:
     Path("x.toml").write_text(GOOD)
     for arguments in (["x.toml"], ["-c", "x.toml"]):
-        result = invoke("run", *arguments)
-        assert result.exit_code == 0
-        assert result.stderr == "warning: x.toml:5: backends.main.url: channel_binding=require is not enforced\n"
+        assert invoke("run", *arguments).exit_code == 0
     assert [path for _, path in server.calls] == [Path("x.toml")] * 2
     assert server.calls[0][0].backends["main"].user == "u"
 

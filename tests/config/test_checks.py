@@ -64,6 +64,7 @@ def test_a_listener_has_a_backend_and_a_database() -> None:
         ("[::]:1", "[::1]:1", "[::1]:1 is in use by listeners.a ([::]:1)"),
         ("unix:/r", "unix:/r", "unix:/r/.s.PGSQL.5432 is in use by listeners.a"),
         ("0.0.0.0:1", "[::1]:1", ""),
+        ("*:1", "0.0.0.0:1", "0.0.0.0:1 is in use by listeners.a (*:1)"),
         ("127.0.0.1:1", "127.0.0.2:1", ""),
         ("127.0.0.1:0", "127.0.0.1:0", ""),
         ("127.0.0.1:1", "127.0.0.1:2", ""),

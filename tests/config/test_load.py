@@ -120,6 +120,7 @@ def binds(value: str, protocol: str = "postgres") -> tuple[Bind, ...]:
     ("value", "expected"),
     [
         ('"[::1]:6543"', (Bind("::1", 6543),)),
+        ('"*:6543"', (Bind("", 6543),)),
         ('"localhost:0"', (Bind("localhost", 0),)),
         ('["127.0.0.1:1", "127.0.0.2:1"]', (Bind("127.0.0.1", 1), Bind("127.0.0.2", 1))),
         ('"unix:/run/dualpool"', (Bind(unix="/run/dualpool/.s.PGSQL.5432"),)),
@@ -137,7 +138,7 @@ def test_socket_of_mysql_clients() -> None:
 
 
 def test_bind_as_text() -> None:
-    assert [str(bind) for bind in (Bind("h", 1), Bind("::1", 2), Bind(unix="/s"))] == ["h:1", "[::1]:2", "unix:/s"]
+    assert [str(bind) for bind in (Bind("h", 1), Bind("::1", 2), Bind("", 3), Bind(unix="/s"))] == ["h:1", "[::1]:2", "*:3", "unix:/s"]
 
 
 def test_paths_are_relative_to_the_file(tmp_path: Path) -> None:
