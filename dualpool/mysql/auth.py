@@ -200,6 +200,9 @@ class PasswordCache:
             del self._known[next(iter(self._known))]
         self._known[stored] = password
 
+    def clear(self) -> None:
+        self._known.clear()
+
 
 # ------------------------------------------------------------------------------------------------------------------------ RSA
 

@@ -103,7 +103,8 @@ def test_long_payloads_take_several_packets(size: int, sizes: list[int]) -> None
 def receive_all(talk: Conversation, count: int) -> Exchange[list[bytes]]:
     payloads = []
     for _ in range(count):
-        payloads.append((yield from talk.receive()))
+        payload = yield from talk.receive()
+        payloads.append(payload)
     return payloads
 
 
