@@ -186,17 +186,14 @@ def is_local(bind: Bind) -> bool:
 
 
 def check_users(tables: Tables, problems: Problems) -> None:
-    """Admins exist, and somebody can log in."""
+    """Admins exist, and somebody can log in. Without any user, trust lets everybody in."""
+    users = tables.names["users"]
+    open_to_all = not users and any(listener.auth == "trust" for listener in tables.listeners.values())
     for key in ("users", "stats_users"):
         names: tuple[str, ...] = getattr(tables.admin, key)
         for name in names:
-            if name not in tables.names["users"] and not everyone_trusted(tables):
-                problems.add(("admin", key), f"there is no user {name!r}{suggestion(name, tables.names['users'])}")
-    closed = [listener.name for listener in tables.listeners.values() if listener.auth not in {"trust", "cert"}]
-    if closed and not tables.names["users"]:
+            if name not in users and not open_to_all:
+                problems.add(("admin", key), f"there is no user {name!r}{suggestion(name, users)}")
+    closed = [listener.name for listener in tables.listeners.values() if listener.auth != "trust"]
+    if closed and not users:
         problems.warn(("listeners", closed[0]), "nobody can log in: there are no users; add [users.NAME] with a password")
-
-
-def everyone_trusted(tables: Tables) -> bool:
-    """Some listener lets users in that the file does not name."""
-    return any(listener.auth in {"trust", "cert"} for listener in tables.listeners.values())

@@ -80,7 +80,8 @@ class Listener:
         example='{ mode = "prefer", cert = "server.crt", key = "server.key" }',
     )
     auth: AuthMethod = setting(
-        "How clients prove who they are. auto: the strongest way that the stored password allows. md5 and scram-sha-256: PostgreSQL only.",
+        "How clients prove who they are. auto: the strongest way that the stored password allows. md5 and scram-sha-256: PostgreSQL only. "
+        "trust: not at all; if there are no users in this file, everybody is let in.",
         default="auto",
     )
     backlog: int = setting("Connections that the kernel queues before they are accepted.", default=128, minimum=1)

@@ -159,3 +159,8 @@ def test_nobody_can_log_in() -> None:
 def test_promises_of_a_url_that_are_not_kept() -> None:
     text = LISTENER + BACKEND.replace("@h", "@h/d?channel_binding=require") + DATABASE + USER
     assert warnings(text) == ["5: backends.main.url: channel_binding=require is not enforced"]
+
+
+def test_without_users_trust_lets_admins_in() -> None:
+    text = LISTENER + "auth = 'trust'\n" + BACKEND + DATABASE + '[admin]\nusers = ["me"]\n'
+    assert told(text) == ([], [])
