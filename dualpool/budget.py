@@ -7,9 +7,10 @@ Two lanes. `application` has `limit - reserve` places, `maintenance` may use the
 now, so the reserve is empty whenever maintenance does nothing, however its connections were born.
 
 A pool that finds no room leaves a claim: one for each lane, and after each grant it queues again, so pools take turns. Claims are served
-when room appears. To make room, an idle connection of any pool is closed, the one nearest to the end of its lifetime first. Where
-nothing is idle, a pool that has more than its share gives up the next connection that comes back to it, even though clients of its own
-wait: else one busy pool could keep the others out for ever. A share is the application's places divided by the pools that want any.
+when room appears, of those who have less than their share first. To make room, an idle connection of any pool is closed, the one nearest
+to the end of its lifetime first. Where nothing is idle, a pool that has more than its share gives up the next connection that comes back
+to it, even though clients of its own wait: else one busy pool could keep the others out for ever. A share is the application's places
+divided by the pools that want any.
 """
 
 from fractions import Fraction
@@ -109,8 +110,7 @@ class Budget:
         """Give the room that there is to the pools that claimed it, in their order; see that more is made if it is not enough."""
         for lane in LANES:
             claims = self._claims[lane]
-            while claims and self.has_room(lane):
-                pool = next(iter(claims))
+            while self.has_room(lane) and (pool := self._first_claimant(lane)) is not None:
                 del claims[pool]
                 # The pool asks again at once, and for as long as it needs more; a new claim of its is the last in the queue.
                 pool.grow()
@@ -136,10 +136,17 @@ class Budget:
         # A new connection serves once before it goes to another pool: else two pools could take it from each other for ever.
         if not conn.used and pool.has_demand():
             return False
-        claimant = self._first_other_claimant(pool, LANES[:1] if pool.maintenance_waits() else LANES)
-        if claimant is None or sum(self.closing) >= self._claim_count():
+        if sum(self.closing) >= self._claim_count():
             return False
-        return not pool.has_demand() or self._is_owed(claimant, pool)
+        # Maintenance is served first, so what its pool closed for an application elsewhere would come back to itself.
+        for lane in LANES[:1] if pool.maintenance_waits() else LANES:
+            claimant = self._first_claimant(lane, besides=pool)
+            if claimant is not None:
+                if pool.has_demand() and not self._is_owed(claimant, pool):
+                    return False
+                self._go_behind(pool)
+                return True
+        return False
 
     def claimed(self, pool: "Pool") -> bool:
         """Does `pool` wait for room?"""
@@ -186,23 +193,34 @@ class Budget:
         idle = [conn for pool in self.pools for conn in pool.idle_connections()]
         return min(idle, key=_end_of_life, default=None)
 
-    def _first_other_claimant(self, pool: "Pool", lanes: tuple[int, ...]) -> "Pool | None":
-        for lane in lanes:
-            for claimant in self._claims[lane]:
-                if claimant is not pool:
-                    return claimant
-        return None
+    def _first_claimant(self, lane: int, besides: "Pool | None" = None) -> "Pool | None":
+        """Whose turn it is: the first who has less than its share, else the first."""
+        claims = self._claims[lane]
+        if not claims:
+            return None
+        least = max(1, self._share())
+        others = [pool for pool in claims if pool is not besides]
+        return next((pool for pool in others if sum(pool.counted) < least), others[0] if others else None)
+
+    def _go_behind(self, pool: "Pool") -> None:
+        """A pool that gives up a connection lets the others go first."""
+        for claims in self._claims:
+            if pool in claims:
+                del claims[pool]
+                claims[pool] = None
+
+    def _share(self) -> int:
+        assert self.limit is not None
+        wanting = sum(1 for pool in self.pools if any(pool.counted) or self.claimed(pool))
+        return (self.limit - self.reserve) // max(1, wanting)
 
     def _is_owed(self, claimant: "Pool", pool: "Pool") -> bool:
         """Does `claimant` have less than its share, and `pool` more?
 
         With more pools than places a share is less than one connection: then the client that has waited longest goes first.
         """
-        assert self.limit is not None
-        wanting = sum(1 for one in self.pools if sum(one.counted) or self.claimed(one))
-        share = (self.limit - self.reserve) // wanting
         has = sum(claimant.counted)
-        if share:
+        if share := self._share():
             return has < share < sum(pool.counted)
         return has == 0 and claimant.waiting_since() < pool.waiting_since()
 
