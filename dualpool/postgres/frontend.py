@@ -41,7 +41,7 @@ TRUE_WORDS: Final = ("true", "yes", "on", "1", "database")
 FALSE_WORDS: Final = ("false", "no", "off", "0")
 
 
-class _UnansweredError(RemoteProtocolError):
+class TlsRefused(RemoteProtocolError):
     """A protocol error that cannot be sent: the client expects TLS records, and there is no TLS session to send them in."""
 
 
@@ -66,7 +66,7 @@ def accept(policy: FrontendPolicy) -> Exchange[ClientLogin | CancelRequest]:
             return start
         account: Account = yield FindAccount(start.user, start.database, start.parameters | start.routing)
         learnt = yield from _authenticate(account, start, policy)
-    except _UnansweredError:
+    except TlsRefused:
         raise
     except DualpoolError as error:
         yield Send(messages.error_message(error))
@@ -105,7 +105,7 @@ def _start_up(policy: FrontendPolicy) -> Exchange[_Start | CancelRequest]:
 
 def _direct_tls(policy: FrontendPolicy) -> Exchange[TlsInfo]:
     if not policy.tls:
-        raise _UnansweredError(
+        raise TlsRefused(
             "the client started TLS at once, but this listener has no certificate", hint="set tls on the listener, or sslmode=disable"
         )
     return (yield from _start_tls("postgresql"))
@@ -115,7 +115,7 @@ def _start_tls(required_alpn: str = "") -> Exchange[TlsInfo]:
     try:
         tls: TlsInfo = yield StartTls(required_alpn)
     except RemoteProtocolError as error:
-        raise _UnansweredError(error.message, hint=error.hint) from error
+        raise TlsRefused(error.message, hint=error.hint) from error
     return tls
 
 
@@ -147,7 +147,7 @@ def _first_message(policy: FrontendPolicy) -> Exchange[tuple[int, bytes]]:
 
 def _bad_length(head: bytes, length: int, policy: FrontendPolicy) -> RemoteProtocolError:
     if head[:2] == TLS_HANDSHAKE + b"\x03":
-        return _UnansweredError("the client started TLS where a start-up packet was due")
+        return TlsRefused("the client started TLS where a start-up packet was due")
     if head in HTTP_METHODS:
         return RemoteProtocolError("this is a PostgreSQL port, and the client speaks HTTP")
     return RemoteProtocolError(f"invalid length of startup packet: {length} is not within 8 and {policy.max_startup_bytes}")
@@ -303,7 +303,7 @@ def _password_message(limit: int) -> Exchange[bytes]:
 
 def _sent_password() -> Exchange[bytes]:
     payload = yield from _password_message(MAX_PASSWORD_BYTES)
-    if payload.find(b"\0") != len(payload) - 1:
+    if not payload or payload.find(b"\0") != len(payload) - 1:
         raise RemoteProtocolError("invalid password packet size")
     return payload[:-1]
 

@@ -64,7 +64,8 @@ class Driver:
 
     def _do(self, command: Command) -> object:
         if isinstance(command, Send):
-            return self._send(command.data)
+            self._send(command.data)
+            return None
         if isinstance(command, Receive):
             return self._exactly(command.size)
         if isinstance(command, ReceiveSome):
