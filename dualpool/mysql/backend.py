@@ -7,11 +7,12 @@ Session State"), so that the relay learns from OK packets what clients change.
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from cryptography.exceptions import UnsupportedAlgorithm
 from pymysql._auth import sha2_rsa_encrypt
 
 from dualpool import __version__
 from dualpool.accounts import ServerLogin, ServerTarget
-from dualpool.errors import ConnectFailed, RemoteProtocolError, ServerLost
+from dualpool.errors import ConnectFailed, LocalProtocolError, RemoteProtocolError, ServerLost
 from dualpool.mysql import auth, wire
 from dualpool.mysql.messages import (
     NONCE_SIZE,
@@ -62,6 +63,7 @@ NOT_ATTRIBUTES: Final = frozenset(("capabilities", "character_set"))
 TLS_MODES: Final = frozenset(("require", "verify-ca", "verify-full"))
 CR_SSL_CONNECTION_ERROR: Final = 2026
 CR_AUTH_PLUGIN_ERROR: Final = 2061
+UNKNOWN_VARIABLE: Final = 1193
 
 TRACKERS: Final = {
     "session_track_system_variables": "'*'",
@@ -204,7 +206,7 @@ class ServerSession:
         try:
             yield Send(query(tracker_sql(TRACKERS), self.capabilities) + query(show, self.capabilities))
             refusal = yield from self.read_status()
-            parameters = yield from self._read_pairs()
+            parameters = yield from self.read_pairs()
             if refusal:
                 yield from self._track_one_by_one()
         except RemoteProtocolError as error:
@@ -224,7 +226,7 @@ class ServerSession:
         payload = yield from self.talk.receive()
         return payload if payload[:1] == b"\xff" else b""
 
-    def _read_pairs(self) -> Exchange[dict[str, str]]:
+    def read_pairs(self) -> Exchange[dict[str, str]]:
         """The rows of a result with two columns of text; none if the server answers with an error."""
         self.talk.sequence = 1
         payload = yield from self.talk.receive()
@@ -308,7 +310,9 @@ class _Proof:
         if self.plugin == auth.CLEAR:
             return self._in_clear()
         if self.plugin == auth.SHA256:
-            return self._in_clear() if self.session.secure or not self._need_password() else b"\x01"
+            if not self._need_password():
+                return b"\0"
+            return self._in_clear() if self.session.secure else b"\x01"
         if self.plugin == auth.ED25519:
             signature: bytes = yield Offload(partial(auth.ed25519_sign, self._need_password(), self.nonce))
             return signature
@@ -332,8 +336,10 @@ class _Proof:
         if self.plugin == auth.CACHING_SHA2 and data == b"\x04":
             yield from self.talk.send(self._in_clear() if self.session.secure else b"\x02")
         elif self.plugin in (auth.CACHING_SHA2, auth.SHA256) and data.startswith(b"-----BEGIN"):
-            encrypt = partial(sha2_rsa_encrypt, self._need_password().encode(), self.nonce, data)
-            yield from self.talk.send((yield Offload(encrypt)))
+            encrypted: bytes | None = yield Offload(partial(_encrypt, self._need_password(), self.nonce, data))
+            if encrypted is None:
+                raise self._unable("sends a public key that cannot encrypt the password")
+            yield from self.talk.send(encrypted)
         else:
             raise self._unable("asks for something unknown")
 
@@ -352,6 +358,15 @@ class _Proof:
         return ConnectFailed(f"cannot log in user {self.target.user!r}: the server {what}", errno=CR_AUTH_PLUGIN_ERROR)
 
 
+def _encrypt(password: str, nonce: bytes, pem: bytes) -> bytes | None:
+    """The password for the owner of the public key, or None if that is no RSA key, or too small for it (2048 bits hold 213 bytes)."""
+    try:
+        encrypted: bytes = sha2_rsa_encrypt(password.encode(), nonce, pem)
+    except (ValueError, AttributeError, TypeError, UnsupportedAlgorithm):
+        return None
+    return encrypted
+
+
 def refused(payload: bytes) -> ConnectFailed:
     """The server's ERR packet, during a login, as our error: with its code, SQLSTATE and message."""
     answer = parse_error(payload) if len(payload) > 2 else None
@@ -366,26 +381,26 @@ def refused(payload: bytes) -> ConnectFailed:
 
 
 def recover(relay: "ServerRelay") -> Exchange[None]:
-    """After a client vanished: drop what it was owed, roll back. Raises ServerLost. See `Engine.recover`."""
-    if relay.copying_in:
-        # LOAD DATA LOCAL INFILE waits for the file; an empty packet is its end.
-        yield Send(wire.packet(relay.sequence, b""))
-        relay.copying_in = False
+    """After a client vanished: drop what it was owed, end its file, roll back. Raises ServerLost. See `Engine.recover`."""
+    if relay.unfinished:
+        raise ServerLost("a client has gone in the middle of a command")
     yield from _drain(relay)
     if relay.in_transaction:
         yield from _run(relay, query("ROLLBACK", relay.capabilities), 1)
-        if relay.in_transaction:
-            raise ServerLost("a transaction went on after its ROLLBACK")
+    if not relay.answered() or relay.in_transaction:
+        raise ServerLost("the transaction that a client had left open could not be ended")
 
 
 def reset(relay: "ServerRelay") -> Exchange[None]:
-    """COM_RESET_CONNECTION, and what it takes away that every session of the pool begins with. Raises ServerLost. See `Engine.reset`.
+    """COM_RESET_CONNECTION, and again what every session of the pool begins with. Raises ServerLost. See `Engine.reset`.
 
-    Never COM_CHANGE_USER: Vitess has none, and it would be a whole login.
+    Never COM_CHANGE_USER: Vitess has none, and it would be a whole login. The schema stays what it is; the relay knows it.
     """
-    setup = query(setup_sql(relay.parameters), relay.capabilities)
-    yield from _run(relay, wire.packet(0, bytes((wire.COM_RESET_CONNECTION,))) + setup, 2)
+    data = wire.packet(0, bytes((wire.COM_RESET_CONNECTION,))) + query(setup_sql(relay.capabilities), relay.capabilities)
+    yield from _run(relay, data, 2, tolerated=UNKNOWN_VARIABLE)
     relay.was_reset()
+    if not relay.last_error:
+        relay.tracking = True
 
 
 def check(relay: "ServerRelay", sql: str) -> Exchange[None]:
@@ -394,34 +409,43 @@ def check(relay: "ServerRelay", sql: str) -> Exchange[None]:
     yield from _run(relay, data, 1)
 
 
-def setup_sql(parameters: dict[str, str]) -> str:
-    """The one statement that brings a session which was reset to where `connect()` left it; `parameters` are those of the login."""
-    character_set, collation = parameters.get("character_set_client"), parameters.get("collation_connection")
-    names = [f"NAMES {character_set} COLLATE {collation}"] if character_set and collation else ["NAMES utf8mb4"]
-    return "SET " + ", ".join(names + [f"SESSION {name} = {value}" for name, value in TRACKERS.items() if name in parameters])
+def setup_sql(capabilities: int) -> str:
+    """The statement that brings a session which was reset to where `connect()` left it, as far as the relay does not set it anyway."""
+    trackers = TRACKERS.items() if capabilities & wire.CLIENT_SESSION_TRACK else ()
+    return "SET " + ", ".join(["NAMES utf8mb4", *(f"SESSION {name} = {value}" for name, value in trackers)])
 
 
-def _run(relay: "ServerRelay", data: bytes, commands: int) -> Exchange[None]:
-    """Send commands of ours and take their answers from the relay. Raises ServerLost if one is an error."""
+def _run(relay: "ServerRelay", data: bytes, commands: int, tolerated: int = 0) -> Exchange[None]:
+    """Send commands of ours and let the relay take their answers. Raises ServerLost if one is an error, but for the code `tolerated`."""
+    if not relay.answered():
+        raise LocalProtocolError("a command of dualpool's own while an answer is outstanding")
     for _ in range(commands):
         relay.expect_hidden()
     yield Send(data)
     yield from _drain(relay)
     if relay.last_error:
         answer = parse_error(relay.last_error)
-        raise ServerLost(f"the server answered {answer.errno} ({answer.sqlstate}): {answer.message}")
+        if answer.errno != tolerated:
+            raise ServerLost(f"the server answered with error {answer.errno} ({answer.sqlstate}): {answer.message}")
 
 
 def _drain(relay: "ServerRelay") -> Exchange[None]:
     """Read until every command is answered; what was meant for a client goes nowhere."""
     try:
         while not relay.answered():
+            if relay.copying_in:
+                yield Send(relay.end_file())
             verdict = relay.on_server_bytes((yield ReceiveSome()))
             relay.to_client = b""
             if verdict & BROKEN:
                 raise ServerLost("the server ended the connection")
-    except (ConnectionClosed, RemoteProtocolError) as error:
-        raise ServerLost("the server connection broke between two clients") from error
+            if relay.to_server:
+                more, relay.to_server = relay.to_server, b""
+                yield Send(more)
+    except ConnectionClosed as closed:
+        raise ServerLost("the server closed the connection between two clients") from closed
+    except RemoteProtocolError as error:
+        raise ServerLost(f"the server broke the protocol: {error.message}") from error
 
 
 def query(sql: str, capabilities: int) -> bytes:
