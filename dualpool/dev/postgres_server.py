@@ -106,7 +106,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self.server_version = server_version(found)
         if not self.server_version:
             raise DevError(f"{found / 'postgres'} does not run")
-        name = "postgres-" + ".".join(map(str, self.server_version))
+        name = f"{found.parent.parent.name}-" + ".".join(map(str, self.server_version))
         self.bindir = installation_for(found.parent, name, self.identity) / found.name
         self.hba = hba
 

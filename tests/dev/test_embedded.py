@@ -1,6 +1,7 @@
 """Database servers of our own: found, made, started, stopped, and never left behind."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -229,6 +230,20 @@ def test_a_stale_process_id_of_somebody_else_is_left_alone(folder: Path) -> None
 def test_every_postgres_that_is_found_works(folder: Path, bindir: Path) -> None:
     with EmbeddedPostgres(folder, bindir) as server:
         assert str(query(server, "SHOW server_version")[0][0]).startswith(str(server.server_version[0]))
+
+
+def test_a_wheel_in_a_closed_folder_works(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A virtual environment below a home that others cannot enter: for root, the binaries are copied to the cache."""
+    monkeypatch.setenv("DUALPOOL_CACHE", str(folder / "cache"))
+    bindir = wheel_bindirs()[0]
+    package = bindir.parent.parent
+    for source in (bindir.parent, package.with_name(f"{package.name}.libs")):
+        if source.is_dir():
+            shutil.copytree(source, tmp_path / source.relative_to(package.parent))
+    tmp_path.chmod(0o700)
+    with EmbeddedPostgres(folder / "data", tmp_path / bindir.relative_to(package.parent)) as server:
+        assert query(server, "SELECT 1") == [(1,)]
+        assert (folder / "cache").exists() == (os.geteuid() == 0)
 
 
 def test_the_named_postgres_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,28 +21,32 @@ def private(tmp_path: Path) -> Path:
     """An installation in a folder that only we can enter."""
     home = tmp_path / "home"
     for name in ("bin", "lib", "include"):
-        (home / "pg" / name).mkdir(parents=True)
-    (home / "pg" / "bin" / "postgres").write_text("#!/bin/sh\n")
-    (home / "pg" / "bin" / "postgres").chmod(0o755)
-    (home / "pg" / "lib" / "libpq.a").touch()
+        (home / "package" / "pg" / name).mkdir(parents=True)
+    (home / "package" / "pg" / "bin" / "postgres").write_text("#!/bin/sh\n")
+    (home / "package" / "pg" / "bin" / "postgres").chmod(0o755)
+    (home / "package" / "pg" / "lib" / "libpq.a").touch()
+    (home / "package.libs").mkdir()
+    (home / "package.libs" / "libpq.so").touch()
     home.chmod(0o700)
-    return home / "pg"
+    return home / "package" / "pg"
 
 
 def test_binaries_out_of_reach_are_copied_once(private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DUALPOOL_CACHE", str(tmp_path / "cache"))
     copy = installation_for(private, "postgres-1.2", STRANGER)
-    assert copy == tmp_path / "cache" / "binaries" / "postgres-1.2"
-    assert sorted(str(path.relative_to(copy)) for path in copy.rglob("*")) == ["bin", "bin/postgres", "lib"]
+    whole = tmp_path / "cache" / "binaries" / "postgres-1.2"
+    assert copy == whole / "package" / "pg"
+    files = sorted(str(path.relative_to(whole)) for path in whole.rglob("*") if path.is_file())
+    assert files == ["package.libs/libpq.so", "package/pg/bin/postgres"]
     assert (copy / "bin" / "postgres").stat().st_mode & 0o111 == 0o111
     (copy / "mark").touch()
     assert (installation_for(private, "postgres-1.2", STRANGER) / "mark").exists()
-    assert list(copy.parent.iterdir()) == [copy]
+    assert list(whole.parent.iterdir()) == [whole]
 
 
 def test_binaries_in_reach_are_used_where_they_are(private: Path) -> None:
     assert installation_for(private, "postgres-1.2", OURSELVES) == private
-    assert private.parent.stat().st_mode & 0o777 == 0o700
+    assert private.parent.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_a_new_folder_can_be_entered_whatever_the_umask(tmp_path: Path) -> None:
