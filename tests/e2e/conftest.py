@@ -1,0 +1,40 @@
+"""Fixtures of the end-to-end tests."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.e2e.postgres_world import RunWorld, World, world
+from tests.helpers.servers import PostgresServer, Servers
+
+
+@pytest.fixture(scope="module")
+def each_postgres(postgres_server: PostgresServer) -> Iterator[World]:
+    """One dualpool for the tests of a file, with 3 server connections, in front of each PostgreSQL in turn."""
+    with world(postgres_server) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def one_postgres(servers: Servers) -> Iterator[World]:
+    """The same in front of one PostgreSQL, for what does not depend on its version."""
+    with world(servers.postgres(15)) as made:
+        yield made
+
+
+@pytest.fixture
+def run_world() -> Iterator[RunWorld]:
+    """`run_world(server, pool_size=..., more=...)`: a World of the test's own."""
+    with ExitStack() as running:
+
+        def start(server: PostgresServer, *arguments: object, **options: object) -> World:
+            return running.enter_context(world(server, *arguments, **options))  # type: ignore[arg-type]
+
+        yield start
+
+
+@pytest.fixture(params=["postgres", "session"], ids=["transaction", "session"])
+def listener(request: pytest.FixtureRequest) -> str:
+    """The listeners of transaction mode and of session mode in turn."""
+    return str(request.param)
