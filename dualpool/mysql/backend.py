@@ -29,6 +29,7 @@ from dualpool.protocol import BROKEN, ConnectionClosed, Exchange, Offload, Recei
 
 if TYPE_CHECKING:
     from dualpool.mysql.relay import ServerRelay
+    from dualpool.state import Settings
 
 MAX_REPLY: Final = 1 << 20
 """No packet of a login is longer, in bytes."""
@@ -64,6 +65,7 @@ TLS_MODES: Final = frozenset(("require", "verify-ca", "verify-full"))
 CR_SSL_CONNECTION_ERROR: Final = 2026
 CR_AUTH_PLUGIN_ERROR: Final = 2061
 UNKNOWN_VARIABLE: Final = 1193
+LIMITS: Final = ("max_connections", "max_user_connections")
 
 TRACKERS: Final = {
     "session_track_system_variables": "'*'",
@@ -205,8 +207,8 @@ class ServerSession:
         show = f"SHOW SESSION VARIABLES WHERE Variable_name IN ({names})"
         try:
             yield Send(query(tracker_sql(TRACKERS), self.capabilities) + query(show, self.capabilities))
-            refusal = yield from self.read_status()
-            parameters = yield from self.read_pairs()
+            refusal = yield from read_status(self.talk)
+            parameters = yield from read_pairs(self.talk, self.capabilities)
             if refusal:
                 yield from self._track_one_by_one()
         except RemoteProtocolError as error:
@@ -218,31 +220,7 @@ class ServerSession:
     def _track_one_by_one(self) -> Exchange[None]:
         for name, value in TRACKERS.items():
             yield Send(query(tracker_sql({name: value}), self.capabilities))
-            yield from self.read_status()
-
-    def read_status(self) -> Exchange[bytes]:
-        """The answer to a command that has no result set: b"", or the ERR packet."""
-        self.talk.sequence = 1
-        payload = yield from self.talk.receive()
-        return payload if payload[:1] == b"\xff" else b""
-
-    def read_pairs(self) -> Exchange[dict[str, str]]:
-        """The rows of a result with two columns of text; none if the server answers with an error."""
-        self.talk.sequence = 1
-        payload = yield from self.talk.receive()
-        if payload[:1] == b"\xff":
-            return {}
-        columns, _ = wire.get_lenenc(payload, 0)
-        for _ in range(columns if self.capabilities & wire.CLIENT_DEPRECATE_EOF else columns + 1):
-            yield from self.talk.receive()
-        pairs: dict[str, str] = {}
-        while not is_end(payload := (yield from self.talk.receive()), self.capabilities):
-            if payload[:1] == b"\xff":
-                break
-            name, position = wire.get_lenenc_bytes(payload, 0)
-            value, _ = wire.get_lenenc_bytes(payload, position)
-            pairs[text(name).lower()] = text(value)
-        return pairs
+            yield from read_status(self.talk)
 
     def result(self, parameters: dict[str, str]) -> ServerLogin:
         return ServerLogin(
@@ -254,6 +232,32 @@ class ServerSession:
             tls=self.tls,
             pending=self.talk.leftover,
         )
+
+
+def read_status(talk: Conversation) -> Exchange[bytes]:
+    """The answer to a command that has no result set: b"", or the ERR packet."""
+    talk.sequence = 1
+    payload = yield from talk.receive()
+    return payload if payload[:1] == b"\xff" else b""
+
+
+def read_pairs(talk: Conversation, capabilities: int) -> Exchange[dict[str, str]]:
+    """The rows of a result with two columns of text, the first in lower case; none if the server answers with an error."""
+    talk.sequence = 1
+    payload = yield from talk.receive()
+    if payload[:1] == b"\xff":
+        return {}
+    columns, _ = wire.get_lenenc(payload, 0)
+    for _ in range(columns if capabilities & wire.CLIENT_DEPRECATE_EOF else columns + 1):
+        yield from talk.receive()
+    pairs: dict[str, str] = {}
+    while not is_end(payload := (yield from talk.receive()), capabilities):
+        if payload[:1] == b"\xff":
+            break
+        name, position = wire.get_lenenc_bytes(payload, 0)
+        value, _ = wire.get_lenenc_bytes(payload, position)
+        pairs[text(name).lower()] = text(value)
+    return pairs
 
 
 class _Proof:
@@ -407,6 +411,32 @@ def check(relay: "ServerRelay", sql: str) -> Exchange[None]:
     """COM_PING, or `sql`. Raises ServerLost. See `Engine.check`."""
     data = query(sql, relay.capabilities) if sql else wire.packet(0, bytes((wire.COM_PING,)))
     yield from _run(relay, data, 1)
+
+
+def prove(relay: "ServerRelay", wanted: "Settings") -> Exchange[dict[str, str]]:
+    """Nothing to ask: a MySQL client's login sets no more than a character set, and tells it no parameters. See `Engine.prove`."""
+    del relay, wanted
+    yield from ()
+    return {}
+
+
+def capacity(login: ServerLogin) -> Exchange[int]:
+    """How many connections the server allows to ordinary users; it has one more for administrators. The session must be idle.
+
+    `max_user_connections` limits each user further, where it is not 0. Raises ServerLost.
+    """
+    talk = Conversation(MAX_REPLY)
+    talk.eager = True
+    names = ", ".join(f"'{name}'" for name in LIMITS)
+    try:
+        yield Send(query(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})", login.capabilities))
+        limits = yield from read_pairs(talk, login.capabilities)
+    except (ConnectionClosed, RemoteProtocolError) as error:
+        raise ServerLost("the server did not answer when it was asked for max_connections") from error
+    numbers = [int(value) for value in limits.values() if value.isdigit() and int(value)]
+    if "max_connections" not in limits or not numbers:
+        raise ServerLost("the server does not tell max_connections")
+    return min(numbers)
 
 
 def setup_sql(capabilities: int) -> str:

@@ -3,7 +3,7 @@
 from dualpool.accounts import ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed, RemoteProtocolError
 from dualpool.mysql import wire
-from dualpool.mysql.backend import log_in, query, refused
+from dualpool.mysql.backend import log_in, query, read_status, refused
 from dualpool.mysql.messages import parse_error
 from dualpool.protocol import ConnectionClosed, Exchange, Send
 
@@ -18,7 +18,7 @@ def cancel(target: ServerTarget, login: ServerLogin) -> Exchange[None]:
     session = yield from log_in(target)
     try:
         yield Send(query(f"KILL QUERY {login.process_id}", session.capabilities))
-        refusal = yield from session.read_status()
+        refusal = yield from read_status(session.talk)
     except (ConnectionClosed, RemoteProtocolError) as error:
         raise ConnectFailed("the server did not answer KILL QUERY", errno=2013) from error
     if refusal and parse_error(refusal).errno != NO_SUCH_THREAD:

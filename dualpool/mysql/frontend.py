@@ -13,7 +13,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from dualpool.accounts import Account, ClientLogin, FrontendPolicy, LearntSecret
-from dualpool.errors import LoginFailed, RemoteProtocolError
+from dualpool.errors import DualpoolError, LoginFailed, RemoteProtocolError
 from dualpool.mysql import auth, wire
 from dualpool.mysql.messages import (
     NONCE_SIZE,
@@ -71,11 +71,14 @@ KNOWN_PASSWORDS: Final = auth.PasswordCache()
 
 
 def accept(policy: FrontendPolicy) -> Exchange[ClientLogin]:
-    """Log a client in, up to the point where `welcome()` can follow. See `Engine.accept`."""
+    """Log a client in, up to where `welcome()` can follow. Every DualpoolError that it raises has been sent, except where TLS failed.
+
+    What fails after that, in place of `welcome()`, goes out as `messages.error_message(error, login.sequence)`.
+    """
     login = _Login(policy)
     try:
         return (yield from login.run())
-    except (LoginFailed, RemoteProtocolError) as error:
+    except DualpoolError as error:
         if login.writable:
             yield Send(error_message(error, login.talk.sequence))
         raise

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualpool.accounts import LearntSecret, ServerLogin, ServerTarget
-from dualpool.errors import ConnectFailed, DualpoolError
-from dualpool.mysql import auth, backend, messages, wire
+from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, ServerLost
+from dualpool.mysql import ENGINE, auth, backend, messages, wire
 from dualpool.mysql.messages import Greeting, OkMessage
-from dualpool.protocol import ConnectionClosed, Exchange, Send
+from dualpool.mysql.relay import ServerRelay
+from dualpool.protocol import ConnectionClosed, Exchange, RelayLimits, Send
+from dualpool.state import DEFAULTS
 from tests.helpers.blocking import Driver
 from tests.helpers.playbook import ANY_TLS, Play, every_end
 from tests.helpers.servers import MySQLServer
@@ -265,7 +267,7 @@ def ask(target: ServerTarget, sql: str) -> dict[str, str]:
         session = yield from backend.log_in(target)
         yield from session.prepare()
         yield Send(backend.query(sql, session.capabilities))
-        return (yield from session.read_pairs())
+        return (yield from backend.read_pairs(session.talk, session.capabilities))
 
     driver = Driver(dial(target), tls=trusting())
     try:
@@ -413,3 +415,157 @@ def test_a_hash_that_dualpool_can_check_is_what_the_server_stores(
     native = mariadb.execute("SELECT PASSWORD('gehëim')")[0][0]
     assert native == "*" + hashlib.sha1(auth.native_stage1("gehëim")).hexdigest().upper()
     assert auth.fitting_secrets((native,), "gehëim") == [native]
+
+
+# --------------------------------------------------------------------------------------------------------------- between leases
+
+
+class Session:
+    """A server connection with its relay: `run()` is an exchange of the pool's, `say()` a command of a client's that is gone."""
+
+    def __init__(self, server: MySQLServer, **more: object) -> None:
+        self.target = target_of(server, sslmode="disable", **more)
+        self.driver = Driver(dial(self.target))
+        self.login = self.driver.run(backend.connect(self.target))
+        relay = ENGINE.server_relay(self.login, RelayLimits(), self.target)
+        assert isinstance(relay, ServerRelay)
+        self.relay = relay
+
+    def run(self, exchange: Exchange[object]) -> object:
+        return self.driver.run(exchange)
+
+    def say(self, sql: str) -> None:
+        """Send a query and do not read the answer."""
+        self.relay.expect_hidden()
+        self.driver.sock.sendall(backend.query(sql, self.login.capabilities))
+
+    def ask(self, sql: str) -> dict[str, str]:
+        """The two columns of a query, past the relay."""
+
+        def exchange() -> Exchange[dict[str, str]]:
+            talk = messages.Conversation(1 << 20)
+            talk.eager = True
+            yield Send(backend.query(sql, self.login.capabilities))
+            return (yield from backend.read_pairs(talk, self.login.capabilities))
+
+        return self.driver.run(exchange())
+
+
+@pytest.fixture
+def session(mysql_server: MySQLServer) -> Iterator[Session]:
+    session = Session(mysql_server)
+    yield session
+    session.driver.sock.close()
+
+
+def test_check(session: Session) -> None:
+    for sql in ("", "SELECT 1", "SELECT table_name FROM information_schema.tables"):
+        session.run(backend.check(session.relay, sql))
+        assert session.relay.is_quiet()
+        assert session.relay.to_client == b""
+    with pytest.raises(ServerLost, match=r"1146 \(42S02\)"):
+        session.run(backend.check(session.relay, "SELECT 1 FROM nothing_there"))
+
+
+def test_recover_rolls_back(session: Session, mysql_server: MySQLServer) -> None:
+    with mysql_server.temporary_database() as database:
+        mysql_server.execute(f"CREATE TABLE {database}.t (a INT) ENGINE InnoDB")
+        session.say("BEGIN")
+        session.run(backend.recover(session.relay))
+        for sql in ("BEGIN", f"INSERT INTO {database}.t VALUES (1), (2)", f"SELECT * FROM {database}.t"):
+            session.run(backend.check(session.relay, sql))
+        assert session.relay.in_transaction
+        session.say(f"SELECT a, REPEAT('x', 100000) FROM {database}.t")
+        session.run(backend.recover(session.relay))
+        assert session.relay.is_quiet()
+        assert session.ask(f"SELECT 'rows', COUNT(*) FROM {database}.t") == {"rows": "0"}
+
+
+def test_recover_drops_what_was_owed(session: Session) -> None:
+    session.say("SELECT REPEAT('x', 1000000) UNION ALL SELECT REPEAT('y', 1000000)")
+    session.run(backend.recover(session.relay))
+    assert session.relay.is_quiet()
+    assert session.relay.to_client == b""
+    assert session.ask("SELECT 'still', 'here'") == {"still": "here"}
+
+
+def test_recover_ends_a_local_file(session: Session, mysql_server: MySQLServer) -> None:
+    with mysql_server.temporary_database() as database:
+        mysql_server.execute(f"CREATE TABLE {database}.t (a INT)")
+        session.say(f"LOAD DATA LOCAL INFILE 'anything' INTO TABLE {database}.t")
+        session.run(backend.recover(session.relay))
+        assert session.relay.is_quiet()
+        assert session.ask(f"SELECT 'rows', COUNT(*) FROM {database}.t") == {"rows": "0"}
+
+
+def test_recover_gives_up_half_a_command(session: Session) -> None:
+    session.relay.unfinished = True
+    with pytest.raises(ServerLost):
+        session.run(backend.recover(session.relay))
+
+
+def test_reset_leaves_nothing_of_a_client(session: Session) -> None:
+    names = ["sql_mode", "time_zone", "character_set_client", "character_set_results", "autocommit", *backend.TRACKERS]
+    variables = f"SHOW SESSION VARIABLES WHERE Variable_name IN ({str(names)[1:-1]})"
+    before = session.ask(variables)
+    for sql in (
+        "SET SESSION sql_mode = '', time_zone = '+05:00', NAMES latin1, autocommit = 0, session_track_system_variables = ''",
+        "SET @mine = 'yours'",
+        "CREATE TEMPORARY TABLE app.temporary (a INT)",
+        "BEGIN",
+    ):
+        session.run(backend.check(session.relay, sql))
+    assert session.relay.in_transaction
+    session.run(backend.reset(session.relay))
+    assert session.relay.is_quiet()
+    assert not session.relay.dirty
+    assert session.relay.tracking
+    assert session.ask(variables) == before
+    assert session.ask("SELECT 'mine', COALESCE(@mine, 'nobody')") == {"mine": "nobody"}
+    assert session.ask("SELECT 'schema', DATABASE()") == {"schema": "app"}
+    with pytest.raises(ServerLost, match="1146"):
+        session.run(backend.check(session.relay, "SELECT * FROM app.temporary"))
+
+
+def test_a_reset_that_the_server_does_not_know_loses_the_connection(session: Session) -> None:
+    play = Play(backend.reset(session.relay))
+    sent = play.take()
+    assert sent.startswith(b"\x01\0\0\0\x1f")
+    play.feed(wire.packet(1, messages.error_payload(1047, "08S01", "Unknown command")) + wire.packet(1, OK))
+    assert isinstance(play.error, ServerLost)
+
+
+def test_trackers_that_a_reset_cannot_set_are_left_to_the_relay(session: Session) -> None:
+    play = Play(backend.reset(session.relay))
+    play.feed(wire.packet(1, OK) + wire.packet(1, messages.error_payload(1193, "HY000", "Unknown system variable")))
+    assert play.error is None
+    assert not session.relay.tracking
+
+
+def test_a_command_of_ours_waits_for_the_client_s(session: Session) -> None:
+    session.relay.expect_hidden()
+    for exchange in (backend.check(session.relay, ""), backend.reset(session.relay)):
+        assert isinstance(Play(exchange).error, LocalProtocolError)
+
+
+@pytest.mark.parametrize("name", ["recover", "reset", "check"])
+@pytest.mark.parametrize("garbage", [b"", b"\x05", b"\0\0\0\x01"])
+def test_a_connection_that_is_lost_between_leases(session: Session, name: str, garbage: bytes) -> None:
+    relay = session.relay
+    exchanges = {"recover": backend.recover, "reset": backend.reset, "check": lambda relay: backend.check(relay, "")}
+    if name == "recover":
+        relay.expect_hidden()
+    play = Play(exchanges[name](relay))
+    if garbage:
+        play.feed(garbage)
+    if not play.done:
+        play.hang_up()
+    assert isinstance(play.error, ServerLost)
+
+
+def test_capacity(session: Session, mysql_server: MySQLServer) -> None:
+    assert session.run(backend.capacity(session.login)) == int(mysql_server.execute("SELECT @@max_connections")[0][0])
+
+
+def test_prove_has_nothing_to_ask(session: Session) -> None:
+    assert session.run(backend.prove(session.relay, DEFAULTS)) == {}

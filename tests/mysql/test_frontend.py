@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from pymysql._auth import sha2_rsa_encrypt
 
 from dualpool.accounts import Account, ClientLogin, FrontendPolicy, LearntSecret
-from dualpool.errors import CheckoutTimeout, DualpoolError, LoginFailed, RemoteProtocolError
+from dualpool.errors import DualpoolError, LoginFailed, RemoteProtocolError, TooManyClients
 from dualpool.mysql import auth, frontend, messages, wire
 from dualpool.mysql.messages import HandshakeResponse
 from dualpool.protocol import ConnectionClosed, FindAccount, StartTls, TlsInfo
@@ -369,11 +369,12 @@ class TestTranscripts:
         assert messages.parse_error(sent[4:]).errno == errno
         assert isinstance(play.error, RemoteProtocolError)
 
-    def test_an_error_of_the_directory_is_left_to_the_session(self) -> None:
-        play = Play(frontend.accept(POLICY), answers=[CheckoutTimeout("auth_query timed out")])
+    def test_any_error_is_sent_in_its_place(self) -> None:
+        play = Play(frontend.accept(POLICY), answers=[TooManyClients("too many clients")])
         play.take()
-        assert play.feed(wire.packet(1, response(auth.NATIVE, native()))) == b""
-        assert isinstance(play.error, CheckoutTimeout)
+        sent = play.feed(wire.packet(1, response(auth.NATIVE, native())))
+        assert sent == refusal(2, "too many clients", 1040, "08004")
+        assert isinstance(play.error, TooManyClients)
 
     def test_cut_at_every_byte(self) -> None:
         tls = CAPABILITIES | wire.CLIENT_SSL
