@@ -2,8 +2,8 @@
 
 * mysql_native_password: stage1 = SHA1(password); stored stage2 = SHA1(stage1), as `*HEX`; sent stage1 XOR SHA1(nonce, stage2).
 * caching_sha2_password: stage1 = SHA256(password), stage2 = SHA256(stage1), kept in memory only; sent
-  stage1 XOR SHA256(stage2, nonce). What is stored is a sha256-crypt of the password (`$A$005$...`), so the first login after a start
-  needs the password itself: over TLS, or encrypted with the server's RSA key.
+  stage1 XOR SHA256(stage2, nonce). What is stored is a sha256-crypt of the password (`$A$005$...`), in MySQL 9.7 also PBKDF2
+  (`$B$00A$...`), so the first login after a start needs the password itself: over TLS, or encrypted with the server's RSA key.
 * client_ed25519 (MariaDB): an Ed25519 signature (RFC 8032) of the nonce whose secret key is the password, whatever its length.
 
 Both XORs tell a server that knows stage2 the client's stage1, which is all that the next server asks for.
@@ -15,6 +15,7 @@ import hashlib
 import re
 import secrets
 import threading
+from base64 import b64encode
 from collections.abc import Iterable
 from hashlib import sha1, sha256
 from hmac import compare_digest
@@ -32,7 +33,7 @@ SHA256: Final = "sha256_password"
 CLEAR: Final = "mysql_clear_password"
 ED25519: Final = "client_ed25519"
 
-SecretKind = Literal["plain", "sha1", "sha2"]
+SecretKind = Literal["plain", "sha1", "sha2", "foreign"]
 
 SHA1_STAGE: Final = 20
 SHA256_STAGE: Final = 32
@@ -43,7 +44,10 @@ ED25519_NONCE: Final = 32
 CRYPT_SALT: Final = 20
 CRYPT_DIGEST: Final = 43
 _SHA1_SECRET: Final = re.compile(r"\*[0-9A-Fa-f]{40}")
-_SHA2_SECRET: Final = re.compile(rf"\$A\$([0-9A-F]{{3}})\$(.{{{CRYPT_SALT}}})([./0-9A-Za-z]{{{CRYPT_DIGEST}}})", re.DOTALL)
+_SHA2_SECRET: Final = re.compile(
+    rf"\$([AB])\$([0-9A-F]{{3}})\$(.{{{CRYPT_SALT}}})([./0-9A-Za-z]{{{CRYPT_DIGEST}}}|[+/0-9A-Za-z]{{86}}==)", re.DOTALL
+)
+_FOREIGN_SECRET: Final = re.compile(r"md5[0-9a-f]{32}|SCRAM-SHA-256\$.*", re.DOTALL)
 _CRYPT_ALPHABET: Final = b"./0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _CRYPT_ORDER: Final = bytes.fromhex("000a14 15010b 0c1602 030d17 18040e 0f1905 06101a 1b0711 121c08 09131d")
 
@@ -52,15 +56,17 @@ _NONCE_BYTES: Final = bytes(byte for byte in range(1, 128) if byte != ord("$"))
 
 
 def kind_of(secret: str) -> SecretKind:
-    """What a stored secret is. Anything that is no hash of MySQL's is a plain password."""
+    """What a stored secret is. PostgreSQL's hashes, of a user that both engines have, open nothing here; what is no hash is a password."""
+    if _FOREIGN_SECRET.fullmatch(secret):
+        return "foreign"
     if _SHA1_SECRET.fullmatch(secret):
         return "sha1"
     return "sha2" if _SHA2_SECRET.fullmatch(unhex(secret)) else "plain"
 
 
 def unhex(secret: str) -> str:
-    """A `$A$005$` hash given in hexadecimal, as SHOW CREATE USER prints it under print_identified_with_as_hex, as what it stands for."""
-    if not secret.startswith("0x244124"):
+    """A `$A$` or `$B$` hash in hexadecimal, as SHOW CREATE USER prints it under print_identified_with_as_hex, as what it stands for."""
+    if not secret.startswith(("0x244124", "0x244224")):
         return secret
     try:
         return bytes.fromhex(secret[2:]).decode("latin-1")
@@ -143,14 +149,20 @@ def _fits(secret: str, password: str) -> bool:
     kind = kind_of(secret)
     if kind == "plain":
         return compare_digest(secret.encode(), password.encode())
-    if not password:
+    if not password or kind == "foreign":
         return False
     if kind == "sha1":
         return compare_digest(bytes.fromhex(secret[1:]), _sha1(native_stage1(password)))
-    match = _SHA2_SECRET.fullmatch(unhex(secret))
+    return _fits_sha2(unhex(secret), password.encode())
+
+
+def _fits_sha2(secret: str, password: bytes) -> bool:
+    match = _SHA2_SECRET.fullmatch(secret)
     assert match is not None
-    rounds, salt, digest = int(match[1], 16) * 1000, match[2].encode("latin-1"), match[3].encode("ascii")
-    return compare_digest(sha256_crypt(password.encode(), salt, rounds), digest)
+    rounds, salt, digest = int(match[2], 16) * 1000, match[3].encode("latin-1"), match[4].encode("ascii")
+    if match[1] == "A":
+        return compare_digest(sha256_crypt(password, salt, rounds), digest)
+    return compare_digest(b64encode(hashlib.pbkdf2_hmac("sha512", password, salt, rounds)), digest)
 
 
 def sha256_crypt(password: bytes, salt: bytes, rounds: int) -> bytes:

@@ -19,12 +19,19 @@ SHA2_SECRET = bytes.fromhex(
     "05736f704f512e61675445734d41575a475a67516d3273427942557a786f6a3457503273416b455670687930"
 ).decode()
 """What MySQL 9.7 stored for the password `secret`: 10000 rounds."""
+PBKDF2_SECRET = bytes.fromhex(
+    "24422430304124347a4674074a4b7832614b7c3c487e13266b1a5f687557495231345a673131357742586141757250484c39456d4d444d5072"
+    "572b4a7558745556774d5958474f7a7473755568654c514a626362536b4677347a466a6d336869697330432f6b543865392f77436f6b2f413d3d"
+).decode()
+"""The same with caching_sha2_password_storage_format = PBKDF2_SHA512."""
 
 
 def test_what_a_stored_secret_is() -> None:
     assert auth.kind_of(NATIVE_APP) == "sha1"
     assert auth.kind_of(SHA2_SECRET) == "sha2"
     assert auth.kind_of("0x" + SHA2_SECRET.encode().hex()) == "sha2"
+    assert auth.kind_of(PBKDF2_SECRET) == auth.kind_of("0x" + PBKDF2_SECRET.encode().hex()) == "sha2"
+    assert auth.kind_of("md5" + "0" * 32) == auth.kind_of("SCRAM-SHA-256$4096:salt$a:b") == "foreign"
     for plain in ("", "secret", "*5BCB", "$A$005$short", "0x244124", "0x244124zz", "*" * 41):
         assert auth.kind_of(plain) == "plain"
 
@@ -77,8 +84,8 @@ def test_any_of_several_passwords_may_be_proved() -> None:
 
 def test_a_password_against_all_that_can_be_stored() -> None:
     native = "*" + hashlib.sha1(auth.native_stage1("secret")).hexdigest().upper()
-    stored = ("other", native, SHA2_SECRET, "0x" + SHA2_SECRET.encode().hex(), "secret")
-    assert auth.fitting_secrets(stored, "secret") == list(stored[1:])
+    stored = ("other", "md5" + "0" * 32, native, SHA2_SECRET, "0x" + SHA2_SECRET.encode().hex(), PBKDF2_SECRET, "secret")
+    assert auth.fitting_secrets(stored, "secret") == list(stored[2:])
     assert auth.fitting_secrets(stored, "Secret") == []
     assert auth.fitting_secrets(stored, "") == []
 
@@ -96,6 +103,13 @@ def test_a_password_against_all_that_can_be_stored() -> None:
 )
 def test_sha256_crypt(password: bytes, salt: bytes, rounds: int, digest: bytes) -> None:
     assert auth.sha256_crypt(password, salt, rounds) == digest
+
+
+def test_a_hash_of_postgresql_s_is_no_password() -> None:
+    nonce = auth.make_nonce()
+    for secret in ("md5" + "0" * 32, "SCRAM-SHA-256$4096:salt$a:b", NATIVE_APP, SHA2_SECRET):
+        assert auth.check_native((secret,), auth.native_token(auth.native_stage1(secret), nonce), nonce) is None
+        assert auth.fitting_secrets((secret,), secret) == []
 
 
 def test_the_password_cache_forgets_the_oldest() -> None:
