@@ -1,0 +1,87 @@
+"""MySQL and MariaDB: the engine."""
+
+from typing import Any
+
+import attrs
+from pymysql.charset import charset_by_id
+
+from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
+from dualpool.errors import DualpoolError
+from dualpool.mysql import backend, cancel, frontend, messages, sql, wire
+from dualpool.mysql.relay import ClientRelay, ServerRelay
+from dualpool.protocol import Engine, Exchange, RelayLimits
+from dualpool.protocol import ServerRelay as AnyServerRelay
+from dualpool.state import DEFAULTS, Settings
+
+
+class MysqlEngine(Engine):
+    """See protocol.Engine. Each method leads to the module that does it."""
+
+    name = "mysql"
+    default_port = 3306
+    goodbye = wire.packet(0, bytes((wire.COM_QUIT,)))
+
+    def accept(self, policy: FrontendPolicy) -> Exchange[ClientLogin | CancelRequest]:
+        login = yield from frontend.accept(policy)
+        return attrs.evolve(login, connection_id=policy.connection_id)
+
+    def welcome(self, login: ClientLogin, parameters: dict[str, str], process_id: int, secret: bytes) -> bytes:
+        return frontend.welcome(login, parameters, process_id, secret)
+
+    def client_relay(self, login: ClientLogin, limits: RelayLimits) -> ClientRelay:
+        wanted = sql.login_settings(*character_names(login.character_set))
+        return ClientRelay(limits, login.capabilities, wanted, login.connection_id)
+
+    def connect(self, target: ServerTarget) -> Exchange[ServerLogin]:
+        return backend.connect(target)
+
+    def server_relay(self, login: ServerLogin, limits: RelayLimits, target: ServerTarget) -> ServerRelay:
+        return ServerRelay(limits, login.capabilities, login.version, target.database)
+
+    def unproven(self, login: ClientLogin) -> Settings:
+        # A login sets no more than the character set, and the relay proves that on each server connection.
+        return DEFAULTS
+
+    def prove(self, relay: AnyServerRelay, wanted: Settings) -> Exchange[dict[str, str]]:
+        assert isinstance(relay, ServerRelay)
+        return backend.prove(relay, wanted)
+
+    def capacity(self, relay: AnyServerRelay, login: ServerLogin) -> Exchange[int]:
+        return backend.capacity(login)
+
+    def recover(self, relay: AnyServerRelay) -> Exchange[None]:
+        assert isinstance(relay, ServerRelay)
+        return backend.recover(relay)
+
+    def reset(self, relay: AnyServerRelay) -> Exchange[None]:
+        assert isinstance(relay, ServerRelay)
+        return backend.reset(relay)
+
+    def check(self, relay: AnyServerRelay, query: str) -> Exchange[None]:
+        assert isinstance(relay, ServerRelay)
+        return backend.check(relay, query)
+
+    def cancel(self, target: ServerTarget, login: ServerLogin) -> Exchange[None]:
+        return cancel.cancel(target, login)
+
+    def error_message(self, error: DualpoolError) -> bytes:
+        return messages.error_message(error)
+
+    def notice_message(self, text: str) -> bytes:
+        return messages.notice_message(text)
+
+    def socket_path(self, directory: str, port: int) -> str:
+        """A directory has one server's socket, under its usual name; `directory` may also be the socket itself."""
+        return directory if directory.endswith(".sock") else f"{directory}/mysqld.sock"
+
+
+def character_names(number: int) -> tuple[str, str]:
+    """The character set and collation that a handshake's number means; empty: one that nobody knows, so the server's own."""
+    try:
+        known: Any = charset_by_id(number)
+    except KeyError:
+        return "", ""
+    return str(known.name), str(known.collation)
+
+
+ENGINE = MysqlEngine()

@@ -1,0 +1,379 @@
+"""From bytes to packets, and between the two dialects of replies.
+
+The relay walks packets in place; here is the walk over those that it need not look at, readers for the few that it does, and what must be
+changed in them where a client and a server agreed on different capabilities. Source: MySQL Source Code Documentation, "OK_Packet",
+"Text Resultset", "COM_QUERY" (query attributes), "Binary Protocol Value".
+"""
+
+from struct import Struct
+from typing import Final
+
+from dualpool.errors import RemoteProtocolError
+from dualpool.mysql import wire
+from dualpool.mysql.wire import INT16, INT32, get_lenenc, get_lenenc_bytes, put_lenenc, put_lenenc_bytes
+
+_HEAD: Final = Struct("<IB")
+_unpack = _HEAD.unpack_from
+_EMPTY_NAME: Final = b"\0"
+
+
+RUN: Final = 8
+"""After so many rows of one length it is worth a try to skip a run of them."""
+
+
+def skip_rows(data: "bytes | bytearray", position: int, end: int) -> int:
+    """The first packet at or after `position` that is no plain row, or whose head is cut. More than `end`: the last row is cut.
+
+    This is the hottest loop of all: a select of 20,000 rows goes round it 20,000 times, unless its rows have one length. A row's first byte
+    is 0xFE or 0xFF only when its first value has 16 MiB or more, and then the packet is full (`wire.MAX_PAYLOAD`); that one is left to the
+    caller, too.
+    """
+    unpack = _unpack
+    last = end - 5
+    before = same = 0
+    while position <= last:
+        word, first = unpack(data, position)
+        size = word & 0xFFFFFF
+        if first > 0xFD or size == 0xFFFFFF:
+            return position
+        if size != before:
+            before = size
+            same = 0
+        elif same < RUN:
+            same += 1
+        else:
+            position += (skip_equal(data, position, end, size + 4) - 1) * (size + 4)
+            same = 0
+        position += size + 4
+    return position
+
+
+def skip_rows_shifting(data: bytearray, position: int, end: int, shift: int) -> int:
+    """As `skip_rows`, adding `shift` to every packet's sequence number on the way."""
+    unpack = _unpack
+    last = end - 5
+    before = same = 0
+    while position <= last:
+        word, first = unpack(data, position)
+        size = word & 0xFFFFFF
+        if first > 0xFD or size == 0xFFFFFF:
+            return position
+        if size != before:
+            before = size
+            same = 0
+        elif same < RUN:
+            same += 1
+        else:
+            stride = size + 4
+            count = skip_equal(data, position, end, stride) - 1
+            numbers = slice(position + 3, position + stride * count, stride)
+            data[numbers] = data[numbers].translate(_SHIFTED[shift & 255])
+            position += stride * count
+            word = data[position + 3] << 24
+            same = 0
+        data[position + 3] = ((word >> 24) + shift) & 255
+        position += size + 4
+    return position
+
+
+def skip_equal(data: "bytes | bytearray", position: int, end: int, stride: int) -> int:
+    """How many rows of `stride` bytes each begin at `position` (at least the one there): rows of one length come in long runs.
+
+    Compares whole columns of header bytes at once: byte k of every header is `data[position + k :: stride]`. Runs are tried in growing
+    steps, so that a short one costs little.
+    """
+    found = 1
+    run = 16
+    while True:
+        start = position + found * stride
+        count = min((end - start - 5) // stride + 1, run)
+        if count < 1:
+            return found
+        last = start + stride * (count - 1) + 5
+        for offset in (0, 1, 2):
+            column = data[start + offset : last : stride]
+            if column.count(data[position + offset]) != count:
+                return found + _equal_prefix(data, start, stride, count, bytes(data[position : position + 3]))
+        if max(data[start + 4 : last : stride]) > 0xFD:
+            return found + _equal_prefix(data, start, stride, count, bytes(data[position : position + 3]))
+        found += count
+        run *= 8
+
+
+def _equal_prefix(data: "bytes | bytearray", start: int, stride: int, count: int, size: bytes) -> int:
+    """How many of the `count` packets, from the first, are rows whose header says `size`."""
+    for index in range(count):
+        at = start + index * stride
+        if data[at : at + 3] != size or data[at + 4] > 0xFD:
+            return index
+    return count
+
+
+_SHIFTED: Final = tuple(bytes((number + shift) & 255 for number in range(256)) for shift in range(256))
+
+
+class Ok:
+    """What an OK packet says, or what an EOF packet says as one. `changes`: the session state changes, unparsed."""
+
+    __slots__ = ("affected", "changes", "info", "insert_id", "status", "warnings")
+
+    def __init__(self, affected: int, insert_id: int, status: int, warnings: int, info: bytes = b"", changes: bytes = b"") -> None:
+        self.affected = affected
+        self.insert_id = insert_id
+        self.status = status
+        self.warnings = warnings
+        self.info = info
+        self.changes = changes
+
+
+def parse_ok(payload: bytes, capabilities: int) -> Ok:
+    """Read an OK packet, or one that begins with wire.EOF: either form of it. Raises RemoteProtocolError where it is cut."""
+    if payload[0] == wire.EOF and not capabilities & wire.CLIENT_DEPRECATE_EOF:
+        if len(payload) < 5:
+            raise RemoteProtocolError("an EOF packet is cut short")
+        return Ok(0, 0, INT16.unpack_from(payload, 3)[0], INT16.unpack_from(payload, 1)[0])
+    affected, position = get_lenenc(payload, 1)
+    insert_id, position = get_lenenc(payload, position)
+    if position + 4 > len(payload):
+        raise RemoteProtocolError("an OK packet is cut short")
+    status: int = INT16.unpack_from(payload, position)[0]
+    warnings: int = INT16.unpack_from(payload, position + 2)[0]
+    position += 4
+    if position == len(payload):
+        return Ok(affected, insert_id, status, warnings)
+    if not capabilities & wire.CLIENT_SESSION_TRACK:
+        return Ok(affected, insert_id, status, warnings, payload[position:])
+    info, position = get_lenenc_bytes(payload, position)
+    changes = b""
+    if status & wire.STATUS_SESSION_STATE_CHANGED and position < len(payload):
+        changes, position = get_lenenc_bytes(payload, position)
+    return Ok(affected, insert_id, status, warnings, info, changes)
+
+
+def build_ok(ok: Ok, capabilities: int, first: int) -> bytes:
+    """The payload of `ok` for a client with `capabilities`. `first` is wire.OK, or wire.EOF at the end of a result."""
+    if first == wire.EOF and not capabilities & wire.CLIENT_DEPRECATE_EOF:
+        return bytes((wire.EOF,)) + INT16.pack(ok.warnings) + INT16.pack(ok.status & ~wire.STATUS_SESSION_STATE_CHANGED)
+    tracks = bool(capabilities & wire.CLIENT_SESSION_TRACK)
+    changes = ok.changes if tracks else b""
+    status = ok.status if changes else ok.status & ~wire.STATUS_SESSION_STATE_CHANGED
+    head = bytes((first,)) + put_lenenc(ok.affected) + put_lenenc(ok.insert_id) + INT16.pack(status) + INT16.pack(ok.warnings)
+    if not tracks:
+        return head + ok.info
+    if changes:
+        return head + put_lenenc_bytes(ok.info) + put_lenenc_bytes(changes)
+    return head + put_lenenc_bytes(ok.info) if ok.info else head
+
+
+def parse_changes(changes: bytes) -> list[tuple[int, bytes]]:
+    """The session state changes of an OK packet: their kind (wire.TRACK_...) and their data."""
+    found: list[tuple[int, bytes]] = []
+    position = 0
+    while position < len(changes):
+        kind = changes[position]
+        data, position = get_lenenc_bytes(changes, position + 1)
+        found.append((kind, data))
+    return found
+
+
+def parse_variables(data: bytes) -> dict[str, bytes]:
+    """The system variables in a change of the kind wire.TRACK_SYSTEM_VARIABLES."""
+    found: dict[str, bytes] = {}
+    position = 0
+    while position < len(data):
+        name, position = get_lenenc_bytes(data, position)
+        value, position = get_lenenc_bytes(data, position)
+        found[name.decode("ascii", "replace").lower()] = value
+    return found
+
+
+def first_string(data: bytes) -> bytes:
+    """The only string in a change of another kind."""
+    return get_lenenc_bytes(data, 0)[0]
+
+
+# ------------------------------------------------------------------------------------------------------------------- results
+
+
+class Result:
+    """A small result, read whole: its column definitions and rows as payloads."""
+
+    __slots__ = ("columns", "ended", "rows")
+
+    def __init__(self, columns: list[bytes], rows: list[bytes], ended: bool) -> None:
+        self.columns = columns
+        self.rows = rows
+        self.ended = ended
+        """False where an error ended it."""
+
+
+def split(data: bytes) -> list[bytes]:
+    """The payloads of the whole packets in `data`, none of which is continued."""
+    payloads: list[bytes] = []
+    position = 0
+    while position + 4 <= len(data):
+        size = INT32.unpack_from(data, position)[0] & 0xFFFFFF
+        payloads.append(data[position + 4 : position + 4 + size])
+        position += 4 + size
+    return payloads
+
+
+def parse_result(data: bytes, capabilities: int) -> Result:
+    """Read a reply that was captured whole."""
+    payloads = split(data)
+    if not payloads or payloads[0][:1] in (b"\x00", b"\xff"):
+        return Result([], [], False)
+    count = get_lenenc(payloads[0], 0)[0]
+    first_row = 1 + count + (0 if capabilities & wire.CLIENT_DEPRECATE_EOF else 1)
+    return Result(payloads[1 : 1 + count], payloads[first_row:-1], payloads[-1][:1] == b"\xfe")
+
+
+def row_values(row: bytes) -> list[bytes | None]:
+    """The values of a row of the text protocol."""
+    values: list[bytes | None] = []
+    position = 0
+    while position < len(row):
+        if row[position] == wire.NULL:
+            values.append(None)
+            position += 1
+        else:
+            value, position = get_lenenc_bytes(row, position)
+            values.append(value)
+    return values
+
+
+LONG: Final = 3
+LONGLONG: Final = 8
+VAR_STRING: Final = 253
+
+
+def column(name: bytes, kind: int, charset: int, length: int, flags: int) -> bytes:
+    """A column definition of the expression `name`."""
+    fixed = b"\x0c" + INT16.pack(charset) + INT32.pack(length) + bytes((kind,)) + INT16.pack(flags) + b"\0\0\0"
+    return b"\x03def" + _EMPTY_NAME * 3 + put_lenenc_bytes(name) + _EMPTY_NAME + fixed
+
+
+def integer_column(name: bytes) -> bytes:
+    """A BIGINT that is not null, in the binary character set, as functions return it."""
+    return column(name, LONGLONG, 63, 21, 0x0081)
+
+
+def text_result(columns: list[bytes], rows: list[bytes], status: int, capabilities: int) -> bytes:
+    """A whole reply of the text protocol to a command, as packets."""
+    payloads = [put_lenenc(len(columns)), *columns]
+    ok = Ok(0, 0, status, 0)
+    end = build_ok(ok, capabilities, wire.EOF)
+    if not capabilities & wire.CLIENT_DEPRECATE_EOF:
+        payloads.append(end)
+    payloads += rows
+    payloads.append(end)
+    return b"".join(wire.packet(number, payload) for number, payload in enumerate(payloads, 1))
+
+
+# ----------------------------------------------------------------------------------------------------------- query attributes
+
+FIXED_SIZES: Final = {0x01: 1, 0x02: 2, 0x03: 4, 0x04: 4, 0x05: 8, 0x06: 0, 0x08: 8, 0x09: 4, 0x0D: 2}
+"""Bytes of a binary value by its type."""
+COUNTED: Final = frozenset((0x07, 0x0A, 0x0B, 0x0C))
+"""Dates and times: a byte with their length, then as many."""
+NO_ATTRIBUTES: Final = b"\x00\x01"
+"""No parameters, in one set: what stands in front of a query where CLIENT_QUERY_ATTRIBUTES was agreed on."""
+
+
+def text_start(payload: bytes) -> int:
+    """Where the text begins in a COM_QUERY with query attributes. Raises RemoteProtocolError where they are cut."""
+    count, position = get_lenenc(payload, 1)
+    _, position = get_lenenc(payload, position)
+    if not count:
+        return position
+    bitmap = position
+    position += (count + 7) // 8
+    if position >= len(payload) or payload[position] != 1:
+        raise RemoteProtocolError("query attributes without their types")
+    position += 1
+    types: list[int] = []
+    for _ in range(count):
+        if position + 2 > len(payload):
+            raise RemoteProtocolError("query attributes are cut short")
+        types.append(payload[position])
+        _, position = get_lenenc_bytes(payload, position + 2)
+    for number, kind in enumerate(types):
+        if not payload[bitmap + number // 8] >> (number % 8) & 1:
+            position = _skip_value(payload, position, kind)
+    if position > len(payload):
+        raise RemoteProtocolError("query attributes are cut short")
+    return position
+
+
+def _skip_value(payload: bytes, position: int, kind: int) -> int:
+    size = FIXED_SIZES.get(kind)
+    if size is not None:
+        return position + size
+    if kind in COUNTED:
+        if position >= len(payload):
+            raise RemoteProtocolError("query attributes are cut short")
+        return position + 1 + payload[position]
+    return get_lenenc_bytes(payload, position)[1]
+
+
+class Inserter:
+    """Puts `prefix` in the place of the first byte of a long command's payload, which comes in pieces: so its packets are cut anew."""
+
+    __slots__ = ("_carry", "_full", "_head", "_keep", "_last", "_left", "_number", "_skip")
+
+    def __init__(self, prefix: bytes) -> None:
+        self._carry = prefix
+        """What belongs in front of the next byte that comes."""
+        self._skip = 1
+        self._head = b""
+        self._left = 0
+        self._keep = 0
+        """How many of the current packet's last bytes belong into the next packet."""
+        self._last = False
+        self._full = False
+        self._number = 0
+
+    def feed(self, data: bytes) -> bytes:
+        """The bytes to send for `data`."""
+        out: list[bytes] = []
+        position = 0
+        while position < len(data):
+            if not self._left:
+                need = 4 + self._skip - len(self._head)
+                self._head += data[position : position + need]
+                position += need
+                if len(self._head) == 4 + self._skip:
+                    self._open(out)
+                continue
+            piece = data[position : position + self._left]
+            position += len(piece)
+            self._left -= len(piece)
+            kept = max(0, min(len(piece), self._keep - self._left))
+            out.append(piece[: len(piece) - kept])
+            self._carry += piece[len(piece) - kept :]
+            self._close(out)
+        return b"".join(out)
+
+    def _open(self, out: list[bytes]) -> None:
+        """A packet of the client's begins, and with it one of ours."""
+        size = INT32.unpack_from(self._head, 0)[0] & 0xFFFFFF
+        self._last = size < wire.MAX_PAYLOAD
+        self._left = size - self._skip
+        self._head = b""
+        self._skip = 0
+        self._packet(out, len(self._carry) + self._left)
+        self._close(out)
+
+    def _packet(self, out: list[bytes], total: int) -> None:
+        length = min(total, wire.MAX_PAYLOAD)
+        self._full = length == wire.MAX_PAYLOAD
+        self._keep = total - length
+        out.append(wire.header(self._number, length))
+        out.append(self._carry)
+        self._carry = b""
+        self._number += 1
+
+    def _close(self, out: list[bytes]) -> None:
+        """If the client's last packet is over and ours is full, ours needs one more."""
+        if not self._left and self._last and self._full:
+            self._packet(out, len(self._carry))

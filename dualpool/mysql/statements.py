@@ -1,0 +1,239 @@
+"""Prepared statements: the ids that each client was given, the texts behind them, and what each server connection has of them.
+
+A client's ids are its own, counted from 1 as a server counts them. On a server connection a text is prepared when it is first used there,
+and is shared by all clients with the same text, schema and parsing settings.
+
+Source: MySQL Source Code Documentation, "Prepared Statements" (COM_STMT_PREPARE, COM_STMT_EXECUTE).
+"""
+
+from collections import OrderedDict
+from typing import Final
+
+from dualpool.errors import FeatureRefused
+from dualpool.mysql.wire import COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA, INT16, INT32, packet
+
+TOO_MANY_STATEMENTS: Final = 1461
+Key = tuple[bytes, str, str]
+"""A text, the schema in which its names are looked up, and the settings by which it is read."""
+
+
+class ServerStatement:
+    """A text that is prepared on one server connection. `types`: the parameter types that its last EXECUTE bound there."""
+
+    __slots__ = ("id", "key", "types", "user")
+
+    def __init__(self, statement_id: int, key: Key) -> None:
+        self.id = statement_id
+        self.key = key
+        self.types = b""
+        self.user: ClientStatement | None = None
+        """Whose cursor is open on it. It cannot be shared meanwhile."""
+
+
+class ClientStatement:
+    """A statement that a client has prepared. `marks`: what sql.py found in its text."""
+
+    __slots__ = ("cursor", "id", "long_bytes", "long_data", "marks", "params", "schema", "text", "types")
+
+    def __init__(self, statement_id: int, text: bytes, schema: str, marks: int) -> None:
+        self.id = statement_id
+        self.text = text
+        self.schema = schema
+        self.marks = marks
+        self.params = 0
+        self.types = b""
+        """The parameter types of the last EXECUTE that bound any, as they stand in the packet."""
+        self.long_data: list[bytes] = []
+        """What COM_STMT_SEND_LONG_DATA brought, in order: parameter number (2 bytes) and data."""
+        self.long_bytes = 0
+        self.cursor: ServerStatement | None = None
+
+    def __repr__(self) -> str:
+        return f"<ClientStatement {self.id} {self.text[:60]!r}>"
+
+    def forget_long_data(self) -> None:
+        """It holds for one EXECUTE only."""
+        self.long_data = []
+        self.long_bytes = 0
+
+
+class ClientStatements:
+    """What one client has prepared. Caps: see `RelayLimits`."""
+
+    __slots__ = ("_last_id", "byte_limit", "bytes", "count_limit", "known")
+
+    def __init__(self, count_limit: int, byte_limit: int) -> None:
+        self.known: dict[int, ClientStatement] = {}
+        self.bytes = 0
+        self.count_limit = count_limit
+        self.byte_limit = byte_limit
+        self._last_id = 0
+
+    def new(self, text: bytes, schema: str, marks: int) -> ClientStatement:
+        """One that is about to be prepared; `add()` follows when the server has accepted it. Raises FeatureRefused over a cap."""
+        if len(self.known) >= self.count_limit or self.bytes + len(text) > self.byte_limit:
+            raise FeatureRefused(
+                f"too many prepared statements: {len(self.known)} with {self.bytes} bytes of text",
+                hint="Close statements that are no longer needed, or raise limits.statements_per_client or limits.statement_bytes.",
+                errno=TOO_MANY_STATEMENTS,
+            )
+        self._last_id = self._last_id % 0x7FFFFFFF + 1
+        return ClientStatement(self._last_id, text, schema, marks)
+
+    def add(self, statement: ClientStatement) -> None:
+        """The server has accepted it."""
+        self.known[statement.id] = statement
+        self.bytes += len(statement.text)
+
+    def remove(self, statement: ClientStatement) -> None:
+        """The client has closed it."""
+        if self.known.pop(statement.id, None) is not None:
+            self.bytes -= len(statement.text)
+
+    def clear(self) -> None:
+        """COM_RESET_CONNECTION. The ids go on, so that a late packet for an old one cannot meet a new one."""
+        self.known.clear()
+        self.bytes = 0
+
+
+class ServerStatements:
+    """What one server connection has prepared, the least recently used first."""
+
+    __slots__ = ("known", "limit")
+
+    def __init__(self, limit: int) -> None:
+        self.known: OrderedDict[Key, ServerStatement] = OrderedDict()
+        self.limit = max(limit, 1)
+
+    def find(self, key: Key, user: ClientStatement) -> ServerStatement | None:
+        """The one to execute for `user`, or None. One whose cursor somebody else has open is nobody else's."""
+        found = self.known.get(key)
+        if found is None or (found.user is not None and found.user is not user):
+            return None
+        self.known.move_to_end(key)
+        return found
+
+    def add(self, statement: ServerStatement) -> bytes:
+        """It was prepared. Returns the packets that close what it replaces, and what must make room."""
+        closing: list[ServerStatement] = []
+        old = self.known.pop(statement.key, None)
+        if old is not None:
+            closing.append(old)
+        self.known[statement.key] = statement
+        if len(self.known) > self.limit:
+            oldest = next(iter(self.known))
+            closing.append(self.known.pop(oldest))
+        # One with an open cursor is closed when the cursor is: its user still has it (`ClientStatement.cursor`).
+        return b"".join(close_packet(one.id) for one in closing if one.user is None)
+
+    def remove(self, statement: ServerStatement) -> None:
+        """It is no longer there."""
+        if self.known.get(statement.key) is statement:
+            del self.known[statement.key]
+
+    def holds(self, statement: ServerStatement) -> bool:
+        """Is it still the shared one for its key?"""
+        return self.known.get(statement.key) is statement
+
+
+def close_packet(statement_id: int) -> bytes:
+    """COM_STMT_CLOSE, which is not answered."""
+    return packet(0, bytes((COM_STMT_CLOSE,)) + INT32.pack(statement_id))
+
+
+def long_data_packets(statement: ClientStatement, statement_id: int) -> bytes:
+    """All that the client sent by COM_STMT_SEND_LONG_DATA, for the statement's id on a server connection. Not answered either."""
+    head = bytes((COM_STMT_SEND_LONG_DATA,)) + INT32.pack(statement_id)
+    return b"".join(packet(0, head + chunk) for chunk in statement.long_data)
+
+
+class Bound:
+    """Where things are in the payload of a COM_STMT_EXECUTE. `types_end` is `flag + 1` where no types are bound."""
+
+    __slots__ = ("count", "flag", "start", "types_end")
+
+    def __init__(self, start: int, count: int, flag: int, types_end: int) -> None:
+        self.start = start
+        """Where the null bitmap begins (behind the number of parameters, if that is given)."""
+        self.count = count
+        self.flag = flag
+        self.types_end = types_end
+
+
+PARAMETER_COUNT_AVAILABLE: Final = 8
+MAX_PARAMETERS: Final = 65_535
+
+
+def locate(payload: bytes, params: int, attributes: bool) -> Bound | None:
+    """Find the parameter types in a COM_STMT_EXECUTE of a statement with `params` parameters; None where the packet does not fit it.
+
+    `attributes`: CLIENT_QUERY_ATTRIBUTES was agreed on, so that the packet may say how many values it has, each type with a name.
+    """
+    if len(payload) < 10:
+        return None
+    counted = attributes and bool(payload[5] & PARAMETER_COUNT_AVAILABLE)
+    position, count = 10, params
+    if attributes and (params or counted):
+        # With the capability the number of values is given whenever there are parameters or the flag is set (docs: COM_STMT_EXECUTE).
+        counted_at = _small_lenenc(payload, position) if counted else (params, position)
+        if counted_at is None:
+            return None
+        count, position = counted_at
+    if count < params or count > MAX_PARAMETERS:
+        return None
+    if not count:
+        return Bound(position, 0, position, position)
+    flag = position + (count + 7) // 8
+    if flag >= len(payload):
+        return None
+    end: int | None = flag + 1
+    if payload[flag] == 1:
+        end = _skip_types(payload, flag + 1, count, counted)
+    if end is None or end > len(payload):
+        return None
+    return Bound(position, count, flag, end)
+
+
+def _skip_types(payload: bytes, position: int, count: int, named: bool) -> int | None:
+    if not named:
+        return position + 2 * count
+    for _ in range(count):
+        size = _small_lenenc(payload, position + 2)
+        if size is None:
+            return None
+        position = size[1] + size[0]
+    return position
+
+
+def _small_lenenc(payload: bytes, position: int) -> tuple[int, int] | None:
+    """A length-encoded integer under 65,536, and the position behind it."""
+    if position >= len(payload):
+        return None
+    first = payload[position]
+    if first < 0xFB:
+        return first, position + 1
+    if first != 0xFC or position + 3 > len(payload):
+        return None
+    return INT16.unpack_from(payload, position + 1)[0], position + 3
+
+
+def unnamed_types(payload: bytes, where: Bound, params: int, named: bool) -> bytes:
+    """The types of the parameters alone, two bytes each, without names and without query attributes."""
+    position = where.flag + 1
+    if not named:
+        return payload[position : position + 2 * params]
+    types: list[bytes] = []
+    for _ in range(params):
+        types.append(payload[position : position + 2])
+        size = _small_lenenc(payload, position + 2)
+        assert size is not None
+        position = size[1] + size[0]
+    return b"".join(types)
+
+
+def rebuilt_head(payload: bytes, where: Bound, statement: ClientStatement, statement_id: int) -> bytes:
+    """A COM_STMT_EXECUTE up to its values, in the plain form, with the types that the client bound last. Query attributes are left out."""
+    head = payload[:1] + INT32.pack(statement_id) + bytes((payload[5] & ~PARAMETER_COUNT_AVAILABLE,)) + payload[6:10]
+    if not statement.params:
+        return head
+    return head + payload[where.start : where.start + (statement.params + 7) // 8] + b"\x01" + statement.types
