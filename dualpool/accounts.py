@@ -67,6 +67,7 @@ class ClientLogin:
     """A client that is in. `parameters`: its start-up parameters (PostgreSQL) or connection attributes (MySQL), user and database aside.
 
     `sequence`: the number of the packet that ends the login, be it `welcome()` or an error (MySQL).
+    `connection_id`: as in FrontendPolicy.
     """
 
     account: Account
@@ -78,6 +79,7 @@ class ClientLogin:
     character_set: int = 0
     replication: bool = False
     sequence: int = 0
+    connection_id: int = 0
 
 
 @attrs.frozen
