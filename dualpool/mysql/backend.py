@@ -163,7 +163,7 @@ class ServerSession:
         return greeting
 
     def _negotiate(self) -> int:
-        wanted = WANTED | int(self.target.parameters.get("capabilities", "0")) & CLIENTS_OWN
+        wanted = WANTED | _number(self.target.parameters, "capabilities", 0) & CLIENTS_OWN
         if self.target.database:
             wanted |= wire.CLIENT_CONNECT_WITH_DB
         return wanted & self.greeting.capabilities
@@ -184,7 +184,7 @@ class ServerSession:
         return HandshakeResponse(
             capabilities=self.capabilities,
             max_packet=MAX_PACKET,
-            character_set=int(parameters.get("character_set", DEFAULT_CHARACTER_SET)),
+            character_set=_number(parameters, "character_set", DEFAULT_CHARACTER_SET),
             user=self.target.user,
             auth=token,
             database=self.target.database,
@@ -232,6 +232,11 @@ class ServerSession:
             tls=self.tls,
             pending=self.talk.leftover,
         )
+
+
+def _number(parameters: dict[str, str], name: str, default: int) -> int:
+    value = parameters.get(name, "")
+    return int(value) if value.isascii() and value.isdigit() else default
 
 
 def read_status(talk: Conversation) -> Exchange[bytes]:

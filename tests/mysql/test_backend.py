@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -35,8 +36,7 @@ def trusting() -> ssl.SSLContext:
 
 
 def changed(target: ServerTarget, **more: object) -> ServerTarget:
-    values = {field: getattr(target, field) for field in ServerTarget.__slots__ if field != "__weakref__"}
-    return ServerTarget(**{**values, **more})  # type: ignore[arg-type]
+    return attrs.evolve(target, **more)  # type: ignore[arg-type]
 
 
 def server_greeting(plugin: str = auth.CACHING_SHA2, capabilities: int = OFFERED) -> bytes:
@@ -552,7 +552,11 @@ def test_a_command_of_ours_waits_for_the_client_s(session: Session) -> None:
 @pytest.mark.parametrize("garbage", [b"", b"\x05", b"\0\0\0\x01"])
 def test_a_connection_that_is_lost_between_leases(session: Session, name: str, garbage: bytes) -> None:
     relay = session.relay
-    exchanges = {"recover": backend.recover, "reset": backend.reset, "check": lambda relay: backend.check(relay, "")}
+    exchanges: dict[str, Callable[[ServerRelay], Exchange[None]]] = {
+        "recover": backend.recover,
+        "reset": backend.reset,
+        "check": lambda relay: backend.check(relay, ""),
+    }
     if name == "recover":
         relay.expect_hidden()
     play = Play(exchanges[name](relay))
