@@ -12,6 +12,7 @@ from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, Lo
 from dualpool.postgres import auth, messages, wire
 from dualpool.postgres.codec import split
 from dualpool.postgres.relay import DIFFERENCES, SYNC, ServerRelay
+from dualpool.postgres.statements import NEVER_PREPARED
 from dualpool.protocol import BROKEN, ConnectionClosed, Exchange, Receive, ReceiveSome, Send, StartTls, TlsInfo
 from dualpool.state import Settings
 
@@ -19,6 +20,8 @@ MAX_LOGIN_MESSAGE: Final = 65_536
 """Bytes of one message during login. A real server's have some hundred."""
 PLAIN_ALLOWED: Final = ("disable", "allow", "prefer")
 COPY_FAIL_MESSAGE: Final = wire.message(wire.COPY_FAIL, b"the client of the connection pooler has gone\0")
+FAIL_AND_SYNC: Final = wire.message(wire.BIND, b"\0" + NEVER_PREPARED + b"\0\0\0\0\0\0\0") + wire.SYNC_MESSAGE
+"""Ends an extended query that never got its Sync. It must fail: a Sync alone would commit what the client has not (docs: Pipelining)."""
 HINTS: Final = {
     "28": "check users.*.password or the backend url",
     "3D": "check databases.*.dbname, and that the database exists",
@@ -343,7 +346,7 @@ def _settle(relay: ServerRelay) -> Exchange[None]:
         told = relay.copying_in
         if relay.needs_sync():
             relay.sync_sent()
-            yield Send(wire.SYNC_MESSAGE)
+            yield Send(FAIL_AND_SYNC)
         if relay.answered():
             return
         yield from _read(relay)

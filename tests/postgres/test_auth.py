@@ -6,7 +6,7 @@ import hashlib
 import re
 
 import pytest
-import scramp
+import scramp  # type: ignore[import-untyped]
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
@@ -272,7 +272,7 @@ def test_a_decoy_keeps_its_salt_and_looks_like_a_user_with_a_password() -> None:
 # ------------------------------------------------------------------------------------------------------------- certificates
 
 
-def certificate(algorithm: hashes.HashAlgorithm | None, *names: str) -> bytes:
+def certificate(algorithm: hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None, *names: str) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1()) if algorithm is not None else ed25519.Ed25519PrivateKey.generate()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name) for name in names])
     start = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
@@ -281,7 +281,7 @@ def certificate(algorithm: hashes.HashAlgorithm | None, *names: str) -> bytes:
 
 
 @pytest.mark.parametrize(("algorithm", "name"), [(hashes.SHA256(), "sha256"), (hashes.SHA384(), "sha384"), (hashes.SHA512(), "sha512")])
-def test_the_channel_is_bound_by_the_certificates_own_hash(algorithm: hashes.HashAlgorithm, name: str) -> None:
+def test_the_channel_is_bound_by_the_certificates_own_hash(algorithm: hashes.SHA256 | hashes.SHA384 | hashes.SHA512, name: str) -> None:
     der = certificate(algorithm, "localhost")
     assert auth.end_point(der) == hashlib.new(name, der).digest()
 

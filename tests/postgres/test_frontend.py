@@ -452,7 +452,7 @@ def test_a_user_is_told_the_same_salt_each_time_known_or_not() -> None:
 
 def test_a_decoy_fails_with_any_secret() -> None:
     for method in ("password", "md5", "scram-sha-256"):
-        play = fed_login(Account("u", "d", (PASSWORD,), method, decoy=True))  # type: ignore[arg-type]
+        play = fed_login(Account("u", "d", (PASSWORD,), method, decoy=True))
         METHODS[method](play, PASSWORD) if method != "scram-sha-256" else refused_scram(play)
         assert isinstance(play.error, LoginFailed)
 
@@ -670,7 +670,14 @@ def acceptor(account: Account, policy: FrontendPolicy = PLAIN) -> Iterator[tuple
 
 
 def libpq(port: int, **more: str) -> psycopg.Connection:
-    settings = {"host": "127.0.0.1", "port": port, "user": "u", "password": PASSWORD, "dbname": "d", "gssencmode": "disable"}
+    settings: dict[str, str | int] = {
+        "host": "127.0.0.1",
+        "port": port,
+        "user": "u",
+        "password": PASSWORD,
+        "dbname": "d",
+        "gssencmode": "disable",
+    }
     connection = psycopg.connect(psycopg.conninfo.make_conninfo("", **(settings | more)))
     assert connection.info.backend_pid == 42
     assert connection.info.parameter_status("server_version") == "15.0"
