@@ -87,6 +87,38 @@ class QueryCanceled(DualpoolError):
     mysql_sqlstate = "70100"
 
 
+class QueryTimeout(DualpoolError):
+    """A query took longer than `timeouts.query`. It is cancelled at the server, and the client is disconnected."""
+
+    sqlstate = "57014"
+    errno = 3024
+    severity = "FATAL"
+
+
+class TransactionTimeout(DualpoolError):
+    """A transaction took longer than `timeouts.transaction`."""
+
+    sqlstate = "25P04"
+    errno = 3024
+    severity = "FATAL"
+
+
+class IdleInTransactionTimeout(DualpoolError):
+    """A client did nothing inside a transaction for longer than `timeouts.idle_in_transaction`."""
+
+    sqlstate = "25P03"
+    errno = 1205
+    severity = "FATAL"
+
+
+class ClientIdleTimeout(DualpoolError):
+    """A client did nothing for longer than `timeouts.client_idle`."""
+
+    sqlstate = "57P05"
+    errno = 4031
+    severity = "FATAL"
+
+
 class AdminShutdown(DualpoolError):
     """dualpool ends; the client should connect again, later or elsewhere."""
 

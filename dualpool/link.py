@@ -55,19 +55,22 @@ class Client(ChannelOwner):
     """A client that is logged in. Its session task created it and ends when `Supervisor.client_ended` was called."""
 
     __slots__ = (
+        "asked_at",
         "channel",
+        "clock",
         "connected_at",
         "ended_by",
         "engine",
         "id",
         "lane",
+        "leased_at",
         "leases",
         "pool",
         "relay",
         "server",
         "supervisor",
         "waiter",
-    )  # fmt: skip
+    )
 
     def __init__(
         self, reactor: "Reactor", transport: "Transport", relay: ClientRelay, pool: "Pool", engine: Engine, supervisor: Supervisor,
@@ -81,7 +84,11 @@ class Client(ChannelOwner):
         self.lane = lane
         self.server: ServerConnection | None = None
         self.waiter: ClientWaiter | None = None
+        self.clock = reactor.clock
         self.connected_at = reactor.clock.now
+        self.asked_at = reactor.clock.now
+        """When bytes came from the client last."""
+        self.leased_at = 0.0
         self.leases = 0
         self.id = 0
         self.ended_by = ""
@@ -89,6 +96,7 @@ class Client(ChannelOwner):
     def received(self, data: bytes) -> None:
         """Bytes from the client, or b"" to go on with what the relay holds."""
         relay = self.relay
+        self.asked_at = self.clock.now
         verdict = relay.on_client_bytes(data)
         server = self.server
         if verdict == NEEDS_SERVER:
@@ -113,6 +121,7 @@ class Client(ChannelOwner):
         server.client = self
         self.server = server
         self.leases += 1
+        self.leased_at = self.clock.now
         relay = self.relay
         verdict = relay.attach(server.relay)
         out = relay.to_server
@@ -283,7 +292,7 @@ class ClientWaiter(Waiter):
 class ServerConnection(Leasable, ChannelOwner):
     """A server connection that is logged in. Its pool knows it from `pool.connected()` to `pool.lost()`."""
 
-    __slots__ = ("cancels", "channel", "client", "engine", "login", "relay", "supervisor", "target")
+    __slots__ = ("answered_at", "cancels", "channel", "client", "engine", "login", "relay", "supervisor", "target", "tidying")
 
     def __init__(
         self, reactor: "Reactor", transport: "Transport", relay: ServerRelay, pool: "Pool", engine: Engine, supervisor: Supervisor,
@@ -297,12 +306,17 @@ class ServerConnection(Leasable, ChannelOwner):
         self.login = login
         self.target = target
         self.client: Client | None = None
+        self.answered_at = 0.0
+        """When bytes came from the server last."""
+        self.tidying = False
+        """A task makes it fit for the pool, and will say `ready_again`."""
         self.cancels = 0
         """Cancel requests under way that mean what this connection runs now. Until they are over it serves nobody else."""
 
     def received(self, data: bytes) -> None:
         """Bytes from the server."""
         relay = self.relay
+        self.answered_at = self.channel.reactor.clock.now
         verdict = relay.on_server_bytes(data)
         client = self.client
         out = relay.to_client
@@ -334,11 +348,9 @@ class ServerConnection(Leasable, ChannelOwner):
         self.client = None
         if client.channel.congested:
             self.channel.resume()
-        if self.cancels:
+        if self.cancels or self.relay.dirty:
             self.pool.resetting(self)
-        elif self.relay.dirty:
-            self.pool.resetting(self)
-            self.supervisor.tidy(self, cancel=False)
+            self._tidy(cancel=False)
         else:
             self.pool.give_back(self)
         client.go_on()
@@ -347,25 +359,27 @@ class ServerConnection(Leasable, ChannelOwner):
         """The client has gone while it held this connection."""
         self.pool.resetting(self)
         self.channel.resume()
-        if self.relay.is_quiet() and not self.relay.dirty and not self.cancels:
-            self.pool.give_back(self)
-        else:
-            self.supervisor.tidy(self, cancel)
+        self._tidy(cancel)
 
     def ready_again(self) -> None:
         """It has been tidied up or checked."""
-        if not self.cancels:
+        self.tidying = False
+        if self.channel.is_open() and not self.cancels:
             self.pool.give_back(self)
 
     def cancel_over(self) -> None:
         """A cancel request that was meant for this connection has been taken by the server (or failed)."""
         self.cancels -= 1
-        # Out of the reactor (interest 0), a task is tidying it up and will say `ready_again`.
-        if not self.cancels and self.client is None and self.channel.is_open() and self.channel.interest and self.relay.is_quiet():
-            if self.relay.dirty:
-                self.supervisor.tidy(self, cancel=False)
-            else:
-                self.pool.give_back(self)
+        if self.client is None and not self.tidying:
+            self.ready_again()
+
+    def _tidy(self, cancel: bool) -> None:
+        """Get ready for the next client: at once if nothing is left of this one, else by a task."""
+        if self.relay.dirty or not self.relay.is_quiet():
+            self.tidying = True
+            self.supervisor.tidy(self, cancel)
+        else:
+            self.ready_again()
 
     def drained(self) -> None:
         """The server takes bytes again."""

@@ -66,6 +66,10 @@ class ServerRelay:
         """True when every request is answered in full and no transaction is open: the only state in which it may be given back."""
         raise NotImplementedError
 
+    def answered(self) -> bool:
+        """True when no answer is outstanding; a transaction may be open."""
+        raise NotImplementedError
+
     def is_lost(self) -> bool:
         """True when the conversation cannot be continued (half a message was sent, answers cannot be counted): close the connection."""
         raise NotImplementedError

@@ -12,10 +12,10 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from time import monotonic
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 import trio
@@ -24,6 +24,7 @@ from dualpool.accounts import CancelRequest
 from dualpool.backends import Backends
 from dualpool.config import Config
 from dualpool.connector import Connector
+from dualpool.deadlines import Deadlines
 from dualpool.engines import ENGINES
 from dualpool.errors import AdminShutdown, ConfigError, DualpoolError, ServerLost
 from dualpool.exchange import Stream, drive
@@ -63,6 +64,7 @@ class Server(Supervisor, PoolIO):
         self.clients = Clients()
         self.backends = Backends(config, self.reactor.clock, self)
         self.connector = Connector(self.reactor, self, config.timeouts.server_connect)
+        self.deadlines = Deadlines(config.timeouts)
         self.draining = False
         self._nursery = pools_nursery
 
@@ -72,7 +74,7 @@ class Server(Supervisor, PoolIO):
         self.clients.ended(client)
 
     def tidy(self, server: ServerConnection, cancel: bool) -> None:
-        self._nursery.start_soon(self._tidy, server, cancel)
+        self._start(self._tidy(server, cancel), server)
 
     def cancel_inside(self, client: Client, key: int) -> None:
         self._nursery.start_soon(self._cancel_inside, client, key)
@@ -87,11 +89,23 @@ class Server(Supervisor, PoolIO):
 
     def close(self, conn: Leasable, reason: str) -> None:
         assert isinstance(conn, ServerConnection)
-        self._nursery.start_soon(self._close, conn, reason)
+        self._start(self._close(conn, reason), conn)
 
     def check(self, conn: Leasable) -> None:
         assert isinstance(conn, ServerConnection)
-        self._nursery.start_soon(self._check, conn)
+        self._start(self._check(conn), conn)
+
+    def _start(self, work: Coroutine[Any, Any, None], conn: ServerConnection) -> None:
+        """Work on a server connection in the background. A fault of ours costs that connection, not the process."""
+
+        async def guarded() -> None:
+            try:
+                await work
+            except Exception as error:
+                self.log_fault(error, f"server connection {conn.id}")
+                conn.lose(ServerLost("an internal error"))
+
+        self._nursery.start_soon(guarded)
 
     # ---------------------------------------------------------------------------------------- work on server connections
 
@@ -235,7 +249,7 @@ class Server(Supervisor, PoolIO):
     # ------------------------------------------------------------------------------------------------------------------- times
 
     async def sweep(self) -> None:
-        """Enforce the pools' deadlines, for ever."""
+        """Enforce the deadlines of pools and clients, for ever."""
         tick = self._tick()
         while True:
             await trio.sleep(tick)
@@ -243,12 +257,14 @@ class Server(Supervisor, PoolIO):
             now = self.reactor.clock.now = monotonic()
             for pool in self.backends.pools():
                 pool.sweep(now)
+            self.deadlines.sweep(self.clients.by_id.values(), now)
             self.backends.forget_closed()
 
     def _tick(self) -> float:
         """Fine enough for the shortest time that is set."""
         timeouts = self.config.timeouts
         times = [timeouts.query_wait, timeouts.query_wait_notify, timeouts.server_idle, timeouts.server_login_retry]
+        times += [timeouts.query, timeouts.transaction, timeouts.idle_in_transaction, timeouts.client_idle]
         times += [database.query_wait or 0.0 for database in self.config.databases.values()]
         return min(MAX_TICK, max(MIN_TICK, min([time for time in times if time] or [MAX_TICK]) / 10))
 
