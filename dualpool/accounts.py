@@ -22,7 +22,7 @@ class Account:
 
     user: str
     database: str
-    secrets: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = attrs.field(default=(), repr=False)
     method: AuthMethod = "auto"
     mode: int = TRANSACTION
     lane: int = APPLICATION

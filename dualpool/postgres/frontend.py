@@ -15,7 +15,7 @@ import attrs
 from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolicy, LearntSecret
 from dualpool.errors import DualpoolError, LoginFailed, RemoteProtocolError
 from dualpool.postgres import auth, messages, wire
-from dualpool.protocol import Exchange, FindAccount, Offload, Peek, Receive, Send, StartTls, TlsInfo
+from dualpool.protocol import ConnectionClosed, Exchange, FindAccount, Offload, Peek, Receive, Send, StartTls, TlsInfo
 
 MAX_PASSWORD_BYTES: Final = 65_535
 MAX_SASL_BYTES: Final = 1024
@@ -69,7 +69,10 @@ def accept(policy: FrontendPolicy) -> Exchange[ClientLogin | CancelRequest]:
     except TlsRefused:
         raise
     except DualpoolError as error:
-        yield Send(messages.error_message(error))
+        try:
+            yield Send(messages.error_message(error))
+        except ConnectionClosed:
+            pass  # It did not wait for the answer; the reason is still the error.
         raise
     return ClientLogin(account, start.parameters, learnt, start.tls, start.version, replication=start.replication)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolicy, LearntSecret
 from dualpool.errors import CheckoutTimeout, DualpoolError, LoginFailed, RemoteProtocolError
 from dualpool.postgres import auth, frontend, messages, wire
-from dualpool.protocol import ConnectionClosed, FindAccount, StartTls, TlsInfo
+from dualpool.protocol import ConnectionClosed, FindAccount, Peek, Receive, Send, StartTls, TlsInfo
 from tests.helpers.blocking import Driver
 from tests.helpers.playbook import Play, Step, check, every_end, fails, finds, hangs_up, reads, returns, sends, starts_tls
 
@@ -295,6 +295,19 @@ def test_an_error_while_finding_the_account_is_told() -> None:
         frontend.accept(PLAIN),
         [reads(STARTUP), unfound, sends(messages.error_message(error)), fails(CheckoutTimeout, "the backend does not answer", "53300")],
     )
+
+
+def test_a_client_that_does_not_wait_for_the_refusal() -> None:
+    exchange = frontend.accept(PLAIN)
+    assert isinstance(next(exchange), Peek)
+    assert isinstance(exchange.send(b"\0"), Receive)
+    assert isinstance(exchange.send(b"\0\0\0\x04"), Send)
+    with pytest.raises(RemoteProtocolError):
+        exchange.throw(ConnectionClosed())
+
+
+def test_no_secret_of_an_account_shows_in_its_repr() -> None:
+    assert PASSWORD not in repr(Account("u", "d", (PASSWORD,)))
 
 
 def test_a_port_scan_is_no_protocol_error() -> None:
