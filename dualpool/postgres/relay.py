@@ -634,6 +634,9 @@ class ClientRelay(protocol.ClientRelay):
         if self._portals:
             self._portals.clear()
 
+    def error_message(self, error: "DualpoolError") -> bytes:
+        return messages.error_message(error)
+
     def refuse(self, error: "DualpoolError") -> int:
         """Answer the first request that waits, as a server would: an error, and ReadyForQuery at its Query or Sync."""
         self.to_client += messages.error_message(error)
@@ -646,13 +649,15 @@ class ClientRelay(protocol.ClientRelay):
         while len(data) - position >= 5:
             kind, length = _unpack(data, position)
             following = position + 1 + length
+            whole_request = not self._discarding and kind in {wire.QUERY, wire.FUNCTION_CALL}
             if following > len(data):
                 self._skip = following - len(data)
                 position = len(data)
-                self._discarding = kind not in {wire.QUERY, wire.FUNCTION_CALL}
+                self._discarding = not whole_request
                 break
             position = following
-            if kind in {wire.QUERY, wire.SYNC, wire.FUNCTION_CALL}:
+            if whole_request or kind == wire.SYNC:
+                self._discarding = False
                 self.to_client += READY_IDLE
                 if position < len(data):
                     held.keep(data[position:], 0)
