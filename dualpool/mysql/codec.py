@@ -319,7 +319,7 @@ def _skip_value(payload: bytes, position: int, kind: int) -> int:
 class Inserter:
     """Puts `prefix` in the place of the first byte of a long command's payload, which comes in pieces: so its packets are cut anew."""
 
-    __slots__ = ("_carry", "_full", "_head", "_keep", "_last", "_left", "_number", "_skip")
+    __slots__ = ("_carry", "_full", "_head", "_keep", "_last", "_left", "_number", "_skip", "extra")
 
     def __init__(self, prefix: bytes) -> None:
         self._carry = prefix
@@ -332,6 +332,8 @@ class Inserter:
         self._last = False
         self._full = False
         self._number = 0
+        self.extra = False
+        """We have sent one packet more than have come."""
 
     def feed(self, data: bytes) -> bytes:
         """The bytes to send for `data`."""
@@ -376,4 +378,5 @@ class Inserter:
     def _close(self, out: list[bytes]) -> None:
         """If the client's last packet is over and ours is full, ours needs one more."""
         if not self._left and self._last and self._full:
+            self.extra = True
             self._packet(out, len(self._carry))

@@ -106,12 +106,14 @@ PING: Final = packet(0, bytes((wire.COM_PING,)))
 class Request:
     """Something that the server was asked. `phase`: how its answer begins; `hidden`: the answer is not the client's."""
 
-    __slots__ = ("hidden", "key", "names", "phase", "purpose", "text")
+    __slots__ = ("hidden", "key", "names", "phase", "purpose", "shift", "text")
 
     def __init__(self, purpose: int, phase: int = s.HEAD, text: bytes = b"", key: Key | None = None) -> None:
         self.purpose = purpose
         self.phase = phase
         self.hidden = purpose != FOR_CLIENT
+        self.shift = 0
+        """By how much the client's numbers of the answer's packets differ from the server's."""
         self.text = text
         """FOR_SETTINGS: what is proven when it succeeds."""
         self.key = key
@@ -247,10 +249,16 @@ class ServerRelay(protocol.ServerRelay):
         if len(requests) == 1:
             self._begin(request)
 
+    def shift_answer(self, request: Request) -> None:
+        """We have sent one packet more than the client has, so the server's numbers are one ahead of what it expects."""
+        request.shift -= 1
+        if self.requests and self.requests[0] is request:
+            self._shift -= 1
+
     def _begin(self, request: Request) -> None:
         self._phase = request.phase
         self._hiding = request.hidden
-        self._shift = 0
+        self._shift = request.shift
         self._kept = [] if request.purpose in KEPT else None
 
     # -------------------------------------------------------------------------------------------------------- the server's bytes
@@ -854,6 +862,7 @@ class ClientRelay(protocol.ClientRelay):
         "_head",
         "_healed",
         "_held",
+        "_inserted",
         "_inserter",
         "_login_settings",
         "_marks",
@@ -906,6 +915,7 @@ class ClientRelay(protocol.ClientRelay):
         self._dropping = False
         """The rest of the command goes nowhere: it was answered already."""
         self._inserter: codec.Inserter | None = None
+        self._inserted: Request | None = None
         self._shift = 0
         """By how much our numbers of an answer's packets differ from the server's, while a local file is sent."""
         self._executed = b""
@@ -953,7 +963,12 @@ class ClientRelay(protocol.ClientRelay):
         if self._passing or self._more:
             return self._pass_on(data)
         if state == IDLE:
-            return self._commands(data)
+            server = self.server
+            if server is None or not server.requests:
+                return self._commands(data)
+            # Captures are under way: they belong to the command before this one.
+            self._held = data
+            return FORWARD
         if state == SENDING_FILE:
             return self._send_file(data)
         self._held = data
@@ -1083,6 +1098,7 @@ class ClientRelay(protocol.ClientRelay):
         value = b"%d" % number
         self._reply_result([codec.integer_column(name)], [put_lenenc(len(value)) + value])
         self._row_count = -1
+        self._found_rows = 1
         return FORWARD
 
     def _reply_result(self, columns: list[bytes], rows: list[bytes]) -> None:
@@ -1293,6 +1309,9 @@ class ClientRelay(protocol.ClientRelay):
         server.client = None
         self.server = None
 
+    def error_message(self, error: DualpoolError) -> bytes:
+        return error_message(error)
+
     def refuse(self, error: DualpoolError) -> int:
         if self.state == WAITING:
             self.state = IDLE
@@ -1375,6 +1394,8 @@ class ClientRelay(protocol.ClientRelay):
             server._ask(Request(FOR_CLIENT, s.PREPARED, key=(self._preparing.text, self._preparing.schema, self.parsing)))
         elif action in PASSED_ON:
             server._ask(PASSED_ON[action])
+        elif action == s.C_QUERY and (self.capabilities ^ server.capabilities) & wire.CLIENT_QUERY_ATTRIBUTES:
+            self._change_attributes(server)
         else:
             server._ask(CLIENT_REQUEST)
         if self._execution is not None and action in WITH_STATEMENT:
@@ -1385,8 +1406,6 @@ class ClientRelay(protocol.ClientRelay):
                 self.to_server += held[:5] + INT32.pack(cursor.id) + held[9 : self._size]
                 self._held = held[self._size :]
                 return
-        if action == s.C_QUERY and (self.capabilities ^ server.capabilities) & wire.CLIENT_QUERY_ATTRIBUTES:
-            self._change_attributes(server)
         self._send_held(server)
 
     def _send_held(self, server: ServerRelay) -> None:
@@ -1426,10 +1445,12 @@ class ClientRelay(protocol.ClientRelay):
         if self._passing or self._more:
             return FORWARD
         self._dropping = False
-        self._inserter = None
         server = self.server
         if server is not None:
             server.unfinished = False
+            if self._inserter is not None and self._inserter.extra and self._inserted is not None:
+                server.shift_answer(self._inserted)
+        self._inserter = self._inserted = None
         if self.state == IDLE:
             # The answer was there before the whole question.
             verdict = server.settle() if server is not None else FORWARD
@@ -1439,6 +1460,7 @@ class ClientRelay(protocol.ClientRelay):
     def _change_attributes(self, server: ServerRelay) -> None:
         """Query attributes that one side alone knows: blanks in their place, or none of them in front."""
         held = self._held
+        request = CLIENT_REQUEST
         if self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES:
             start = codec.text_start(self._head)
             self._held = held[:5] + b" " * (start - 1) + held[4 + start :]
@@ -1446,7 +1468,9 @@ class ClientRelay(protocol.ClientRelay):
             self._size += len(codec.NO_ATTRIBUTES)
             self._held = INT32.pack(self._size - 4) + held[4:5] + codec.NO_ATTRIBUTES + held[5:]
         else:
+            request = self._inserted = Request(FOR_CLIENT)
             self._inserter = codec.Inserter(held[4:5] + codec.NO_ATTRIBUTES)
+        server._ask(request)
 
     def _send_execute(self, server: ServerRelay, found: ServerStatement) -> None:
         """COM_STMT_EXECUTE, with the server's id of the statement, its long data in front, and the types of its parameters."""
@@ -1638,7 +1662,8 @@ class ClientRelay(protocol.ClientRelay):
         if not wanted:
             return False
         self.captures &= ~wanted
-        if wanted & (CAPTURE_WARNINGS | CAPTURE_STATUS):
+        if wanted & (CAPTURE_WARNINGS | CAPTURE_STATUS) and not wanted & CAPTURE_FOUND_ROWS:
+            # (Each of the two destroys the other: SHOW WARNINGS finds rows, and the deprecated FOUND_ROWS() warns.)
             self.to_server += server.ask(Request(FOR_WARNINGS), SHOW_WARNINGS)
         if wanted & CAPTURE_FOUND_ROWS:
             self.to_server += server.ask(Request(FOR_FOUND_ROWS), SELECT_FOUND_ROWS)
