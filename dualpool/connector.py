@@ -67,10 +67,8 @@ class Connector:
                     hint="Check the address; timeouts.server_connect is the limit.",
                 )
             except ConnectFailed as failed:
-                error = ConnectFailed(
-                    f'backend "{entry.backend.config.name}": {failed.message}',
-                    hint=failed.hint, sqlstate=failed.sqlstate, errno=failed.errno,
-                )  # fmt: skip
+                failed.message = f'backend "{entry.backend.config.name}": {failed.message}'
+                error = failed
         raise error
 
     async def _log_in(self, entry: PoolEntry, target: ServerTarget) -> tuple[Stream, ServerLogin]:

@@ -2,7 +2,8 @@
 
 from typing import Final
 
+from dualpool.mysql import ENGINE as MYSQL
 from dualpool.postgres import ENGINE as POSTGRES
 from dualpool.protocol import Engine
 
-ENGINES: Final[dict[str, Engine]] = {"postgres": POSTGRES}
+ENGINES: Final[dict[str, Engine]] = {"postgres": POSTGRES, "mysql": MYSQL}

@@ -160,7 +160,7 @@ class Client(ChannelOwner):
         """End this client with `error` as the last thing it reads."""
         if self.channel.fd >= 0:
             self._flush_own_replies()
-            self.channel.finish(self.engine.error_message(error))
+            self.channel.finish(self.relay.error_message(error))
             self.leave(error.message, cancel=True)
 
     def leave(self, reason: str, cancel: bool) -> None:

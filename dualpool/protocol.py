@@ -108,6 +108,10 @@ class ClientRelay:
         """What CANCEL asked for is over: answer it in `to_client`. `found`: `cancel_key` was a client that may be cancelled."""
         raise NotImplementedError
 
+    def error_message(self, error: "DualpoolError") -> bytes:
+        """`error` as the next and last thing that the client reads, wherever its conversation is."""
+        raise NotImplementedError
+
     def refuse(self, error: "DualpoolError") -> int:
         """No server will come for what waits: answer it with `error` in `to_client`, and go on with what follows. Returns verdict bits."""
         raise NotImplementedError
@@ -273,8 +277,11 @@ class Engine:
         """On a new connection to the same server: cancel what `login` is running. Returns when the server has taken it."""
         raise NotImplementedError
 
-    def error_message(self, error: "DualpoolError") -> bytes:
-        """`error` as this protocol sends it to a client that is logged in."""
+    def error_message(self, error: "DualpoolError", login: "ClientLogin | None" = None) -> bytes:
+        """`error` as this protocol sends it; `login`: to a client that was accepted and is not welcomed yet.
+
+        To a client that is logged in, only its relay knows how (`ClientRelay.error_message`).
+        """
         raise NotImplementedError
 
     def notice_message(self, text: str) -> bytes:

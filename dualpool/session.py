@@ -119,7 +119,7 @@ class Door:
                 return await self._welcome(stream, answer, process_id)
             except DualpoolError as error:
                 with trio.move_on_after(CLOSE_GRACE):
-                    await stream.send_all(self.engine.error_message(error))
+                    await stream.send_all(self.engine.error_message(error, answer))
                 raise
         seconds = server.config.timeouts.client_login
         timeout = LoginTimeout(f"the login took longer than timeouts.client_login ({seconds:g} s)")

@@ -64,8 +64,8 @@ class MysqlEngine(Engine):
     def cancel(self, target: ServerTarget, login: ServerLogin) -> Exchange[None]:
         return cancel.cancel(target, login)
 
-    def error_message(self, error: DualpoolError) -> bytes:
-        return messages.error_message(error)
+    def error_message(self, error: DualpoolError, login: ClientLogin | None = None) -> bytes:
+        return messages.error_message(error, 1 if login is None else login.sequence)
 
     def notice_message(self, text: str) -> bytes:
         return messages.notice_message(text)

@@ -63,7 +63,7 @@ class PostgresEngine(Engine):
     def cancel(self, target: ServerTarget, login: ServerLogin) -> Exchange[None]:
         return cancel.cancel(target, login)
 
-    def error_message(self, error: DualpoolError) -> bytes:
+    def error_message(self, error: DualpoolError, login: ClientLogin | None = None) -> bytes:
         return messages.error_message(error)
 
     def notice_message(self, text: str) -> bytes:
