@@ -24,7 +24,6 @@ from dualpool.mysql import states as s
 from dualpool.mysql.codec import Ok, build_ok, parse_ok, skip_rows, skip_rows_shifting
 from dualpool.mysql.messages import error_message, error_payload
 from dualpool.mysql.statements import (
-    PARAMETER_COUNT_AVAILABLE,
     ClientStatement,
     ClientStatements,
     Key,
@@ -1479,17 +1478,16 @@ class ClientRelay(protocol.ClientRelay):
         held = self._held
         size = self._size
         payload = self._head
-        named = bool(self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES)
-        where = locate(payload, statement.params, named)
+        where = locate(payload, statement.params, bool(self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES))
         assert where is not None
         server._ask(CLIENT_REQUEST)
         self._executing_on = found
         if statement.long_data:
             self.to_server += long_data_packets(statement, found.id)
-        named = named and bool(payload[5] & PARAMETER_COUNT_AVAILABLE)
-        rebuild = named and not server.capabilities & wire.CLIENT_QUERY_ATTRIBUTES
+        named = bool(server.capabilities & wire.CLIENT_QUERY_ATTRIBUTES)
+        rebuild = where.named != (named and (where.named or statement.params > 0))
         if where.count and payload[where.flag] == 1:
-            statement.types = found.types = unnamed_types(payload, where, statement.params, named)
+            statement.types = found.types = unnamed_types(payload, where, statement.params)
         elif statement.params and statement.types and found.types != statement.types:
             rebuild = True
             found.types = statement.types
@@ -1497,7 +1495,7 @@ class ClientRelay(protocol.ClientRelay):
         self._executed = held[:size] if whole else b""
         self._head = b""
         if rebuild:
-            head = rebuilt_head(payload, where, statement, found.id)
+            head = rebuilt_head(payload, where, statement, found.id, named)
             rest = held[4 + where.types_end : size]
             self.to_server += wire.header(0, size - 4 - where.types_end + len(head)) + head + rest
         else:

@@ -10,7 +10,7 @@ from collections import OrderedDict
 from typing import Final
 
 from dualpool.errors import FeatureRefused
-from dualpool.mysql.wire import COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA, INT16, INT32, packet
+from dualpool.mysql.wire import COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA, INT16, INT32, packet, put_lenenc
 
 TOO_MANY_STATEMENTS: Final = 1461
 Key = tuple[bytes, str, str]
@@ -150,14 +150,16 @@ def long_data_packets(statement: ClientStatement, statement_id: int) -> bytes:
 class Bound:
     """Where things are in the payload of a COM_STMT_EXECUTE. `types_end` is `flag + 1` where no types are bound."""
 
-    __slots__ = ("count", "flag", "start", "types_end")
+    __slots__ = ("count", "flag", "named", "start", "types_end")
 
-    def __init__(self, start: int, count: int, flag: int, types_end: int) -> None:
+    def __init__(self, start: int, count: int, flag: int, types_end: int, named: bool) -> None:
         self.start = start
         """Where the null bitmap begins (behind the number of parameters, if that is given)."""
         self.count = count
         self.flag = flag
         self.types_end = types_end
+        self.named = named
+        """The number of values is given, and each type has a name."""
 
 
 PARAMETER_COUNT_AVAILABLE: Final = 8
@@ -171,27 +173,27 @@ def locate(payload: bytes, params: int, attributes: bool) -> Bound | None:
     """
     if len(payload) < 10:
         return None
-    counted = attributes and bool(payload[5] & PARAMETER_COUNT_AVAILABLE)
+    # With the capability, the number of values is given whenever there are parameters, whatever the flag says (MySQL 9.7).
+    named = attributes and bool(params or payload[5] & PARAMETER_COUNT_AVAILABLE)
     position, count = 10, params
-    if attributes and (params or counted):
-        # With the capability the number of values is given whenever there are parameters or the flag is set (docs: COM_STMT_EXECUTE).
-        counted_at = _small_lenenc(payload, position) if counted else (params, position)
-        if counted_at is None:
+    if named:
+        counted = _small_lenenc(payload, position)
+        if counted is None:
             return None
-        count, position = counted_at
+        count, position = counted
     if count < params or count > MAX_PARAMETERS:
         return None
     if not count:
-        return Bound(position, 0, position, position)
+        return Bound(position, 0, position, position, named)
     flag = position + (count + 7) // 8
     if flag >= len(payload):
         return None
     end: int | None = flag + 1
     if payload[flag] == 1:
-        end = _skip_types(payload, flag + 1, count, counted)
+        end = _skip_types(payload, flag + 1, count, named)
     if end is None or end > len(payload):
         return None
-    return Bound(position, count, flag, end)
+    return Bound(position, count, flag, end, named)
 
 
 def _skip_types(payload: bytes, position: int, count: int, named: bool) -> int | None:
@@ -217,10 +219,10 @@ def _small_lenenc(payload: bytes, position: int) -> tuple[int, int] | None:
     return INT16.unpack_from(payload, position + 1)[0], position + 3
 
 
-def unnamed_types(payload: bytes, where: Bound, params: int, named: bool) -> bytes:
+def unnamed_types(payload: bytes, where: Bound, params: int) -> bytes:
     """The types of the parameters alone, two bytes each, without names and without query attributes."""
     position = where.flag + 1
-    if not named:
+    if not where.named:
         return payload[position : position + 2 * params]
     types: list[bytes] = []
     for _ in range(params):
@@ -231,9 +233,18 @@ def unnamed_types(payload: bytes, where: Bound, params: int, named: bool) -> byt
     return b"".join(types)
 
 
-def rebuilt_head(payload: bytes, where: Bound, statement: ClientStatement, statement_id: int) -> bytes:
-    """A COM_STMT_EXECUTE up to its values, in the plain form, with the types that the client bound last. Query attributes are left out."""
+def rebuilt_head(payload: bytes, where: Bound, statement: ClientStatement, statement_id: int, named: bool) -> bytes:
+    """A COM_STMT_EXECUTE up to its values, with the types that the client bound last. Query attributes are left out.
+
+    `named`: in the form that goes with CLIENT_QUERY_ATTRIBUTES, with empty names.
+    """
+    params = statement.params
     head = payload[:1] + INT32.pack(statement_id) + bytes((payload[5] & ~PARAMETER_COUNT_AVAILABLE,)) + payload[6:10]
-    if not statement.params:
+    if not params:
         return head
-    return head + payload[where.start : where.start + (statement.params + 7) // 8] + b"\x01" + statement.types
+    bitmap = payload[where.start : where.start + (params + 7) // 8]
+    types = statement.types
+    if named:
+        bitmap = put_lenenc(params) + bitmap
+        types = b"".join(types[at : at + 2] + b"\0" for at in range(0, len(types), 2))
+    return head + bitmap + (b"\x01" + types if types else b"\0")
