@@ -7,6 +7,7 @@ A folder looks like this, `EDITION` being for example `postgres-15`:
     EDITION.json  the user, password and database that the data was made for
     EDITION.port  the port of the last start
     run/          Unix sockets
+    tmp/          temporary tables (MySQL)
     server.log
 """
 
@@ -286,7 +287,7 @@ class EmbeddedServer(ABC):
                 self._remember_port()
                 return
             end_child(self._child, self.stop_steps)
-            if not self._any_port:
+            if not self._any_port or free_port([self.port]) == self.port:
                 break
         raise DevError(f"{self.version} did not start; the end of {self.log_path}:\n{tail(self.log_path)}")
 

@@ -13,7 +13,7 @@ from typing import IO, ClassVar, Final
 import attrs
 
 from dualpool.dev.embedded import DevError, EmbeddedServer, run_or_fail
-from dualpool.dev.folders import cache_dir, program_version, version_numbers
+from dualpool.dev.folders import cache_dir, make_folder, program_version, version_numbers
 from dualpool.dev.processes import Steps, run
 
 PLACES: Final = (
@@ -191,7 +191,9 @@ class EmbeddedMySQL(EmbeddedServer):
 
     def _base(self, folder: Path) -> list[str]:
         """The command up to the options that every use of it has. Options files of the machine are not read."""
-        where = [f"--basedir={self.installation.prefix}", f"--datadir={folder}"]
+        # A server that starts removes the temporary tables that it finds in its tmpdir: in a shared one, those of others too.
+        tmpdir = make_folder(self.data_dir / "tmp", self.identity)
+        where = [f"--basedir={self.installation.prefix}", f"--datadir={folder}", f"--tmpdir={tmpdir}"]
         small = ["--innodb-log-file-size=8M"] if self.is_mariadb else ["--innodb-redo-log-capacity=16M"]
         return [str(self.installation.program), "--no-defaults", *where, *small]
 
