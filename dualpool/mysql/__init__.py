@@ -81,7 +81,8 @@ def character_names(number: int) -> tuple[str, str]:
         known: Any = charset_by_id(number)
     except KeyError:
         return "", ""
-    return str(known.name), str(known.collation)
+    # The default collation of MySQL 8 and later is not named, so that a server which has not got it takes its own default one.
+    return str(known.name), "" if known.collation == "utf8mb4_0900_ai_ci" else str(known.collation)
 
 
 ENGINE = MysqlEngine()

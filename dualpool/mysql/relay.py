@@ -636,10 +636,15 @@ class ServerRelay(protocol.ServerRelay):
         purpose = request.purpose
         client = self.client
         if purpose == FOR_SETTINGS:
-            if error:
-                # The connection is lost, and with it the client: it must not go on in a session that it takes for another.
+            if error and (client is None or client.state != SYNCING):
+                # The command is under way, in a session that is not what it should be. So the connection is lost, and with it the client.
                 raise RemoteProtocolError(f"the session could not be set up: {error_text(error)}")
-            if request.text:
+            if error and client is not None:
+                self.settings = sql.UNKNOWN
+                self.tracks = False
+                self.dirty = True
+                client.fail_command(error)
+            elif request.text:
                 if len(self.proven) >= MAX_PROVEN:
                     self.proven.clear()
                 self.proven.add(request.text)
