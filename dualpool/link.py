@@ -154,6 +154,13 @@ class Client(ChannelOwner):
         if not isinstance(error, DualpoolError):
             self.supervisor.log_fault(error, f"client {self.id}")
             error = DualpoolError(f"internal error: {error!r}", hint="Please report it with the log of dualpool.")
+        server = self.server
+        if server is not None:
+            # The relay may count on answers to what was never sent: the connection is in doubt.
+            self.server = None
+            server.client = None
+            self.relay.detach()
+            server.lose(ServerLost("its client broke the protocol"))
         self.expel(error)
 
     def expel(self, error: DualpoolError) -> None:

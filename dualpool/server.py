@@ -161,7 +161,6 @@ class Server(Supervisor, PoolIO):
                 while True:
                     await stream.receive(1 << 16)
             conn.channel.close()
-            self.reactor.close_retired()
         conn.pool.closed(conn)
 
     async def _check(self, conn: ServerConnection) -> None:
@@ -172,11 +171,12 @@ class Server(Supervisor, PoolIO):
     async def _tidy(self, conn: ServerConnection, cancel: bool) -> None:
         """Make a connection that its client has left fit for the next, or close it. Always ends, whoever cancels."""
         relay = conn.relay
+        if cancel and not relay.is_quiet():
+            # Also of a connection that is lost: a server notices the end of a connection only when its query has ended.
+            await self._cancel_at_server(conn)
         if relay.is_lost():
             conn.lose(ServerLost("its client left in the middle of a message"))
             return
-        if cancel and not relay.is_quiet():
-            await self._cancel_at_server(conn)
         timeouts = self.config.timeouts
         if not relay.is_quiet() and not await self._work(
             conn, [conn.engine.recover(relay)], timeouts.recover, "could not be recovered in time", more=relay.dirty

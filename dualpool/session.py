@@ -102,6 +102,9 @@ class Door:
         if client is not None and entry is not None:
             try:
                 await self.server.clients.until_ended(client)
+                if client.channel.is_open():
+                    # It has not read its last message yet, and may never do.
+                    await trio.sleep(CLOSE_GRACE)
             finally:
                 self._see_off(client, entry)
 
@@ -162,6 +165,7 @@ class Door:
     def _see_off(self, client: Client, entry: PoolEntry) -> None:
         if not client.ended_by:
             client.expel(AdminShutdown("dualpool is shutting down", hint="Connect again."))
+        client.channel.close()
         event(logging.DEBUG, f"client {client.id}: {client.ended_by}", client=client.id)
         del self.server.clients.by_id[client.id]
         entry.pool.clients -= 1
