@@ -17,12 +17,17 @@ Trio's own tasks (accepts, logins, timers) start late by at most this much, and 
 
 async def pump(reactor: Reactor) -> None:
     """Dispatch events for ever; the end is a cancellation."""
+    token = trio.lowlevel.current_trio_token()
+    reactor.wake = lambda: token.run_sync_soon(reactor.dispatch, idempotent=True)
     if isinstance(reactor.poller, TaskPoller):
         await _pump_with_tasks(reactor, reactor.poller)
         return
     fd = reactor.poller.fileno()
     while True:
-        await trio.lowlevel.wait_readable(fd)
+        if reactor.has_more():
+            await trio.lowlevel.checkpoint()
+        else:
+            await trio.lowlevel.wait_readable(fd)
         for _ in range(BATCHES):
             if not reactor.dispatch(LINGER):
                 break

@@ -199,14 +199,17 @@ class TaskPoller(Poller):
 class Reactor:
     """Handlers by file descriptor, and the batch. Used from one thread only."""
 
-    __slots__ = ("_again", "_handlers", "_retired", "clock", "poller")
+    __slots__ = ("_again", "_handlers", "_in_batch", "_retired", "clock", "poller", "wake")
 
     def __init__(self, poller: Poller) -> None:
         self.clock = Clock()
         self.poller = poller
         self._handlers: dict[int, Handler] = {}
         self._again: list[tuple[int, Handler]] = []
-        self._retired: list[tuple[int, Handler]] = []
+        self._retired: list[Handler] = []
+        self._in_batch = False
+        self.wake: Callable[[], None] = _nobody
+        """Has `dispatch()` called soon, although no event may come; set by whoever runs the batches."""
 
     def add(self, fd: int, handler: Handler, interest: int) -> None:
         """Call `handler` from now on when `fd` is ready for `interest`."""
@@ -224,13 +227,22 @@ class Reactor:
             self.poller.remove(fd)
 
     def retire(self, fd: int, handler: Handler) -> None:
-        """No more calls for `fd`; `handler.close_now()` at the end of the batch."""
+        """No more calls for `fd`; `handler.close_now()` at the end of the batch, or now if a task calls this between two batches."""
         self.remove(fd)
-        self._retired.append((fd, handler))
+        if self._in_batch:
+            self._retired.append(handler)
+        else:
+            handler.close_now()
 
     def again(self, fd: int, handler: Handler) -> None:
         """Call `on_readable` in the next batch even if the operating system does not: the bytes wait in the TLS layer."""
         self._again.append((fd, handler))
+        if not self._in_batch:
+            self.wake()
+
+    def has_more(self) -> bool:
+        """True if another batch is due although no event may come."""
+        return bool(self._again)
 
     def dispatch(self, timeout: float = 0.0, limit: int = 256) -> int:
         """Handle one batch, waiting at most `timeout` seconds for it. Returns how many events there were."""
@@ -241,6 +253,7 @@ class Reactor:
         events = self.poller.poll(timeout, limit)
         self.clock.now = monotonic()
         handlers = self._handlers
+        self._in_batch = True
         for fd, what in events:
             handler = handlers.get(fd)
             if handler is None:
@@ -258,15 +271,16 @@ class Reactor:
                     handler.on_readable()
                 except Exception as error:  # noqa: BLE001
                     handler.on_error(error)
+        self._in_batch = False
         if self._retired:
-            self.close_retired()
+            self._close_retired()
         return len(events) + len(again)
 
-    def close_retired(self) -> None:
+    def _close_retired(self) -> None:
         """End of a batch: close what its handlers retired."""
         retired = self._retired
         self._retired = []
-        for _, handler in retired:
+        for handler in retired:
             handler.close_now()
 
     def statistics(self) -> dict[str, int]:
@@ -276,6 +290,10 @@ class Reactor:
 
 def _ignore(fd: int, interest: int) -> None:
     """Nobody watches yet."""
+
+
+def _nobody() -> None:
+    """Nobody runs batches yet; whoever begins to has the first one run."""
 
 
 def best_poller() -> Poller:

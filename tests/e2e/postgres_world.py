@@ -40,6 +40,12 @@ pool_mode = "statement"
 protocol = "postgres"
 bind = "127.0.0.1:0"
 auth = "trust"
+
+[listeners.session-trust]
+protocol = "postgres"
+bind = "127.0.0.1:0"
+auth = "trust"
+pool_mode = "session"
 """
 
 

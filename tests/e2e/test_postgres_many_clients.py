@@ -1,4 +1,4 @@
-"""Many clients on few server connections: every reply goes to the client that asked, and the server never sees more than the pool allows."""
+"""Many clients on few server connections: each reply goes to the client that asked, and the server never sees more than the pool allows."""
 
 import asyncio
 import random
