@@ -5,8 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.e2e import mysql_world
 from tests.e2e.postgres_world import RunWorld, World, world
-from tests.helpers.servers import PostgresServer, Servers
+from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +39,21 @@ def run_world() -> Iterator[RunWorld]:
 def listener(request: pytest.FixtureRequest) -> str:
     """The listeners of transaction mode and of session mode in turn."""
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def each_mysql(mysql_server: MySQLServer) -> Iterator[mysql_world.World]:
+    """One dualpool for the tests of a file, with 3 server connections, in front of MySQL and of MariaDB in turn."""
+    with mysql_world.world(mysql_server) as made:
+        yield made
+
+
+@pytest.fixture
+def run_mysql() -> Iterator[mysql_world.RunWorld]:
+    """`run_mysql(server, pool_size=..., more=...)`: a World of the test's own."""
+    with ExitStack() as running:
+
+        def start(server: MySQLServer, *arguments: object, **options: object) -> mysql_world.World:
+            return running.enter_context(mysql_world.world(server, *arguments, **options))  # type: ignore[arg-type]
+
+        yield start
