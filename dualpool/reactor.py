@@ -4,8 +4,8 @@ Theory. A pooler spends its life on two events per query: the client's bytes and
 calls, one after the other, in the thread and the turn of one Trio task (pump.py). Three rules make that sound:
 
 1. A handler never waits, and never raises past `dispatch()`.
-2. A handler never closes a file descriptor. It calls `retire()`; the close happens at the end of the batch. Otherwise a descriptor closed in
-   the middle of a batch could be reused by a new socket, which the rest of the batch would then take for the old one.
+2. A handler never closes a file descriptor. It calls `retire()`; the close happens at the end of the batch. Otherwise a descriptor closed
+   in the middle of a batch could be reused by a new socket, which the rest of the batch would then take for the old one.
 3. Each event does a bounded amount of work (one read), so that every socket gets its turn, and so do Trio's tasks between batches.
 """
 
@@ -263,13 +263,13 @@ class Reactor:
                     handler.on_writable()
                 if what & -5:
                     handler.on_readable()
-            except Exception as error:  # noqa: BLE001
+            except Exception as error:
                 handler.on_error(error)
         for fd, handler in again:
             if handlers.get(fd) is handler:
                 try:
                     handler.on_readable()
-                except Exception as error:  # noqa: BLE001
+                except Exception as error:
                     handler.on_error(error)
         self._in_batch = False
         if self._retired:
