@@ -169,3 +169,19 @@ class FeatureRefused(DualpoolError):
     sqlstate = "0A000"
     errno = 1235
     mysql_sqlstate = "42000"
+
+
+class CommandRefused(DualpoolError):
+    """The admin console does not know the command, or cannot carry it out. The codes are those of PgBouncer, and of a syntax error."""
+
+    sqlstate = "08P01"
+    errno = 1064
+    mysql_sqlstate = "42000"
+
+
+class NotAllowed(DualpoolError):
+    """The user may not do this on the admin console."""
+
+    sqlstate = "42501"
+    errno = 1227
+    mysql_sqlstate = "42000"

@@ -405,7 +405,7 @@ class ServerConnection(Leasable, ChannelOwner):
             return
         if not isinstance(error, DualpoolError):
             self.supervisor.log_fault(error, f"server connection {self.id}")
-        self.lose(ServerLost(f"the server's answer could not be understood: {error}"))
+        self.lose(error if isinstance(error, ServerLost) else ServerLost(f"the server's answer could not be understood: {error}"))
 
     def lose(self, error: DualpoolError, told: bool = False) -> None:
         """This connection is over; the client that holds it ends with it. `told`: it has the server's own last words already."""

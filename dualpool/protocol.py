@@ -201,6 +201,24 @@ class FindAccount(Command):
         self.parameters = parameters
 
 
+class RunCommand(Command):
+    """Carry out a command of the admin console. Result: answers.Answer. Throws the DualpoolError that the client is to be told."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class DescribeCommand(Command):
+    """What would the command answer? Result: the columns of its table, or None if it has none. Throws as RunCommand does."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
 class ConnectionClosed(Exception):
     """The peer closed the connection in the middle of an exchange."""
 
@@ -275,6 +293,10 @@ class Engine:
 
     def cancel(self, target: "ServerTarget", login: "ServerLogin") -> "Exchange[None]":
         """On a new connection to the same server: cancel what `login` is running. Returns when the server has taken it."""
+        raise NotImplementedError
+
+    def console(self, login: "ClientLogin", process_id: int, secret: bytes) -> "Exchange[None]":
+        """Welcome a client to the admin console and serve it there until it leaves. Yields RunCommand and DescribeCommand."""
         raise NotImplementedError
 
     def error_message(self, error: "DualpoolError", login: "ClientLogin | None" = None) -> bytes:
