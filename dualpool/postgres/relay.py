@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
 from dualpool.buffer import HeldBytes
-from dualpool.errors import FeatureRefused, RemoteProtocolError
+from dualpool.errors import FeatureRefused, RemoteProtocolError, ServerLost
 from dualpool.postgres import messages, sql, wire
 from dualpool.postgres.codec import check_length, skip_rows
 from dualpool.postgres.statements import (
@@ -322,6 +322,8 @@ class ServerRelay(protocol.ServerRelay):
                     verdict |= BROKEN
                 if hidden:
                     self.last_error = payload
+                    if self.client is not None:
+                        raise settings_refused(payload)
                 elif self.segment and self._heals(payload, position == 0):
                     hidden = True
                 else:
@@ -1050,6 +1052,12 @@ def _apply(values: dict[str, str], name: str, statement: str | None, base: dict[
         values[name] = base[name]
     else:
         values.pop(name, None)
+
+
+def settings_refused(payload: bytes) -> ServerLost:
+    """The server has refused a client's settings (a role that was dropped?), so it still has those of the client before."""
+    report = messages.parse_report(payload)
+    return ServerLost(f"the settings of the session could not be brought back: {report.get('M', '')}", sqlstate=report.get("C"))
 
 
 def illegal_message(kind: int) -> RemoteProtocolError:
