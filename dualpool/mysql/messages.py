@@ -4,9 +4,8 @@ Source: MySQL Source Code Documentation, "Client/Server Protocol", Connection Ph
 header; `Conversation` adds it. Everything here expects CLIENT_PROTOCOL_41, which every client since MySQL 4.1 has.
 """
 
+from dataclasses import dataclass, field  # the relay builds its errors here, and hot modules do without attrs
 from typing import Final
-
-import attrs
 
 from dualpool.errors import DualpoolError, RemoteProtocolError
 from dualpool.mysql import wire
@@ -77,7 +76,7 @@ class Conversation:
 # ------------------------------------------------------------------------------------------------------------ generic answers
 
 
-@attrs.frozen
+@dataclass(frozen=True, slots=True)
 class OkMessage:
     """What an OK packet says. `session_state`: the session state changes, unparsed."""
 
@@ -89,7 +88,7 @@ class OkMessage:
     session_state: bytes = b""
 
 
-@attrs.frozen
+@dataclass(frozen=True, slots=True)
 class ErrorMessage:
     """What an ERR packet says. `sqlstate` is HY000 where the server sent none (before the login)."""
 
@@ -174,13 +173,13 @@ def schema_change(schema: str) -> bytes:
 # --------------------------------------------------------------------------------------------------------------------- login
 
 
-@attrs.frozen
+@dataclass(frozen=True, slots=True)
 class Greeting:
     """What a server says first (HandshakeV10). `nonce` is of 20 bytes."""
 
     server_version: str
     connection_id: int
-    nonce: bytes = attrs.field(repr=False)
+    nonce: bytes = field(repr=False)
     capabilities: int = 0
     character_set: int = 0
     status: int = wire.STATUS_AUTOCOMMIT
@@ -225,7 +224,7 @@ def parse_greeting(payload: bytes) -> Greeting:
     )
 
 
-@attrs.frozen
+@dataclass(frozen=True, slots=True)
 class HandshakeResponse:
     """What a client answers (HandshakeResponse41)."""
 
@@ -233,10 +232,10 @@ class HandshakeResponse:
     max_packet: int
     character_set: int
     user: str
-    auth: bytes = attrs.field(default=b"", repr=False)
+    auth: bytes = field(default=b"", repr=False)
     database: str = ""
     auth_plugin: str = ""
-    attributes: dict[str, str] = attrs.field(factory=dict)
+    attributes: dict[str, str] = field(default_factory=dict)
 
     def head(self) -> bytes:
         """What it begins with; alone, with CLIENT_SSL, it asks for TLS."""
