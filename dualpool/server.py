@@ -357,11 +357,23 @@ async def _listen(door: Door, sockets: list[socket.socket], accepting: trio.Canc
 def main(config: Config, path: Path | None = None) -> int:
     """`dualpool run`: serve until a signal. SIGTERM lets transactions finish; a second one, or SIGINT, ends at once."""
     configure(config.log)
+    raise_file_limit()
     try:
         trio.run(_serve_until_signal, config, path)
     except* ConfigError as errors:
         raise errors.exceptions[0] from None
     return 0
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us: each client and each server connection is one."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve_until_signal(config: Config, path: Path | None) -> None:
