@@ -222,7 +222,7 @@ class ServerRelay(protocol.ServerRelay):
         self.tracks = not self.capabilities & wire.CLIENT_SESSION_TRACK
         self.multi = None
         self.insert_id = 0
-        self.statements.known.clear()
+        self.statements.clear()
         self.in_transaction = False
         self.pins = 0
         self.dirty = False
@@ -573,6 +573,8 @@ class ServerRelay(protocol.ServerRelay):
     def _error(self, position: int, following: int) -> int:
         """ERR ends whatever it was that was asked."""
         payload = bytes(self._chunk[position + 4 : following])
+        if self._phase == s.FIRST_ROW and self.dialect & ADD_EOF and not self._hiding:
+            self._add_eof(position, self._chunk[position + 3])
         self._move(s.P_ERR)
         request = self.requests[0]
         client = self.client
@@ -964,6 +966,8 @@ class ClientRelay(protocol.ClientRelay):
             data = self._held + data
             self._held = b""
         state = self.state
+        if state == SENDING_FILE:
+            return self._send_file(data)
         if self._passing or self._more:
             return self._pass_on(data)
         if state == IDLE:
@@ -973,8 +977,6 @@ class ClientRelay(protocol.ClientRelay):
             # Captures are under way: they belong to the command before this one.
             self._held = data
             return FORWARD
-        if state == SENDING_FILE:
-            return self._send_file(data)
         self._held = data
         return NEEDS_SERVER if state == WAITING else FORWARD
 
@@ -1151,8 +1153,11 @@ class ClientRelay(protocol.ClientRelay):
         if statement.long_bytes > self.limits.statement_bytes:
             statement.forget_long_data()
             return self._refuse_command(TOO_LARGE, "08S01", "The data of COM_STMT_SEND_LONG_DATA is more than limits.statement_bytes")
-        if locate(self._head, statement.params, bool(self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES)) is None:
+        where = locate(self._head, statement.params, bool(self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES))
+        if where is None:
             return self._refuse_command(WRONG_ARGUMENTS, "HY000", "Incorrect arguments to mysqld_stmt_execute")
+        if where.count and self._head[where.flag] == 1:
+            statement.bind(unnamed_types(self._head, where, statement.params))
         self._execution = statement
         self._marks = statement.marks
         self._healed = False
@@ -1492,7 +1497,7 @@ class ClientRelay(protocol.ClientRelay):
         named = bool(server.capabilities & wire.CLIENT_QUERY_ATTRIBUTES)
         rebuild = where.named != (named and (where.named or statement.params > 0))
         if where.count and payload[where.flag] == 1:
-            statement.types = found.types = unnamed_types(payload, where, statement.params)
+            found.types = statement.types
         elif statement.params and statement.types and found.types != statement.types:
             rebuild = True
             found.types = statement.types

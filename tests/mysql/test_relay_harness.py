@@ -108,7 +108,7 @@ class Pooler:
                     else:
                         call, who = key.data
                         call(who)
-                except BaseException as error:  # noqa: BLE001
+                except BaseException as error:
                     self.faults.append(error)
                     self._close_all()
                     return

@@ -8,7 +8,7 @@ import pymysql
 import pytest
 from pymysql.constants import CLIENT
 
-from dualpool.protocol import SESSION, STATEMENT, RelayLimits
+from dualpool.protocol import SESSION, STATEMENT
 from tests.helpers.servers import MySQLServer
 from tests.mysql.test_relay_harness import Pooler
 
@@ -252,11 +252,10 @@ def test_large_results_and_large_queries(pooler: Pooler) -> None:
 @pytest.mark.parametrize("size", [(1 << 24) - 40, (1 << 24) + 10, 40_000_000])
 def test_packets_over_16_mib_both_ways(mysql_server: MySQLServer, size: int) -> None:
     mysql_server.execute("SET GLOBAL max_allowed_packet = 1073741824")
-    with mysql_server.temporary_database() as database, Pooler(mysql_server, database=database) as pooler:
-        with pooler.connect(autocommit=True, max_allowed_packet=1 << 30) as client:
-            assert one(client, "SELECT LENGTH(%s)", "a" * size) == size
-            assert one(client, f"SELECT REPEAT('b', {size})") == "b" * size
-            assert one(client, "SELECT 1") == 1
+    with Pooler(mysql_server) as pooler, pooler.connect(autocommit=True, max_allowed_packet=1 << 30) as client:
+        assert one(client, "SELECT LENGTH(%s)", "a" * size) == size
+        assert one(client, f"SELECT REPEAT('b', {size})") == "b" * size
+        assert one(client, "SELECT 1") == 1
 
 
 @pytest.mark.parametrize("short", range(-4, 2))
@@ -342,14 +341,18 @@ def test_statement_mode_refuses_transactions(mysql_server: MySQLServer) -> None:
 
 @pytest.mark.parametrize("chunk", [1, 7])
 def test_bytes_come_in_pieces(mysql_server: MySQLServer, chunk: int) -> None:
-    with mysql_server.temporary_database() as database, Pooler(mysql_server, database=database, chunk=chunk) as pooler:
-        with pooler.connect() as client, client.cursor() as cursor:
-            cursor.execute("CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(100))")
-            cursor.executemany("INSERT INTO t (v) VALUES (%s)", [("v" * n,) for n in range(50)])
-            client.commit()
-            cursor.execute("SELECT * FROM t ORDER BY id")
-            assert cursor.fetchall() == tuple((n + 1, "v" * n) for n in range(50))
-            with pytest.raises(pymysql.err.MySQLError):
-                cursor.execute("SELECT nonsense FROM t")
-            client.commit()
-            assert one(client, "SELECT LAST_INSERT_ID()") == 1
+    with (
+        mysql_server.temporary_database() as database,
+        Pooler(mysql_server, database=database, chunk=chunk) as pooler,
+        pooler.connect() as client,
+        client.cursor() as cursor,
+    ):
+        cursor.execute("CREATE TABLE t (id INT AUTO_INCREMENT PRIMARY KEY, v VARCHAR(100))")
+        cursor.executemany("INSERT INTO t (v) VALUES (%s)", [("v" * n,) for n in range(50)])
+        client.commit()
+        cursor.execute("SELECT * FROM t ORDER BY id")
+        assert cursor.fetchall() == tuple((n + 1, "v" * n) for n in range(50))
+        with pytest.raises(pymysql.err.MySQLError):
+            cursor.execute("SELECT nonsense FROM t")
+        client.commit()
+        assert one(client, "SELECT LAST_INSERT_ID()") == 1

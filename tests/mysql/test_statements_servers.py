@@ -173,7 +173,7 @@ def test_long_data_is_bounded(mysql_server: MySQLServer) -> None:
             binary.result()
         assert caught.value.args[0] == 1153
         binary.execute(statement, "abc")
-        assert binary.result() == [number(3)[:4]] or True
+        assert binary.result()[0][0] == 3
         assert one(client, "SELECT 1") == 1
 
 

@@ -1,0 +1,653 @@
+"""The relays without any socket: every command with its answer, in both dialects, cut at every byte, and with junk behind."""
+
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dualpool.errors import CheckoutTimeout, RemoteProtocolError
+from dualpool.mysql import codec, relay, sql, states, wire
+from dualpool.mysql.codec import Ok, build_ok
+from dualpool.mysql.messages import error_payload
+from dualpool.mysql.relay import ClientRelay, ServerRelay
+from dualpool.protocol import BROKEN, CANCEL, CLOSE, FORWARD, NEEDS_SERVER, RELEASE, SESSION, STATEMENT, TRANSACTION, RelayLimits
+
+PLAIN = wire.CLIENT_PROTOCOL_41 | wire.CLIENT_LOCAL_FILES | wire.CLIENT_MULTI_STATEMENTS
+MODERN = PLAIN | wire.CLIENT_DEPRECATE_EOF | wire.CLIENT_SESSION_TRACK
+DIALECTS = [(client, server) for client in (PLAIN, MODERN) for server in (PLAIN, MODERN)]
+AUTOCOMMIT = wire.STATUS_AUTOCOMMIT
+IN_TRANS = AUTOCOMMIT | wire.STATUS_IN_TRANS
+COLUMN = codec.column(b"c", 253, 45, 10, 0)
+ERR = error_payload(1064, "42000", "no")
+FULL = b"\xfe"  # stands for an end of a result in `dialect()`
+
+
+class Part:
+    """A packet of an answer that looks different in the two dialects: `kind` is "ok", "end", or "middle" (which one dialect lacks)."""
+
+    def __init__(self, kind: str, ok: Ok) -> None:
+        self.kind = kind
+        self.ok = ok
+
+
+def ok(affected: int = 0, insert_id: int = 0, status: int = AUTOCOMMIT, warnings: int = 0, info: bytes = b"") -> Part:
+    return Part("ok", Ok(affected, insert_id, status, warnings, info))
+
+
+def end(status: int = AUTOCOMMIT, warnings: int = 0) -> Part:
+    return Part("end", Ok(0, 0, status, warnings))
+
+
+def middle(status: int = AUTOCOMMIT) -> Part:
+    return Part("middle", Ok(0, 0, status, 0))
+
+
+def answer(parts: list[bytes | Part], capabilities: int) -> bytes:
+    """An answer to a command, as a server sends it with these capabilities (and as a client with them expects it)."""
+    found: list[bytes] = []
+    for part in parts:
+        if isinstance(part, bytes):
+            found.append(part)
+        elif part.kind == "ok":
+            found.append(build_ok(part.ok, capabilities, wire.OK))
+        elif part.kind == "end" or not capabilities & wire.CLIENT_DEPRECATE_EOF:
+            found.append(build_ok(part.ok, capabilities, wire.EOF))
+    return b"".join(wire.packet(number, payload) for number, payload in enumerate(found, 1))
+
+
+def result(rows: list[bytes], status: int = AUTOCOMMIT) -> list[bytes | Part]:
+    return [b"\x02", COLUMN, COLUMN, middle(), *rows, end(status)]
+
+
+ROWS = [b"\x01a\x01b", b"\xfb\xfb", b"\x00\x03xyz"] + [b"\x03abc\x03def"] * 40
+PREPARED = b"\0" + struct.pack("<IHHBH", 77, 1, 2, 0, 0)
+GIVEN = b"\0" + struct.pack("<IHHBH", 1, 1, 2, 0, 0)
+MORE = AUTOCOMMIT | wire.STATUS_MORE_RESULTS
+
+QUERY = b"\x03SELECT 1"
+ANSWERS: dict[str, tuple[bytes, list[bytes | Part]]] = {
+    "ok": (QUERY, [ok(1, 2)]),
+    "ok with info": (QUERY, [ok(3, 0, info=b"Records: 3")]),
+    "result": (QUERY, result(ROWS)),
+    "empty result": (QUERY, result([])),
+    "several results": (QUERY, [*result(ROWS[:2], MORE), ok(1, status=MORE), *result([], MORE), *result(ROWS)]),
+    "init db": (b"\x02app", [ok()]),
+    "statistics": (b"\x09", [b"Uptime: 1"]),
+    "field list": (b"\x04t\0", [COLUMN, COLUMN, end()]),
+    "no fields": (b"\x04t\0", [end()]),
+}
+
+
+def pair(client: int = PLAIN, server: int = MODERN, mode: int = TRANSACTION) -> tuple[ClientRelay, ServerRelay]:
+    """A client and a server connection whose session is as the client wants it."""
+    limits = RelayLimits(mode=mode)
+    clients = ClientRelay(limits, client, sql.login_settings("utf8mb4", "utf8mb4_general_ci"), 5)
+    servers = ServerRelay(limits, server, "8.4.0", "app")
+    servers.settings, servers.tracks, servers.multi = clients.settings, True, clients.multi
+    return clients, servers
+
+
+def sent(command: bytes) -> bytes:
+    return wire.packet(0, command)
+
+
+def attached(client: ClientRelay, server: ServerRelay, command: bytes) -> bytes:
+    """Give `command` to the client's relay, and it a server connection; what goes to the server."""
+    verdict = client.on_client_bytes(sent(command))
+    if verdict == NEEDS_SERVER:
+        assert client.attach(server) == FORWARD
+    return take_server(client)
+
+
+def take_server(one: ClientRelay | ServerRelay) -> bytes:
+    data, one.to_server = one.to_server, b""
+    return data
+
+
+def take_client(one: ClientRelay | ServerRelay) -> bytes:
+    data, one.to_client = one.to_client, b""
+    return data
+
+
+def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    for cut in range(len(data) + 1):
+        yield data[:cut], data[cut:]
+
+
+@pytest.mark.parametrize(("client", "server"), DIALECTS)
+@pytest.mark.parametrize("name", ANSWERS)
+def test_answers_cut_at_every_byte(name: str, client: int, server: int) -> None:
+    command, parts = ANSWERS[name]
+    wanted, given_ = answer(parts, client), answer(parts, server)
+    for head, tail in cuts(given_):
+        clients, servers = pair(client, server)
+        assert attached(clients, servers, command) == sent(command)
+        verdict = servers.on_server_bytes(head) if head else FORWARD
+        out = take_client(servers)
+        assert bool(verdict & RELEASE) == (not tail)
+        if tail:
+            assert not servers.is_quiet()
+            verdict = servers.on_server_bytes(tail)
+            out += take_client(servers)
+        assert (out, verdict) == (wanted, RELEASE)
+        assert servers.is_quiet()
+        assert servers.answered()
+    clients, servers = pair(client, server)
+    attached(clients, servers, command)
+    out = b""
+    for position in range(len(given_)):
+        servers.on_server_bytes(given_[position : position + 1])
+        out += take_client(servers)
+    assert out == wanted
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_answer_in_the_client_s_dialect_is_passed_on_as_the_same_object(name: str) -> None:
+    command, parts = ANSWERS[name]
+    clients, servers = pair(MODERN, MODERN)
+    attached(clients, servers, command)
+    data = answer(parts, MODERN)
+    servers.on_server_bytes(data)
+    assert servers.to_client is data
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_command_is_passed_on_as_the_same_object(name: str) -> None:
+    clients, servers = pair()
+    data = sent(ANSWERS[name][0])
+    assert clients.on_client_bytes(data) == NEEDS_SERVER
+    clients.attach(servers)
+    assert clients.to_server is data
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_commands_cut_at_every_byte(name: str) -> None:
+    command, parts = ANSWERS[name]
+    for head, tail in cuts(sent(command)):
+        clients, servers = pair(MODERN, MODERN)
+        verdict = clients.on_client_bytes(head)
+        assert (verdict == NEEDS_SERVER) == (not tail)
+        if tail:
+            assert clients.held_bytes() == len(head)
+            assert clients.on_client_bytes(tail) == NEEDS_SERVER
+        clients.attach(servers)
+        assert take_server(clients) == head + tail
+        assert servers.on_server_bytes(answer(parts, MODERN)) == RELEASE
+
+
+@pytest.mark.parametrize(("client", "server"), DIALECTS)
+def test_errors_are_asked_about_before_the_server_connection_goes(client: int, server: int) -> None:
+    for parts in ([ERR], [b"\x01", COLUMN, middle(), ERR], [b"\x01", COLUMN, middle(), b"\x01a", ERR]):
+        clients, servers = pair(client, server)
+        attached(clients, servers, QUERY)
+        assert servers.on_server_bytes(answer(parts, server)) == FORWARD
+        assert take_client(servers) == answer(parts, client)
+        assert take_server(servers) == sent(b"\x03SHOW WARNINGS")
+        rows: list[bytes | Part] = [b"\x05Error\x041064\x02no"]
+        assert servers.on_server_bytes(answer(result(rows), server)) == RELEASE
+        assert take_client(servers) == b""
+        clients.detach()
+        assert clients.on_client_bytes(sent(b"\x03SHOW ERRORS")) == FORWARD
+        assert take_client(clients) == answer(result(rows), client)
+
+
+@pytest.mark.parametrize(("client", "server"), DIALECTS)
+def test_an_error_may_have_left_a_transaction_open(client: int, server: int) -> None:
+    clients, servers = pair(client, server)
+    attached(clients, servers, QUERY)
+    servers.on_server_bytes(answer([ERR], server))
+    assert servers.on_server_bytes(answer(result([], IN_TRANS), server)) == FORWARD
+    assert servers.in_transaction
+    assert not servers.is_quiet()
+
+
+def test_transactions_hold_the_server_connection() -> None:
+    clients, servers = pair()
+    attached(clients, servers, b"\x03BEGIN")
+    assert servers.on_server_bytes(answer([ok(status=IN_TRANS)], MODERN)) == FORWARD
+    assert attached(clients, servers, QUERY) == sent(QUERY)
+    assert servers.on_server_bytes(answer(result(ROWS, IN_TRANS), MODERN)) == FORWARD
+    attached(clients, servers, b"\x03COMMIT")
+    assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE
+
+
+def test_session_mode_never_releases() -> None:
+    clients, servers = pair(mode=SESSION)
+    attached(clients, servers, QUERY)
+    assert servers.on_server_bytes(answer([ok()], MODERN)) == FORWARD
+    assert servers.is_quiet()
+
+
+def test_statement_mode_ends_a_client_that_begins_a_transaction() -> None:
+    clients, servers = pair(mode=STATEMENT)
+    attached(clients, servers, b"\x03BEGIN")
+    assert servers.on_server_bytes(answer([ok(status=IN_TRANS)], MODERN)) == CLOSE
+    assert take_client(servers)[4] == wire.ERR
+    assert servers.answered()
+    assert not servers.is_quiet()
+
+
+@pytest.mark.parametrize(("client", "server"), DIALECTS)
+def test_prepared_statements_cut_at_every_byte(client: int, server: int) -> None:
+    definitions: list[bytes | Part] = [COLUMN, COLUMN, middle(), COLUMN, middle()]
+    given_, wanted = answer([PREPARED, *definitions], server), answer([GIVEN, *definitions], client)
+    execute = b"\x17" + struct.pack("<IBI", 1, 0, 1) + b"\0\1\x08\0\x08\0" + b"v" * 16
+    for head, tail in cuts(given_):
+        clients, servers = pair(client, server)
+        attached(clients, servers, b"\x16SELECT ? + ?")
+        verdict = servers.on_server_bytes(head) if head else FORWARD
+        if tail:
+            verdict = servers.on_server_bytes(tail)
+        assert (take_client(servers), verdict) == (wanted, RELEASE)
+        clients.detach()
+        assert attached(clients, servers, execute) == sent(execute[:1] + struct.pack("<I", 77) + execute[5:])
+        servers.on_server_bytes(answer(result([b"\0\0aaaaaaaa"]), server))
+        assert take_client(servers) == answer(result([b"\0\0aaaaaaaa"]), client)
+
+
+def test_a_statement_without_parameters_or_columns() -> None:
+    clients, servers = pair()
+    attached(clients, servers, b"\x16DO 1")
+    assert servers.on_server_bytes(answer([b"\0" + struct.pack("<IHHBH", 3, 0, 0, 0, 0)], MODERN)) == RELEASE
+    assert take_client(servers) == answer([b"\0" + struct.pack("<IHHBH", 1, 0, 0, 0, 0)], PLAIN)
+
+
+def prepared_pair(text: bytes = b"SELECT ?") -> tuple[ClientRelay, ServerRelay, bytes]:
+    """A client with a statement of one parameter, and a server connection that does not have it; its COM_STMT_EXECUTE."""
+    clients, first = pair()
+    attached(clients, first, b"\x16" + text)
+    first.on_server_bytes(answer([b"\0" + struct.pack("<IHHBH", 9, 0, 1, 0, 0), COLUMN], MODERN))
+    clients.detach()
+    servers = pair()[1]
+    return clients, servers, b"\x17" + struct.pack("<IBI", 1, 0, 1) + b"\0\1\x08\0" + b"v" * 8
+
+
+def test_a_statement_is_prepared_on_first_use_and_its_error_is_the_client_s() -> None:
+    clients, servers, execute = prepared_pair()
+    assert attached(clients, servers, execute) == sent(b"\x16SELECT ?")
+    assert servers.on_server_bytes(answer([ERR], MODERN)) == RELEASE
+    assert take_client(servers) == answer([ERR], PLAIN)
+    clients.detach()
+    assert attached(clients, servers, execute) == sent(b"\x16SELECT ?")
+    assert servers.on_server_bytes(answer([b"\0" + struct.pack("<IHHBH", 4, 0, 1, 0, 0), COLUMN], MODERN)) == FORWARD
+    assert take_server(servers) == sent(execute[:1] + struct.pack("<I", 4) + execute[5:])
+    assert take_client(servers) == b""
+    assert servers.on_server_bytes(answer([ok(1)], MODERN)) == RELEASE
+
+
+@pytest.mark.parametrize("errno", [1615, 1243])
+def test_a_statement_is_prepared_again_once(errno: int) -> None:
+    clients, servers, execute = prepared_pair()
+    attached(clients, servers, execute)
+    servers.on_server_bytes(answer([b"\0" + struct.pack("<IHHBH", 4, 0, 1, 0, 0), COLUMN], MODERN))
+    take_server(servers)
+    lost = error_payload(errno, "HY000", "again")
+    assert servers.on_server_bytes(answer([lost], MODERN)) == FORWARD
+    assert take_server(servers) == sent(b"\x19" + struct.pack("<I", 4)) + sent(b"\x16SELECT ?")
+    servers.on_server_bytes(answer([b"\0" + struct.pack("<IHHBH", 5, 0, 1, 0, 0), COLUMN], MODERN))
+    assert take_server(servers) == sent(execute[:1] + struct.pack("<I", 5) + execute[5:])
+    assert take_client(servers) == b""
+    assert servers.on_server_bytes(answer([lost], MODERN)) == FORWARD
+    assert take_client(servers) == answer([lost], PLAIN)
+
+
+def test_settings_are_proven_before_a_command_relies_on_them() -> None:
+    clients, servers = pair()
+    servers.settings = sql.UNKNOWN
+    clients.on_client_bytes(sent(QUERY))
+    clients.attach(servers)
+    setting = take_server(clients)
+    assert setting[4:].startswith(b"\x03SET SESSION character_set_client='utf8mb4',SESSION character_set_connection='utf8mb4',")
+    assert servers.on_server_bytes(answer([ok()], MODERN)) == FORWARD
+    assert take_client(servers) == b""
+    assert take_server(servers) == sent(QUERY)
+    assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE
+    clients.detach()
+    servers.settings = sql.UNKNOWN
+    clients.on_client_bytes(sent(QUERY))
+    clients.attach(servers)
+    take_client(servers)
+    assert take_server(clients) == setting + sent(QUERY)
+    assert servers.on_server_bytes(answer([ok()], MODERN) * 2) == RELEASE
+    assert take_client(servers) == answer([ok()], PLAIN)
+
+
+def test_a_setting_that_fails_is_the_client_s_error_and_the_command_does_not_run() -> None:
+    clients, servers = pair()
+    servers.settings = sql.UNKNOWN
+    attached(clients, servers, QUERY)
+    assert servers.on_server_bytes(answer([ERR], MODERN)) == RELEASE
+    assert take_client(servers) == answer([ERR], PLAIN)
+    assert take_server(servers) == b""
+    assert servers.dirty
+
+
+def test_a_proven_setting_that_fails_loses_the_connection() -> None:
+    clients, servers = pair()
+    servers.settings = sql.UNKNOWN
+    servers.proven.add(sql.DIFFERENCES.between(sql.UNKNOWN, clients.settings))
+    assert attached(clients, servers, QUERY).endswith(sent(QUERY))
+    with pytest.raises(RemoteProtocolError):
+        servers.on_server_bytes(answer([ERR], MODERN) + answer([ok()], MODERN))
+    assert servers.to_client == b""
+
+
+def tracked(kind: int, data: bytes, status: int = AUTOCOMMIT) -> bytes:
+    changes = bytes((kind,)) + wire.put_lenenc_bytes(data)
+    return wire.packet(1, build_ok(Ok(0, 0, status | 0x4000, 0, b"", changes), MODERN, wire.OK))
+
+
+def variable(name: bytes, value: bytes) -> bytes:
+    return wire.put_lenenc_bytes(name) + wire.put_lenenc_bytes(value)
+
+
+def test_what_the_server_reports_is_replayed_elsewhere() -> None:
+    clients, servers = pair()
+    attached(clients, servers, b"\x03SET time_zone='+01:00'")
+    assert servers.on_server_bytes(tracked(wire.TRACK_SYSTEM_VARIABLES, variable(b"time_zone", b"+01:00"))) == RELEASE
+    assert take_client(servers) == answer([ok()], PLAIN)
+    clients.detach()
+    assert attached(clients, servers, QUERY) == sent(QUERY)
+    servers.on_server_bytes(answer([ok()], MODERN))
+    clients.detach()
+    other = pair()[1]
+    assert attached(clients, other, QUERY) == sent(b"\x03SET SESSION time_zone='+01:00'")
+    other.on_server_bytes(answer([ok()], MODERN))
+    assert take_server(other) == sent(QUERY)
+    other.on_server_bytes(answer([ok()], MODERN))
+    clients.detach()
+    stranger = pair()[0]
+    assert attached(stranger, other, QUERY) == sent(b"\x03SET SESSION time_zone=@@global.time_zone")
+
+
+def test_the_schema_is_replayed_and_awaited() -> None:
+    clients, servers = pair()
+    attached(clients, servers, b"\x02shop")
+    assert servers.on_server_bytes(tracked(wire.TRACK_SCHEMA, b"\x04shop")) == RELEASE
+    clients.detach()
+    other = pair()[1]
+    assert attached(clients, other, QUERY) == sent(b"\x02shop")
+    assert other.on_server_bytes(answer([ok()], MODERN)) == FORWARD
+    assert take_server(other) == sent(QUERY)
+    other.on_server_bytes(answer([ok()], MODERN))
+    take_client(other)
+    clients.detach()
+    stranger = pair()[0]
+    assert attached(stranger, other, QUERY) == sent(b"\x02app")
+    assert other.on_server_bytes(answer([ERR], MODERN)) == RELEASE
+    assert take_client(other) == answer([ERR], PLAIN)
+
+
+def test_state_that_nobody_names_pins() -> None:
+    clients, servers = pair()
+    attached(clients, servers, b"\x03SET @a = 1")
+    assert servers.on_server_bytes(tracked(wire.TRACK_STATE_CHANGE, b"\x011")) == FORWARD
+    assert (servers.pins, servers.dirty) == (relay.PIN_STATE, True)
+    attached(clients, servers, b"\x1f")
+    assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE
+    assert (servers.pins, servers.dirty) == (0, False)
+
+
+def test_set_transaction_pins_until_the_next_one_is_over() -> None:
+    clients, servers = pair()
+    attached(clients, servers, b"\x03SET TRANSACTION READ ONLY")
+    about = wire.TRACK_TRANSACTION_CHARACTERISTICS
+    assert servers.on_server_bytes(tracked(about, b"\x1aSET TRANSACTION READ ONLY;")) == FORWARD
+    attached(clients, servers, QUERY)
+    assert servers.on_server_bytes(tracked(about, b"\x00")) == RELEASE
+
+
+def test_last_insert_id_is_set_where_it_is_asked_for() -> None:
+    clients, servers = pair()
+    attached(clients, servers, b"\x03INSERT INTO t VALUES ()")
+    servers.on_server_bytes(answer([ok(1, 300)], MODERN))
+    clients.detach()
+    ask = b"\x03SELECT LAST_INSERT_ID()"
+    assert attached(clients, servers, ask) == sent(ask)
+    servers.on_server_bytes(answer(result([]), MODERN))
+    clients.detach()
+    other = pair()[1]
+    assert attached(clients, other, QUERY) == sent(QUERY)
+    other.on_server_bytes(answer([ok()], MODERN))
+    clients.detach()
+    assert attached(clients, other, ask) == sent(b"\x03SET SESSION last_insert_id=300") + sent(ask)
+
+
+OWN_ANSWERS = [
+    (b"\x0e", [ok()]),
+    (b"\x1f", [ok()]),
+    (b"\x1b\0\0", [end()]),
+    (b"\x03SELECT CONNECTION_ID()", [b"\x01", codec.integer_column(b"CONNECTION_ID()"), middle(), b"\x015", end()]),
+    (b"\x03SELECT @@warning_count n", [b"\x01", codec.integer_column(b"n"), middle(), b"\x010", end()]),
+    (b"\x03SHOW WARNINGS", [b"\x03", *relay.WARNING_COLUMNS, middle(), end()]),
+]
+
+
+@pytest.mark.parametrize("capabilities", [PLAIN, MODERN])
+@pytest.mark.parametrize(("command", "parts"), OWN_ANSWERS)
+def test_what_needs_no_server(command: bytes, parts: list[bytes | Part], capabilities: int) -> None:
+    clients, _ = pair(capabilities)
+    data = sent(command)
+    for head, tail in cuts(data):
+        verdicts = [clients.on_client_bytes(piece) for piece in (head, tail) if piece]
+        assert set(verdicts) == {FORWARD}
+        assert take_client(clients) == answer(parts, capabilities)
+    assert clients.on_client_bytes(data * 3) == FORWARD
+    assert take_client(clients) == answer(parts, capabilities) * 3
+    assert clients.held_bytes() == 0
+
+
+@pytest.mark.parametrize("command", [c for c in range(256) if states.CLIENT_ACTION[c] == states.C_REFUSED])
+def test_unknown_commands(command: int) -> None:
+    clients, _ = pair()
+    assert clients.on_client_bytes(sent(bytes((command,)) + b"junk")) == FORWARD
+    assert take_client(clients) == answer([error_payload(1047, "08S01", "Unknown command")], PLAIN)
+
+
+def test_a_goodbye() -> None:
+    assert pair()[0].on_client_bytes(sent(b"\x01") + b"junk") == CLOSE
+
+
+@pytest.mark.parametrize("data", [b"\1\0\0\1\x03", b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n"])
+def test_a_client_that_has_lost_its_way_is_told_and_closed(data: bytes) -> None:
+    clients, _ = pair()
+    assert clients.on_client_bytes(data) == CLOSE
+    assert take_client(clients)[4] == wire.ERR
+
+
+def test_commands_sent_ahead_wait_for_their_turn() -> None:
+    clients, servers = pair()
+    assert clients.on_client_bytes(sent(QUERY) + sent(b"\x0e") + sent(b"\x03SELECT 2")) == NEEDS_SERVER
+    clients.attach(servers)
+    assert take_server(clients) == sent(QUERY)
+    assert clients.on_client_bytes(sent(b"\x0e")) == FORWARD
+    assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE
+    take_client(servers)
+    clients.detach()
+    assert clients.on_client_bytes(b"") == NEEDS_SERVER
+    assert take_client(clients) == answer([ok()], PLAIN)
+    clients.attach(servers)
+    assert take_server(clients) == sent(b"\x03SELECT 2")
+    assert servers.on_server_bytes(answer([ok(status=IN_TRANS)], MODERN)) == FORWARD
+    assert take_client(servers) == answer([ok(status=IN_TRANS)], PLAIN) * 2
+
+
+def test_no_server_connection_comes() -> None:
+    clients, servers = pair()
+    assert clients.on_client_bytes(sent(QUERY) + sent(b"\x0e")) == NEEDS_SERVER
+    assert clients.refuse(CheckoutTimeout("waited for 2 s")) == FORWARD
+    assert take_client(clients)[4] == wire.ERR
+    assert clients.on_client_bytes(b"") == FORWARD
+    assert take_client(clients) == answer([ok()], PLAIN)
+    assert attached(clients, servers, QUERY) == sent(QUERY)
+
+
+def test_a_long_command_that_no_server_connection_comes_for() -> None:
+    clients, _ = pair()
+    data = sent(b"\x03" + b"x" * 1_000_000)
+    assert clients.on_client_bytes(data[:300_000]) == NEEDS_SERVER
+    clients.refuse(CheckoutTimeout("no"))
+    take_client(clients)
+    assert clients.on_client_bytes(data[300_000:] + sent(b"\x0e")) == FORWARD
+    assert clients.on_client_bytes(b"") == FORWARD
+    assert take_client(clients) == answer([ok()], PLAIN)
+    assert clients.held_bytes() == 0
+
+
+def test_kill() -> None:
+    clients, _ = pair()
+    for text, connection in ((b"KILL 9", True), (b"KILL QUERY 9", False)):
+        assert clients.on_client_bytes(sent(b"\x03" + text)) == CANCEL
+        assert (clients.cancel_key, clients.cancel_connection) == (9, connection)
+        assert clients.on_client_bytes(sent(b"\x0e")) == FORWARD
+        clients.cancel_done(found=False)
+        assert take_client(clients) == answer([error_payload(1094, "HY000", "Unknown thread id: 9")], PLAIN)
+        assert clients.on_client_bytes(b"") == FORWARD
+        assert take_client(clients) == answer([ok()], PLAIN)
+    assert clients.on_client_bytes(sent(b"\x0c" + struct.pack("<I", 8))) == CANCEL
+    clients.cancel_done(found=True)
+    assert take_client(clients) == answer([ok()], PLAIN)
+
+
+def test_a_local_file_cut_at_every_byte() -> None:
+    file = wire.packet(2, b"1\n2\n") + wire.packet(3, b"3\n") + wire.packet(4, b"")
+    for head, tail in cuts(file):
+        clients, servers = pair()
+        attached(clients, servers, b"\x03LOAD DATA LOCAL INFILE 'x' INTO TABLE t")
+        assert servers.on_server_bytes(wire.packet(1, b"\xfbx")) == FORWARD
+        assert servers.copying_in
+        assert take_client(servers) == wire.packet(1, b"\xfbx")
+        out = b""
+        for piece in (head, tail):
+            if piece:
+                assert clients.on_client_bytes(piece) == FORWARD
+                out += take_server(clients)
+        assert out == file
+        assert not servers.copying_in
+        assert servers.on_server_bytes(wire.packet(5, build_ok(Ok(3, 0, AUTOCOMMIT, 0), MODERN, wire.OK))) == RELEASE
+
+
+def test_a_client_that_does_not_send_files() -> None:
+    clients, servers = pair(PLAIN & ~wire.CLIENT_LOCAL_FILES)
+    attached(clients, servers, b"\x03LOAD DATA LOCAL INFILE 'x' INTO TABLE t")
+    assert servers.on_server_bytes(wire.packet(1, b"\xfbx")) == FORWARD
+    assert take_client(servers) == b""
+    assert take_server(servers) == wire.packet(2, b"")
+    servers.on_server_bytes(wire.packet(3, build_ok(Ok(0, 0, AUTOCOMMIT, 0), MODERN, wire.OK)))
+    assert take_client(servers) == wire.packet(1, error_payload(3948, "42000", relay.LOCAL_FILES_TEXT))
+
+
+@pytest.mark.parametrize("found_rows", [0, wire.CLIENT_FOUND_ROWS])
+def test_rows_that_are_found_and_rows_that_are_changed(found_rows: int) -> None:
+    clients, servers = pair(PLAIN | found_rows, MODERN | (found_rows ^ wire.CLIENT_FOUND_ROWS))
+    attached(clients, servers, b"\x03UPDATE t SET v = 1")
+    info = b"Rows matched: 3  Changed: 1  Warnings: 0"
+    servers.on_server_bytes(answer([ok(1 if found_rows else 3, info=info)], MODERN))
+    assert take_client(servers) == answer([ok(3 if found_rows else 1, info=info)], PLAIN)
+
+
+BAD_ANSWERS = [
+    wire.packet(1, b""),
+    wire.packet(1, b"\xfc\x05"),
+    wire.packet(1, b"\x02\x00"),
+    wire.packet(1, b"\xfd\x00\x00\x01"),
+    wire.packet(1, b"\x00\x00"),
+    wire.packet(1, b"\xfe"),
+    answer([b"\x01", COLUMN], MODERN) + wire.packet(3, b"\xfe\x00"),
+    answer([ok(), ok()], MODERN),
+]
+
+
+@pytest.mark.parametrize("data", BAD_ANSWERS)
+def test_answers_that_make_no_sense(data: bytes) -> None:
+    clients, servers = pair()
+    attached(clients, servers, QUERY)
+    with pytest.raises(RemoteProtocolError):
+        servers.on_server_bytes(data)
+    assert servers.to_client == b""
+
+
+def test_a_server_s_last_words() -> None:
+    _, servers = pair()
+    assert servers.on_server_bytes(wire.packet(0, error_payload(1053, "08S01", "Server shutdown in progress"))) == BROKEN
+    assert servers.to_client == b""
+    with pytest.raises(RemoteProtocolError):
+        pair()[1].on_server_bytes(answer([ok()], MODERN))
+
+
+def test_hidden_commands_of_exchanges() -> None:
+    _, servers = pair()
+    servers.expect_hidden()
+    servers.expect_hidden()
+    assert not servers.answered()
+    data = answer(result(ROWS), MODERN) + answer([ERR], MODERN)
+    for head, tail in cuts(data):
+        if not head or not tail:
+            continue
+        servers.on_server_bytes(head)
+        servers.on_server_bytes(tail)
+        assert servers.to_client == b""
+        assert servers.answered()
+        assert servers.last_error == ERR
+        servers.expect_hidden()
+        servers.expect_hidden()
+
+
+def test_a_client_that_leaves_in_the_middle_of_an_answer() -> None:
+    clients, servers = pair()
+    attached(clients, servers, QUERY)
+    data = answer(result(ROWS), MODERN)
+    servers.on_server_bytes(data[:50])
+    clients.detach()
+    assert not servers.is_quiet()
+    assert servers.on_server_bytes(data[50:]) == FORWARD
+    assert servers.is_quiet()
+
+
+@given(st.binary(max_size=200))
+def test_junk_from_a_client(junk: bytes) -> None:
+    clients, servers = pair()
+    verdict = clients.on_client_bytes(junk)
+    if verdict == NEEDS_SERVER:
+        clients.attach(servers)
+    assert clients.held_bytes() <= len(junk)
+
+
+@given(st.lists(st.binary(min_size=1, max_size=30), max_size=5))
+def test_junk_in_packets_from_a_client(payloads: list[bytes]) -> None:
+    clients, servers = pair()
+    for payload in payloads:
+        verdict = clients.on_client_bytes(sent(payload))
+        if verdict & NEEDS_SERVER:
+            clients.attach(servers)
+        if verdict & CANCEL:
+            clients.cancel_done(found=True)
+        if verdict & CLOSE:
+            break
+
+
+@given(st.lists(st.binary(max_size=30), max_size=8), st.sampled_from([QUERY, b"\x16SELECT ?", b"\x04t\0", b"\x09"]))
+def test_junk_from_a_server(payloads: list[bytes], command: bytes) -> None:
+    clients, servers = pair()
+    attached(clients, servers, command)
+    with suppress(RemoteProtocolError):
+        for number, payload in enumerate(payloads, 1):
+            servers.on_server_bytes(wire.packet(number, payload))
+
+
+@given(st.data(), st.sampled_from(DIALECTS), st.sampled_from(sorted(ANSWERS)))
+def test_answers_in_any_pieces(data: st.DataObject, capabilities: tuple[int, int], name: str) -> None:
+    command, parts = ANSWERS[name]
+    clients, servers = pair(*capabilities)
+    attached(clients, servers, command)
+    left = answer(parts, capabilities[1])
+    out = b""
+    while left:
+        size = data.draw(st.integers(1, len(left)))
+        servers.on_server_bytes(left[:size])
+        out += take_client(servers)
+        left = left[size:]
+    assert out == answer(parts, capabilities[0])
