@@ -75,6 +75,12 @@ PIN_VARIABLE: Final = 4
 """A variable that is used up by being used (insert_id, timestamp, ...)."""
 PIN_STATE: Final = 8
 """The server says that the session has changed, and not in what."""
+PIN_REASONS: Final = {
+    PIN_CURSOR: "an open cursor; until it is read to its end or closed",
+    PIN_NEXT_TRANSACTION: "SET TRANSACTION; until the next transaction has ended",
+    PIN_VARIABLE: "a variable for the next statement; until that has run",
+    PIN_STATE: "session state that cannot be replayed; until the client resets its session or leaves",
+}
 
 # What a client is doing.
 IDLE: Final = 0
@@ -202,6 +208,12 @@ class ServerRelay(protocol.ServerRelay):
 
     def is_quiet(self) -> bool:
         return not (self.requests or self.in_transaction or self.pins or self.unfinished or self._held.size or self._skip)
+
+    def pin_reasons(self) -> list[str]:
+        return [reason for pin, reason in PIN_REASONS.items() if self.pins & pin]
+
+    def count_statements(self) -> int:
+        return len(self.statements.known)
 
     def is_lost(self) -> bool:
         return self.unfinished
@@ -621,6 +633,9 @@ class ServerRelay(protocol.ServerRelay):
         purpose = request.purpose
         if purpose == FOR_CLIENT:
             self.copying_in = False
+            self.queries += 1
+            if not self.in_transaction:
+                self.transactions += 1
             client = self.client
             if client is None:
                 return FORWARD
@@ -954,6 +969,9 @@ class ClientRelay(protocol.ClientRelay):
 
     # -------------------------------------------------------------------------------------------------------- the client's bytes
 
+    def count_statements(self) -> int:
+        return len(self.statements.known)
+
     def held_bytes(self) -> int:
         return len(self._held)
 
@@ -1143,6 +1161,7 @@ class ClientRelay(protocol.ClientRelay):
             self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, marks)
         except FeatureRefused as error:
             return self._refuse_command(error.errno, "42000", f"{error.message}. {error.hint}")
+        self.parses += 1
         self._marks = 0
         return self._to_server()
 
@@ -1158,6 +1177,7 @@ class ClientRelay(protocol.ClientRelay):
             return self._refuse_command(WRONG_ARGUMENTS, "HY000", "Incorrect arguments to mysqld_stmt_execute")
         if where.count and self._head[where.flag] == 1:
             statement.bind(unnamed_types(self._head, where, statement.params))
+        self.binds += 1
         self._execution = statement
         self._marks = statement.marks
         self._healed = False
@@ -1356,6 +1376,7 @@ class ClientRelay(protocol.ClientRelay):
             return FORWARD
         if execution is not None and found is None:
             assert key is not None
+            server.parses += 1
             self.to_server += server.ask(Request(FOR_STATEMENT, s.PREPARED, key=key), bytes((wire.COM_STMT_PREPARE,)) + execution.text)
             return FORWARD
         self._send_command(server, found)
@@ -1400,6 +1421,7 @@ class ClientRelay(protocol.ClientRelay):
             return
         if action == s.C_PREPARE:
             assert self._preparing is not None
+            server.parses += 1
             server._ask(Request(FOR_CLIENT, s.PREPARED, key=(self._preparing.text, self._preparing.schema, self.parsing)))
         elif action in PASSED_ON:
             server._ask(PASSED_ON[action])

@@ -8,6 +8,7 @@ import pymysql
 import pytest
 
 from dualpool.mysql import wire
+from dualpool.mysql.statements import close_packet
 from dualpool.mysql.wire import INT16, INT32, get_lenenc_bytes
 from dualpool.protocol import RelayLimits
 from tests.helpers.servers import MySQLServer
@@ -266,7 +267,7 @@ def test_a_statement_that_the_server_has_lost_is_prepared_again(pooler: Pooler) 
         binary = Binary(client)
         statement = binary.prepare("SELECT CONCAT(?, 'a')")
         for server in pooler.servers:
-            for found in server.relay.statements.known.values():
+            for found in server.relay.statements.known:
                 found.id += 1000
         for n in range(4):
             binary.execute(statement, f"{n}")
