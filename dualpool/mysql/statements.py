@@ -1,9 +1,11 @@
 """Prepared statements: the ids that each client was given, the texts behind them, and what each server connection has of them.
 
 A client's ids are its own, counted from 1 as a server counts them. On a server connection a text is prepared when it is first used there,
-and is shared by all clients with the same text, schema and parsing settings.
+and is shared by all clients with the same text, schema, parsing settings, and kinds of parameters: MySQL (8.0.22 and newer) keeps the type
+that a parameter was given first, and turns what comes later into it, so one client's number would make numbers of the others' strings.
 
-Source: MySQL Source Code Documentation, "Prepared Statements" (COM_STMT_PREPARE, COM_STMT_EXECUTE).
+Sources: MySQL Source Code Documentation, "Prepared Statements" (COM_STMT_PREPARE, COM_STMT_EXECUTE); MySQL Reference Manual, "PREPARE
+Statement" (how parameters' types are derived).
 """
 
 from collections import OrderedDict
@@ -20,20 +22,28 @@ Key = tuple[bytes, str, str]
 class ServerStatement:
     """A text that is prepared on one server connection. `types`: the parameter types that its last EXECUTE bound there."""
 
-    __slots__ = ("id", "key", "types", "user")
+    __slots__ = ("id", "key", "kinds", "types", "user")
 
     def __init__(self, statement_id: int, key: Key) -> None:
         self.id = statement_id
         self.key = key
         self.types = b""
+        self.kinds = b""
+        """What its parameters have been so far; see `kinds_of`."""
         self.user: ClientStatement | None = None
         """Whose cursor is open on it. It cannot be shared meanwhile."""
+
+    def suits(self, user: "ClientStatement") -> bool:
+        """Would `user` see the same if it had this one for itself?"""
+        if self.user is not None and self.user is not user:
+            return False
+        return self.kinds == user.kinds or all(a == b or not a or not b for a, b in zip(self.kinds, user.kinds, strict=False))
 
 
 class ClientStatement:
     """A statement that a client has prepared. `marks`: what sql.py found in its text."""
 
-    __slots__ = ("cursor", "id", "long_bytes", "long_data", "marks", "params", "schema", "text", "types")
+    __slots__ = ("cursor", "id", "kinds", "long_bytes", "long_data", "marks", "params", "schema", "text", "types")
 
     def __init__(self, statement_id: int, text: bytes, schema: str, marks: int) -> None:
         self.id = statement_id
@@ -43,6 +53,8 @@ class ClientStatement:
         self.params = 0
         self.types = b""
         """The parameter types of the last EXECUTE that bound any, as they stand in the packet."""
+        self.kinds = b""
+        """And their kinds; of a NULL, the kind of the value before it."""
         self.long_data: list[bytes] = []
         """What COM_STMT_SEND_LONG_DATA brought, in order: parameter number (2 bytes) and data."""
         self.long_bytes = 0
@@ -50,6 +62,12 @@ class ClientStatement:
 
     def __repr__(self) -> str:
         return f"<ClientStatement {self.id} {self.text[:60]!r}>"
+
+    def bind(self, types: bytes) -> None:
+        """An EXECUTE names the types of its parameters."""
+        if types != self.types:
+            self.types = types
+            self.kinds = merged(kinds_of(types), self.kinds)
 
     def forget_long_data(self) -> None:
         """It holds for one EXECUTE only."""
@@ -99,41 +117,77 @@ class ClientStatements:
 class ServerStatements:
     """What one server connection has prepared, the least recently used first."""
 
-    __slots__ = ("known", "limit")
+    __slots__ = ("_by_key", "known", "limit")
 
     def __init__(self, limit: int) -> None:
-        self.known: OrderedDict[Key, ServerStatement] = OrderedDict()
+        self.known: OrderedDict[ServerStatement, None] = OrderedDict()
+        self._by_key: dict[Key, list[ServerStatement]] = {}
         self.limit = max(limit, 1)
 
     def find(self, key: Key, user: ClientStatement) -> ServerStatement | None:
-        """The one to execute for `user`, or None. One whose cursor somebody else has open is nobody else's."""
-        found = self.known.get(key)
-        if found is None or (found.user is not None and found.user is not user):
-            return None
-        self.known.move_to_end(key)
-        return found
+        """The one to execute for `user`, or None. It belongs to the kinds of its parameters from now on."""
+        for found in self._by_key.get(key, ()):
+            if found.suits(user):
+                if found.kinds != user.kinds:
+                    found.kinds = merged(user.kinds, found.kinds)
+                self.known.move_to_end(found)
+                return found
+        return None
 
     def add(self, statement: ServerStatement) -> bytes:
-        """It was prepared. Returns the packets that close what it replaces, and what must make room."""
-        closing: list[ServerStatement] = []
-        old = self.known.pop(statement.key, None)
-        if old is not None:
-            closing.append(old)
-        self.known[statement.key] = statement
+        """It was prepared. Returns the packets that close what it takes the place of, and what must make room."""
+        same = self._by_key.get(statement.key, ())
+        closing = [other for other in same if not other.kinds or other.user is not None]
+        for old in closing:
+            self.remove(old)
+        self.known[statement] = None
+        self._by_key.setdefault(statement.key, []).append(statement)
         if len(self.known) > self.limit:
             oldest = next(iter(self.known))
-            closing.append(self.known.pop(oldest))
+            self.remove(oldest)
+            closing.append(oldest)
         # One with an open cursor is closed when the cursor is: its user still has it (`ClientStatement.cursor`).
         return b"".join(close_packet(one.id) for one in closing if one.user is None)
 
     def remove(self, statement: ServerStatement) -> None:
         """It is no longer there."""
-        if self.known.get(statement.key) is statement:
-            del self.known[statement.key]
+        if self.holds(statement):
+            del self.known[statement]
+            same = self._by_key[statement.key]
+            same.remove(statement)
+            if not same:
+                del self._by_key[statement.key]
 
     def holds(self, statement: ServerStatement) -> bool:
-        """Is it still the shared one for its key?"""
-        return self.known.get(statement.key) is statement
+        """Is it still one that can be shared?"""
+        return statement in self.known
+
+    def clear(self) -> None:
+        """The server has forgotten all of them."""
+        self.known.clear()
+        self._by_key.clear()
+
+
+KINDS: Final = bytes.maketrans(
+    # TINY, SHORT, LONG, LONGLONG, INT24, YEAR: whole numbers; FLOAT, DOUBLE; DECIMAL, NEWDECIMAL; DATETIME, TIMESTAMP; BLOBs; texts.
+    bytes((1, 2, 3, 8, 9, 13, 4, 5, 0, 246, 7, 12, 249, 250, 251, 252, 15, 247, 248, 253, 254, 6)),
+    bytes((1, 1, 1, 1, 1, 1, 4, 4, 3, 3, 12, 12, 252, 252, 252, 252, 253, 253, 253, 253, 253, 0)),
+)
+"""Of a type (`enum_field_types`): its kind, which is 0 for NULL. What is not named here is a kind of its own."""
+UNSIGNED: Final = 0x80
+
+
+def kinds_of(types: bytes) -> bytes:
+    """A byte for each parameter: the same for two types where a server treats them as one. Whole numbers differ by their sign."""
+    kinds = types[::2].translate(KINDS)
+    if UNSIGNED not in types[1::2]:
+        return kinds
+    return bytes(UNSIGNED if kind == 1 and flags & UNSIGNED else kind for kind, flags in zip(kinds, types[1::2], strict=True))
+
+
+def merged(new: bytes, old: bytes) -> bytes:
+    """`new`, with the kinds of `old` where it has NULL."""
+    return bytes(a or b for a, b in zip(new, old, strict=True)) if new and old else new or old
 
 
 def close_packet(statement_id: int) -> bytes:

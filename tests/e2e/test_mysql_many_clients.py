@@ -6,13 +6,12 @@ from typing import Any
 import asyncmy
 import asyncmy.errors
 import mysql.connector
-import pymysql
 import pytest
 import trio
 import trio_asyncio
 from trio_asyncio import aio_as_trio
 
-from tests.e2e.mysql_world import RunWorld, Sampler, World, rows, value
+from tests.e2e.mysql_world import RunWorld, Sampler, World
 from tests.e2e.postgres_world import DEADLINE
 from tests.helpers.servers import MySQLServer
 
