@@ -18,6 +18,7 @@ class Account:
     `secrets` are what is stored for the user, as in the configuration: plain passwords, `SCRAM-SHA-256$...`, `md5...` (PostgreSQL),
     `*HEX` and `$A$005$...` (MySQL). Any one that fits lets the client in. None at all: only `trust` or a certificate lets it in.
     `decoy`: the user or the database is unknown; the login must look and last like one with a wrong password, and fail.
+    `console`: the database is the admin console. `admin` may do everything there, `monitor` may look.
     """
 
     user: str
@@ -27,6 +28,8 @@ class Account:
     mode: int = TRANSACTION
     lane: int = APPLICATION
     admin: bool = False
+    monitor: bool = False
+    console: bool = False
     decoy: bool = False
 
 

@@ -17,7 +17,7 @@ from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, RELEASE, Clie
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from dualpool.accounts import ServerLogin, ServerTarget
+    from dualpool.accounts import ClientLogin, ServerLogin, ServerTarget
     from dualpool.pool import Pool
     from dualpool.reactor import Reactor
     from dualpool.transport import Transport
@@ -56,15 +56,18 @@ class Client(ChannelOwner):
 
     __slots__ = (
         "asked_at",
+        "began_at",
         "channel",
         "clock",
         "connected_at",
+        "counters",
         "ended_by",
         "engine",
         "id",
         "lane",
         "leased_at",
         "leases",
+        "login",
         "pool",
         "relay",
         "server",
@@ -79,9 +82,11 @@ class Client(ChannelOwner):
         self.channel = Channel(reactor, transport, self)
         self.relay = relay
         self.pool = pool
+        self.counters = pool.counters
         self.engine = engine
         self.supervisor = supervisor
         self.lane = lane
+        self.login: ClientLogin | None = None
         self.server: ServerConnection | None = None
         self.waiter: ClientWaiter | None = None
         self.clock = reactor.clock
@@ -89,6 +94,8 @@ class Client(ChannelOwner):
         self.asked_at = reactor.clock.now
         """When bytes came from the client last."""
         self.leased_at = 0.0
+        self.began_at = 0.0
+        """When the open transaction began; 0.0 outside of one."""
         self.leases = 0
         self.id = 0
         self.ended_by = ""
@@ -97,6 +104,7 @@ class Client(ChannelOwner):
         """Bytes from the client, or b"" to go on with what the relay holds."""
         relay = self.relay
         self.asked_at = self.clock.now
+        self.counters.received += len(data)
         verdict = relay.on_client_bytes(data)
         server = self.server
         if verdict == NEEDS_SERVER:
@@ -299,13 +307,14 @@ class ClientWaiter(Waiter):
 class ServerConnection(Leasable, ChannelOwner):
     """A server connection that is logged in. Its pool knows it from `pool.connected()` to `pool.lost()`."""
 
-    __slots__ = ("answered_at", "cancels", "channel", "client", "engine", "login", "relay", "supervisor", "target", "tidying")
+    __slots__ = ("answered_at", "cancels", "channel", "client", "counters", "engine", "login", "relay", "supervisor", "target", "tidying")
 
     def __init__(
         self, reactor: "Reactor", transport: "Transport", relay: ServerRelay, pool: "Pool", engine: Engine, supervisor: Supervisor,
         login: "ServerLogin", target: "ServerTarget",
     ) -> None:  # fmt: skip
         super().__init__(pool)
+        self.counters = pool.counters
         self.channel = Channel(reactor, transport, self)
         self.relay = relay
         self.engine = engine
@@ -324,8 +333,12 @@ class ServerConnection(Leasable, ChannelOwner):
         """Bytes from the server."""
         relay = self.relay
         self.answered_at = self.channel.reactor.clock.now
+        self.counters.sent += len(data)
         verdict = relay.on_server_bytes(data)
         client = self.client
+        if relay.queries and client is not None:
+            asked_at = client.asked_at if client.asked_at > client.leased_at else client.leased_at
+            client.began_at = self.counters.answered(relay, asked_at, client.began_at, self.answered_at)
         out = relay.to_client
         if out:
             relay.to_client = b""

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from dualpool.budget import LANES, Budget
+from dualpool.counters import Counters
 from dualpool.errors import CheckoutTimeout, DualpoolError, PoolClosed
 from dualpool.lease import CHECKING, CLOSED, CLOSING, CONNECTING, IDLE, LEASED, RESETTING, Leasable, Waiter
 from dualpool.protocol import APPLICATION, MAINTENANCE
@@ -162,6 +163,7 @@ class Pool:
         "connections",
         "connects",
         "counted",
+        "counters",
         "generation",
         "io",
         "is_closed",
@@ -209,6 +211,7 @@ class Pool:
         self._plain: bool = False
         self._retry_at: float = -math.inf
         self._refusal: DualpoolError | None = None
+        self.counters = Counters()
         self.checkouts: int = 0
         self.waits: int = 0
         self.total_wait: float = 0.0
@@ -592,7 +595,9 @@ class Pool:
     def _count_wait(self, waiter: Waiter) -> None:
         self.checkouts += 1
         self.waits += 1
-        self.total_wait += max(0.0, self.clock.now - waiter.enqueued_at)
+        waited = max(0.0, self.clock.now - waiter.enqueued_at)
+        self.total_wait += waited
+        self.counters.waited(waited)
 
     def _move(self, conn: Leasable, lane: int) -> bool:
         """Count `conn` in `lane`, if there is room for it there. Maintenance may take over any connection."""

@@ -47,7 +47,7 @@ MAINTENANCE: Final = 1
 class ServerRelay:
     """One server connection's protocol state: what it was asked, what it has answered, and what is set on it."""
 
-    __slots__ = ("dirty", "in_transaction", "pins", "to_client", "to_server")
+    __slots__ = ("dirty", "in_transaction", "parses", "pins", "queries", "to_client", "to_server", "transactions")
 
     def __init__(self) -> None:
         self.to_client: bytes = b""
@@ -57,6 +57,11 @@ class ServerRelay:
         """Not 0: the session holds state that cannot be replayed, so the lease goes on after the transaction."""
         self.dirty: bool = False
         """The session holds state that must be reset before another client may have it."""
+        self.queries: int = 0
+        """Requests of clients that were answered in full, of which `transactions` left no transaction open. Whoever counts sets both to 0."""
+        self.transactions: int = 0
+        self.parses: int = 0
+        """Statements that were prepared on the server, whoever asked for them."""
 
     def on_server_bytes(self, data: bytes) -> int:
         """Interpret `data`, read from the server. Returns verdict bits; raises RemoteProtocolError, then the connection must be closed."""
@@ -70,6 +75,14 @@ class ServerRelay:
         """True when no answer is outstanding; a transaction may be open."""
         raise NotImplementedError
 
+    def pin_reasons(self) -> list[str]:
+        """Why the lease does not end with its transaction: for each reason what the session holds, and what would let it go."""
+        return []
+
+    def count_statements(self) -> int:
+        """How many prepared statements the session holds."""
+        return 0
+
     def is_lost(self) -> bool:
         """True when the conversation cannot be continued (half a message was sent, answers cannot be counted): close the connection."""
         raise NotImplementedError
@@ -78,12 +91,15 @@ class ServerRelay:
 class ClientRelay:
     """One client's protocol state: the bytes that wait, its prepared statements, the settings that it wants."""
 
-    __slots__ = ("cancel_key", "to_client", "to_server")
+    __slots__ = ("binds", "cancel_key", "parses", "to_client", "to_server")
 
     def __init__(self) -> None:
         self.to_client: bytes = b""
         self.to_server: bytes = b""
         self.cancel_key: int = 0
+        self.parses: int = 0
+        """Statements that the client prepared, and `binds`: how often it ran one."""
+        self.binds: int = 0
 
     def on_client_bytes(self, data: bytes) -> int:
         """Interpret `data`, read from the client. Returns verdict bits; raises RemoteProtocolError, then the client must be closed.
@@ -95,6 +111,10 @@ class ClientRelay:
     def held_bytes(self) -> int:
         """How many client bytes wait inside the relay; link.py stops reading the client when they are too many."""
         raise NotImplementedError
+
+    def count_statements(self) -> int:
+        """How many prepared statements the client has."""
+        return 0
 
     def attach(self, server: ServerRelay) -> int:
         """Lease begins: bring the server's session to this client's settings and pass on what waited. Returns verdict bits."""

@@ -15,7 +15,7 @@ REGISTRY: Final = "dualpool.engines"
 
 HOT: Final = frozenset({"reactor", "transport", "link", "buffer", "protocol"})
 HOT_IN_ENGINE: Final = frozenset({"wire", "codec", "states", "relay", "statements"})
-ENGINE_FILES: Final = HOT_IN_ENGINE | {"__init__", "messages", "auth", "frontend", "backend", "sql", "cancel"}
+ENGINE_FILES: Final = HOT_IN_ENGINE | {"__init__", "messages", "auth", "frontend", "backend", "sql", "cancel", "console"}
 
 PLAIN_DEPENDENCIES: Final = frozenset({"__future__", "typing_extensions", "pymysql"}) | (sys.stdlib_module_names - {"asyncio"})
 """What hot modules may use from outside. pymysql: its constants and character sets."""

@@ -7,7 +7,7 @@ from pymysql.charset import charset_by_id
 
 from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
 from dualpool.errors import DualpoolError
-from dualpool.mysql import backend, cancel, frontend, messages, sql, wire
+from dualpool.mysql import backend, cancel, console, frontend, messages, sql, wire
 from dualpool.mysql.relay import ClientRelay, ServerRelay
 from dualpool.protocol import Engine, Exchange, RelayLimits
 from dualpool.protocol import ServerRelay as AnyServerRelay
@@ -63,6 +63,9 @@ class MysqlEngine(Engine):
 
     def cancel(self, target: ServerTarget, login: ServerLogin) -> Exchange[None]:
         return cancel.cancel(target, login)
+
+    def console(self, login: ClientLogin, process_id: int, secret: bytes) -> Exchange[None]:
+        return console.serve(login, process_id, secret)
 
     def error_message(self, error: DualpoolError, login: ClientLogin | None = None) -> bytes:
         return messages.error_message(error, 1 if login is None else login.sequence)

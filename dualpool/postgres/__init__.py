@@ -2,7 +2,7 @@
 
 from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
 from dualpool.errors import DualpoolError
-from dualpool.postgres import backend, cancel, frontend, messages, wire
+from dualpool.postgres import backend, cancel, console, frontend, messages, wire
 from dualpool.postgres.relay import ClientRelay, ServerRelay
 from dualpool.postgres.sql import setter
 from dualpool.protocol import Engine, Exchange, RelayLimits
@@ -62,6 +62,9 @@ class PostgresEngine(Engine):
 
     def cancel(self, target: ServerTarget, login: ServerLogin) -> Exchange[None]:
         return cancel.cancel(target, login)
+
+    def console(self, login: ClientLogin, process_id: int, secret: bytes) -> Exchange[None]:
+        return console.serve(login, process_id, secret)
 
     def error_message(self, error: DualpoolError, login: ClientLogin | None = None) -> bytes:
         return messages.error_message(error)
