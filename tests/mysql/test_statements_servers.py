@@ -266,9 +266,10 @@ def test_a_statement_that_the_server_has_lost_is_prepared_again(pooler: Pooler) 
     with pooler.connect(autocommit=True) as client:
         binary = Binary(client)
         statement = binary.prepare("SELECT CONCAT(?, 'a')")
+        assert is_free(pooler)
         for server in pooler.servers:
             for found in server.relay.statements.known:
-                found.id += 1000
+                server.sock.sendall(close_packet(found.id))
         for n in range(4):
             binary.execute(statement, f"{n}")
             assert binary.result() == [text(f"{n}a")]
