@@ -28,6 +28,8 @@ class BackendState:
         # Until the server has said what it allows, one connection goes ahead and asks.
         self.budget = Budget(config.name, 1 if limit is None else limit, config.reserved_maintenance)
         self.host_index = 0
+        self.version: str | None = None
+        """What clients are told of the server's version in their greeting; None: it has not been asked."""
 
 
 class PoolEntry:

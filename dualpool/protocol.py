@@ -276,6 +276,10 @@ class Engine:
         """A relay for a client that has just been welcomed."""
         raise NotImplementedError
 
+    def greeted_version(self) -> "Exchange[str] | None":
+        """What a server says of its version before any login; None where clients are not told before they log in."""
+        raise NotImplementedError
+
     def connect(self, target: "ServerTarget") -> "Exchange[ServerLogin]":
         """Log in at a server. Raises ConnectFailed with the server's answer."""
         raise NotImplementedError

@@ -20,8 +20,8 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
-from dualpool.accounts import CancelRequest
-from dualpool.backends import Backends
+from dualpool.accounts import CancelRequest, ServerTarget
+from dualpool.backends import Backends, BackendState
 from dualpool.config import Config
 from dualpool.connector import Connector
 from dualpool.deadlines import Deadlines
@@ -41,6 +41,8 @@ from dualpool.tls import listener_context
 
 GOODBYE_SECONDS: Final = 1.0
 """How long a server may take to close its end after our goodbye, before we close anyway."""
+GREETING_SECONDS: Final = 1.0
+"""How long the first client waits for the server's version."""
 MIN_TICK: Final = 0.02
 MAX_TICK: Final = 1.0
 DRAIN_TICK: Final = 0.02
@@ -126,6 +128,22 @@ class Server(Supervisor, PoolIO):
             raise
         conn.pool.give_back(conn)
         return result
+
+    async def greeted_version(self, backend: BackendState) -> str:
+        """The server's version, as its greeting tells it; "" if clients need not know, or it does not answer. It is asked until it does."""
+        if backend.version is None:
+            backend.version = ""  # who comes meanwhile is not kept waiting
+            exchange = backend.engine.greeted_version()
+            if exchange is not None:
+                with trio.move_on_after(GREETING_SECONDS), contextlib.suppress(DualpoolError, ConnectionClosed):
+                    host, port = backend.config.hosts[0]
+                    stream = await self.connector.dial(backend, ServerTarget(host, port, "", ""))
+                    try:
+                        backend.version = await drive(exchange, stream)
+                    finally:
+                        stream.close()
+                backend.version = backend.version or None
+        return backend.version or ""
 
     @contextlib.contextmanager
     def _borrowed(self, conn: ServerConnection) -> Iterator[Stream]:

@@ -113,7 +113,7 @@ class Door:
         server = self.server
         with trio.move_on_after(server.config.timeouts.client_login or float("inf")):
             process_id = server.clients.new_id()
-            answer = await drive(self.engine.accept(self._policy(stream, process_id)), stream, self._find_account)
+            answer = await drive(self.engine.accept(await self._policy(stream, process_id)), stream, self._find_account)
             if isinstance(answer, CancelRequest):
                 await server.cancel(answer)
                 stream.close()
@@ -173,7 +173,7 @@ class Door:
 
     # ------------------------------------------------------------------------------------------------------------ accounts
 
-    def _policy(self, stream: Stream, process_id: int) -> FrontendPolicy:
+    async def _policy(self, stream: Stream, process_id: int) -> FrontendPolicy:
         tls = self.listener.tls
         return FrontendPolicy(
             tls=self.tls is not None,
@@ -183,7 +183,15 @@ class Door:
             max_startup_bytes=self.server.config.limits.max_startup_bytes,
             client_address=_peer(stream.sock),
             connection_id=process_id,
+            server_version=await self._server_version(),
         )
+
+    async def _server_version(self) -> str:
+        """That of the first backend of the listener's protocol: before it logs in, a client has not said which it wants."""
+        for backend in self.server.backends.states.values():
+            if backend.config.protocol == self.listener.protocol:
+                return await self.server.greeted_version(backend)
+        return ""
 
     def _find_account(self, asked: FindAccount) -> Account:
         server = self.server

@@ -32,6 +32,9 @@ class MysqlEngine(Engine):
         wanted = sql.login_settings(*character_names(login.character_set))
         return ClientRelay(limits, login.capabilities, wanted, login.connection_id)
 
+    def greeted_version(self) -> Exchange[str]:
+        return backend.greeted_version()
+
     def connect(self, target: ServerTarget) -> Exchange[ServerLogin]:
         return backend.connect(target)
 

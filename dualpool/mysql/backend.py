@@ -109,6 +109,12 @@ REPORTED: Final = (
 # --------------------------------------------------------------------------------------------------------------------- login
 
 
+def greeted_version() -> Exchange[str]:
+    """The version that a server's greeting names. Nobody logs in; the caller closes the connection."""
+    payload = yield from Conversation(MAX_REPLY).receive()
+    return parse_greeting(payload).server_version
+
+
 def connect(target: ServerTarget) -> Exchange[ServerLogin]:
     """Log in at a server and prepare the session. Raises ConnectFailed, with the server's code and message where it gave one."""
     session = yield from log_in(target)

@@ -29,6 +29,9 @@ class PostgresEngine(Engine):
     def client_relay(self, login: ClientLogin, limits: RelayLimits) -> ClientRelay:
         return ClientRelay(limits, start_settings(login.parameters))
 
+    def greeted_version(self) -> None:
+        return None
+
     def connect(self, target: ServerTarget) -> Exchange[ServerLogin]:
         return backend.connect(target)
 
