@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from tests.simulation.links import World as LinkWorld
 from tests.simulation.pools import World as PoolWorld
 
-TOLD_STEPS: Final = 60
+TOLD_STEPS: Final = 100
 
 
 class Schedule(Protocol):
@@ -22,6 +23,7 @@ class SimulationFailure(Exception):
 
 
 WORLDS: Final[dict[str, Callable[[int, bool], Schedule]]] = {
+    "links": lambda seed, traced: LinkWorld(seed, traced=traced),
     "pools": lambda seed, traced: PoolWorld(seed, traced=traced),
 }
 

@@ -1,0 +1,178 @@
+"""Sockets, readiness and streams of memory, in place of the operating system's. What comes in pieces there comes in random pieces here."""
+
+import random
+import ssl
+from typing import Any, Final
+
+import trio
+
+from dualpool.protocol import ConnectionClosed
+from dualpool.reactor import EPOLL_OUT, READ, WRITE, Poller
+from dualpool.transport import END, WOULD_BLOCK, Transport
+
+HANG_UP: Final = 16
+"""As epoll's EPOLLHUP: told whatever the interest is."""
+
+
+class Pipe:
+    """One direction of a connection. `closed`: no more bytes come, and none are taken."""
+
+    __slots__ = ("capacity", "closed", "data")
+
+    def __init__(self, capacity: int) -> None:
+        self.data = bytearray()
+        self.closed = False
+        self.capacity = capacity
+
+    def room(self) -> int:
+        """How many bytes it takes now."""
+        return max(0, self.capacity - len(self.data))
+
+    def take(self, size: int) -> bytes:
+        """Remove the first bytes."""
+        data = bytes(self.data[:size])
+        del self.data[:size]
+        return data
+
+
+class End:
+    """One end of a connection, as the simulated peers use it."""
+
+    __slots__ = ("incoming", "outgoing")
+
+    def __init__(self, incoming: Pipe, outgoing: Pipe) -> None:
+        self.incoming = incoming
+        self.outgoing = outgoing
+
+    def close(self) -> None:
+        """No more in either direction. What was sent can still be read at the other end."""
+        self.incoming.closed = True
+        self.outgoing.closed = True
+
+    def reset(self) -> None:
+        """As close, but what was sent is lost."""
+        self.close()
+        self.outgoing.data.clear()
+
+    def is_over(self) -> bool:
+        """The other end is gone, and everything that it sent has been read."""
+        return self.incoming.closed and not self.incoming.data
+
+
+def connection(rng: random.Random) -> tuple[End, End]:
+    """Both ends of a new connection."""
+    there, back = Pipe(rng.choice([1, 7, 60, 5000, 5000])), Pipe(rng.choice([1, 7, 60, 5000, 5000]))
+    return End(there, back), End(back, there)
+
+
+class MemoryTransport(Transport):
+    """dualpool's end of a connection. Its own `sock`, so that whoever borrows the socket gets it."""
+
+    __slots__ = ("_fd", "_rng", "end")
+
+    def __init__(self, end: End, fd: int, rng: random.Random) -> None:
+        self.sock: Any = self
+        self.end = end
+        self._fd = fd
+        self._rng = rng
+
+    def recv(self, size: int) -> bytes | None:
+        pipe = self.end.incoming
+        if not pipe.data:
+            return END if pipe.closed else WOULD_BLOCK
+        return pipe.take(self._piece(min(size, len(pipe.data))))
+
+    def send(self, data: bytes) -> int:
+        pipe = self.end.outgoing
+        if pipe.closed:
+            return -1
+        size = self._piece(min(len(data), pipe.room()))
+        pipe.data += data[:size]
+        return size
+
+    def _piece(self, size: int) -> int:
+        return self._rng.randint(1, size) if size and self._rng.random() < 0.3 else size
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def close(self) -> None:
+        self.end.close()
+
+
+class MemoryPoller(Poller):
+    """Level-triggered, as epoll; the events of a batch come in random order, and not always all of them."""
+
+    __slots__ = ("_interest", "_rng", "ends")
+
+    def __init__(self, rng: random.Random) -> None:
+        self._rng = rng
+        self._interest: dict[int, int] = {}
+        self.ends: dict[int, End] = {}
+
+    def add(self, fd: int, interest: int) -> None:
+        assert fd not in self._interest, "epoll: EEXIST"
+        self._interest[fd] = interest
+
+    def change(self, fd: int, interest: int) -> None:
+        assert fd in self._interest, "epoll: ENOENT"
+        self._interest[fd] = interest
+
+    def remove(self, fd: int) -> None:
+        del self._interest[fd]
+
+    def poll(self, timeout: float, limit: int) -> list[tuple[int, int]]:
+        events = [(fd, what) for fd, interest in self._interest.items() if (what := self._ready(self.ends[fd], interest))]
+        self._rng.shuffle(events)
+        return events[: self._rng.randint(1, limit)]
+
+    def _ready(self, end: End, interest: int) -> int:
+        what = 0
+        if interest & READ and (end.incoming.data or end.incoming.closed):
+            what |= READ
+        if interest & WRITE and (end.outgoing.room() or end.outgoing.closed):
+            what |= EPOLL_OUT
+        if end.incoming.closed and end.outgoing.closed:
+            what |= HANG_UP
+        return what
+
+    def close(self) -> None:
+        self._interest.clear()
+
+
+class MemoryStream:
+    """exchange.Stream over a MemoryTransport. It looks again after each turn of Trio's, which in a simulation costs nothing."""
+
+    def __init__(self, sock: MemoryTransport, tls: ssl.SSLContext | None = None, *, server_side: bool, server_name: str = "") -> None:
+        self.sock = sock
+
+    async def send_all(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+        while data:
+            sent = self.sock.send(data)
+            if sent < 0:
+                raise ConnectionClosed
+            data = data[sent:]
+            if data:
+                await trio.lowlevel.checkpoint()
+
+    async def receive(self, size: int, flags: int = 0) -> bytes:
+        while True:
+            await trio.lowlevel.checkpoint()
+            data = self.sock.recv(size)
+            if data:
+                return data
+            if data is not None:
+                raise ConnectionClosed
+
+    async def receive_exactly(self, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            data += await self.receive(size - len(data))
+        return data
+
+    def transport(self) -> Transport:
+        return self.sock
+
+    def close(self) -> None:
+        self.sock.close()
