@@ -11,11 +11,19 @@ when room appears, of those who have less than their share first. To make room, 
 to the end of its lifetime first. Where nothing is idle, a pool that has more than its share gives up the next connection that comes back
 to it, even though clients of its own wait: else one busy pool could keep the others out for ever. A share is the application's places
 divided by the pools that want any.
+
+Inside the budget there are bounds for some of its pools: a `Quota` is what `max_connections` of a database or of a user means. A claim is
+blocked by the budget, by quotas, or by both, and only an idle connection inside what blocks it makes room for it.
+
+The server may be fuller than the limit says, because others are connected too. When it answers that it has no room (`refused`), the limit
+is lowered to what we hold, and raised again in steps: whoever waits goes on waiting, and the reserve stays free for maintenance.
 """
 
+import math
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
+from dualpool.errors import DualpoolError
 from dualpool.lease import Leasable
 from dualpool.protocol import APPLICATION, MAINTENANCE
 
@@ -26,6 +34,11 @@ Spec = int | str | dict[str, float]
 
 LANES: Final = (MAINTENANCE, APPLICATION)
 """The order in which lanes are served."""
+UNLIMITED: Final = 1 << 30
+RAISE_AFTER: Final = 2.0
+"""Seconds from a server's refusal to the first step back to the configured limit, and from step to step."""
+RAISE_PART: Final = 4
+"""Each step is this part of what is allowed now, and at least one connection."""
 
 
 def resolve_budget(spec: Spec, server_limit: int | None = None) -> int | None:
@@ -41,23 +54,101 @@ def resolve_budget(spec: Spec, server_limit: int | None = None) -> int | None:
     return int(spec)
 
 
-class Budget:
+class Bound:
+    """So many connections, of some pools: a whole budget, or a quota."""
+
+    __slots__ = ("name", "pools")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.pools: list[Pool] = []
+
+    def has_room(self, lane: int) -> bool:
+        """May one more connection be counted in `lane`?"""
+        raise NotImplementedError
+
+    def places(self) -> int:
+        """What the application may take; large if there is no limit."""
+        raise NotImplementedError
+
+    def closing_count(self) -> int:
+        """Connections that are being closed, whose places will be free."""
+        raise NotImplementedError
+
+    def nearest_to_its_end(self) -> Leasable | None:
+        """The idle connection whose loss costs least."""
+        idle = [conn for pool in self.pools for conn in pool.idle_connections()]
+        return min(idle, key=_end_of_life, default=None)
+
+    def share(self, budget: "Budget") -> int:
+        """What each pool that wants connections is owed."""
+        wanting = sum(1 for pool in self.pools if any(pool.counted) or budget.claimed(pool))
+        return self.places() // max(1, wanting)
+
+
+class Quota(Bound):
+    """`max_connections` of a database or of a user: over several pools of one backend. It binds the application, not maintenance."""
+
+    __slots__ = ("limit",)
+
+    def __init__(self, name: str, limit: int) -> None:
+        """`name`: the setting, for messages."""
+        super().__init__(name)
+        self.limit = limit
+
+    def counted(self) -> int:
+        """The application's connections, those that are being closed included."""
+        return sum(pool.counted[APPLICATION] for pool in self.pools)
+
+    def has_room(self, lane: int) -> bool:
+        return lane == MAINTENANCE or self.counted() < self.limit
+
+    def places(self) -> int:
+        return self.limit
+
+    def closing_count(self) -> int:
+        return sum(pool.count_closing(APPLICATION) for pool in self.pools)
+
+    def is_exceeded(self) -> bool:
+        """Would there be too many even when those that are being closed are gone?"""
+        return self.counted() - self.closing_count() > self.limit
+
+
+class Budget(Bound):
     """The connections of one backend: counted, admitted, and taken from one pool for another. Pools call it, and it them."""
 
-    __slots__ = ("_claims", "_reserve", "closing", "counted", "limit", "name", "pools", "pressed")
+    __slots__ = (
+        "_ceiling",
+        "_claims",
+        "_configured",
+        "_raise_at",
+        "_reserve",
+        "closing",
+        "counted",
+        "doubted_at",
+        "limit",
+        "pressed",
+        "quotas",
+    )
 
     def __init__(self, name: str = "", limit: int | None = None, reserve: int = 0) -> None:
         """`limit`: None means no limit. Where the server has yet to say it, start with 1: a probe that may ask; then `set_limit`."""
-        self.name = name
+        super().__init__(name)
         self.limit = limit
+        """What holds now: as set, or less while the server has no room for that many."""
+        self._configured = limit
+        self._ceiling: int | None = None
+        self._raise_at: float = 0.0
         self._reserve = reserve
-        self.pools: list[Pool] = []
+        self.quotas: list[Quota] = []
+        self.doubted_at: float = -math.inf
+        """When connections were last found broken; those that were idle then are checked before they are used."""
         self.counted: list[int] = [0, 0]
         """Connections per lane, CLOSING ones included."""
         self.closing: list[int] = [0, 0]
         self._claims: tuple[dict[Pool, None], dict[Pool, None]] = ({}, {})
         self.pressed: bool = False
-        """Somebody waits for room, or the limit was lowered: pools must ask `wants_back` before they keep a connection."""
+        """Somebody waits for room, or a limit was lowered: pools must ask `wants_back` before they keep a connection."""
 
     @property
     def total(self) -> int:
@@ -69,6 +160,27 @@ class Budget:
         """Places that only maintenance may take: as configured, but one is always left to the application."""
         return self._reserve if self.limit is None else min(self._reserve, self.limit - 1)
 
+    @property
+    def is_full_elsewhere(self) -> bool:
+        """Is the limit lowered because the server has no room for more?"""
+        return self._ceiling is not None
+
+    def add(self, pool: "Pool", quotas: "tuple[Quota, ...]") -> None:
+        """A new pool."""
+        self.pools.append(pool)
+        for quota in quotas:
+            quota.pools.append(pool)
+            if quota not in self.quotas:
+                self.quotas.append(quota)
+
+    def remove(self, pool: "Pool") -> None:
+        """A pool without connections that will not come back."""
+        self.pools.remove(pool)
+        for quota in pool.quotas:
+            quota.pools.remove(pool)
+            if not quota.pools:
+                self.quotas.remove(quota)
+
     def has_room(self, lane: int) -> bool:
         """May one more connection be counted in `lane`?"""
         limit = self.limit
@@ -76,9 +188,22 @@ class Budget:
             return True
         return self.total < limit and (lane == MAINTENANCE or self.counted[APPLICATION] < limit - self.reserve)
 
+    def places(self) -> int:
+        return UNLIMITED if self.limit is None else self.limit - self.reserve
+
+    def closing_count(self) -> int:
+        return sum(self.closing)
+
+    def blocking(self, pool: "Pool", lane: int) -> list[Bound]:
+        """What keeps `pool` from one more connection in `lane`."""
+        found: list[Bound] = [] if self.has_room(lane) else [self]
+        if lane == APPLICATION:
+            found += [quota for quota in pool.quotas if not quota.has_room(lane)]
+        return found
+
     def admit(self, pool: "Pool", lane: int, *, claim: bool = True) -> bool:
         """Count one more connection for `pool`, to be ended by `release`. If there is no room: leave a claim (unless not wanted), False."""
-        if self.has_room(lane):
+        if not self.blocking(pool, lane):
             self.counted[lane] += 1
             return True
         if claim and pool not in self._claims[lane]:
@@ -93,9 +218,10 @@ class Budget:
             del self._claims[lane][pool]
             self._press()
 
-    def move(self, source: int, target: int) -> bool:
+    def move(self, pool: "Pool", source: int, target: int) -> bool:
         """Count a connection in `target` instead of `source`, if there is room for it there. The caller then calls `serve`."""
-        if self.limit is not None and target == APPLICATION and self.counted[APPLICATION] >= self.limit - self.reserve:
+        full = self.counted[APPLICATION] >= self.places() or any(not quota.has_room(target) for quota in pool.quotas)
+        if full and target == APPLICATION:
             return False
         self.counted[source] -= 1
         self.counted[target] += 1
@@ -109,9 +235,8 @@ class Budget:
     def serve(self) -> None:
         """Give the room that there is to the pools that claimed it, in their order; see that more is made if it is not enough."""
         for lane in LANES:
-            claims = self._claims[lane]
-            while self.has_room(lane) and (pool := self._first_claimant(lane)) is not None:
-                del claims[pool]
+            while (pool := self._next_with_room(lane)) is not None:
+                del self._claims[lane][pool]
                 # The pool asks again at once, and for as long as it needs more; a new claim of its is the last in the queue.
                 pool.grow()
         self._evict()
@@ -119,30 +244,57 @@ class Budget:
 
     def set_limit(self, limit: int | None, reserve: int | None = None) -> None:
         """A new limit. If more connections exist, idle ones are closed now, others when they come back."""
-        self.limit = limit
+        self._configured = limit
         if reserve is not None:
             self._reserve = reserve
+        self._apply()
+
+    def refused(self, lane: int, now: float) -> None:
+        """A connect failed because the server has no room: others hold connections too. Keep to what we hold, for a while."""
+        self.counted[lane] -= 1
+        self._ceiling = max(1, self.total)
+        self._raise_at = now + RAISE_AFTER
+        self._apply()
+
+    def sweep(self, now: float) -> None:
+        """Do what is due by time alone; call it about once a second."""
+        if self._ceiling is not None and now >= self._raise_at:
+            # In steps, so that a server that is still full refuses few connects; the next refusal ends the climb.
+            self._ceiling += max(1, self._ceiling // RAISE_PART)
+            self._raise_at = now + RAISE_AFTER
+            if self._configured is None or self._ceiling >= self._configured:
+                self._ceiling = None
+            self._apply()
+
+    def _apply(self) -> None:
+        limits = [limit for limit in (self._configured, self._ceiling) if limit is not None]
+        self.limit = min(limits, default=None)
         for pool in self.pools:
             pool.grow()
         self.serve()
-        while self._surplus(APPLICATION) and (victim := self._nearest_to_its_end()) is not None:
+        while self._surplus(APPLICATION) and (victim := self.nearest_to_its_end()) is not None:
             victim.pool.evict(victim, "the backend's budget was lowered")
+        for quota in self.quotas:
+            while quota.is_exceeded() and (victim := quota.nearest_to_its_end()) is not None:
+                victim.pool.evict(victim, f"{quota.name} was lowered")
         self._press()
 
     def wants_back(self, pool: "Pool", conn: Leasable) -> bool:
         """Must `pool` close `conn`, which has just come back to it, because its place is needed more elsewhere?"""
-        if self._surplus(conn.lane):
+        if self._surplus(conn.lane) or (conn.lane == APPLICATION and any(quota.is_exceeded() for quota in pool.quotas)):
             return True
         # A new connection serves once before it goes to another pool: else two pools could take it from each other for ever.
         if not conn.used and pool.has_demand():
             return False
-        if sum(self.closing) >= self._claim_count():
+        short = [bound for bound in (self, *self.quotas) if bound.closing_count() < self._blocked_by(bound)]
+        if not short:
             return False
         # Maintenance is served first, so what its pool closed for an application elsewhere would come back to itself.
         for lane in LANES[:1] if pool.maintenance_waits() else LANES:
-            claimant = self._first_claimant(lane, besides=pool)
+            helped = [other for other in self._claims[lane] if other is not pool and self._would_help(conn, other, lane, short)]
+            claimant = self._first_of(helped)
             if claimant is not None:
-                if pool.has_demand() and not self._is_owed(claimant, pool):
+                if pool.has_demand() and not self._is_owed(claimant, pool, lane):
                     return False
                 self._go_behind(pool)
                 return True
@@ -157,13 +309,24 @@ class Budget:
         for lane in LANES:
             assert self.counted[lane] == sum(pool.counted[lane] for pool in self.pools), (lane, self.counted)
             assert self.closing[lane] == sum(pool.count_closing(lane) for pool in self.pools), (lane, self.closing)
-            assert not (self._claims[lane] and self.has_room(lane)), "room, and a pool that waits for it"
-        if self._claim_count():
-            assert sum(self.closing) or self._nearest_to_its_end() is None, "a claim, and an idle connection that is kept"
+            assert self._next_with_room(lane) is None, "room, and a pool that waits for it"
+        for bound in (self, *self.quotas):
+            if self._blocked_by(bound):
+                assert bound.closing_count() or bound.nearest_to_its_end() is None, "a claim, and an idle connection that is kept"
         assert self.pressed == self._is_pressed()
 
     def _claim_count(self) -> int:
         return len(self._claims[APPLICATION]) + len(self._claims[MAINTENANCE])
+
+    def _blocked_by(self, bound: Bound) -> int:
+        """How many claims wait for a place inside `bound`."""
+        return sum(bound in self.blocking(pool, lane) for lane in LANES for pool in self._claims[lane])
+
+    def _would_help(self, conn: Leasable, claimant: "Pool", lane: int, short: list[Bound]) -> bool:
+        """Would the place of `conn` let `claimant` in? `short`: where more is claimed than is being closed."""
+        blocking = self.blocking(claimant, lane)
+        inside = conn.pool.quotas if conn.lane == APPLICATION else ()
+        return all(bound is self or bound in inside for bound in blocking) and any(bound in short for bound in blocking)
 
     def _surplus(self, lane: int) -> bool:
         """Would there be too many connections even when those that are being closed are gone?"""
@@ -174,7 +337,7 @@ class Budget:
         return application + maintenance > self.limit or (lane == APPLICATION and application > self.limit - self.reserve)
 
     def _is_pressed(self) -> bool:
-        return self._claim_count() > 0 or self._surplus(APPLICATION)
+        return self._claim_count() > 0 or self._surplus(APPLICATION) or any(quota.is_exceeded() for quota in self.quotas)
 
     def _press(self) -> None:
         """Tell the pools when `pressed` changes: it decides which way their give_back goes."""
@@ -185,22 +348,26 @@ class Budget:
                 pool.choose_path()
 
     def _evict(self) -> None:
-        """Close idle connections until as many are being closed as there are claims."""
-        while sum(self.closing) < self._claim_count() and (victim := self._nearest_to_its_end()) is not None:
-            victim.pool.evict(victim, "another pool of the backend needs its place")
+        """Close idle connections until as many are being closed as there are claims, inside whatever the claims are blocked by."""
+        if not self._claim_count():
+            return
+        for bound in (self, *self.quotas):
+            while bound.closing_count() < self._blocked_by(bound) and (victim := bound.nearest_to_its_end()) is not None:
+                victim.pool.evict(victim, "another pool of the backend needs its place")
 
-    def _nearest_to_its_end(self) -> Leasable | None:
-        idle = [conn for pool in self.pools for conn in pool.idle_connections()]
-        return min(idle, key=_end_of_life, default=None)
-
-    def _first_claimant(self, lane: int, besides: "Pool | None" = None) -> "Pool | None":
-        """Whose turn it is: the first who has less than its share, else the first."""
+    def _next_with_room(self, lane: int) -> "Pool | None":
+        """Whose claim can be served now, if any."""
         claims = self._claims[lane]
-        if not claims:
+        if not claims or not self.has_room(lane):
             return None
-        least = max(1, self._share())
-        others = [pool for pool in claims if pool is not besides]
-        return next((pool for pool in others if sum(pool.counted) < least), others[0] if others else None)
+        return self._first_of([pool for pool in claims if not self.blocking(pool, lane)])
+
+    def _first_of(self, claimants: "list[Pool]") -> "Pool | None":
+        """Whose turn it is: the first who has less than its share, else the first."""
+        if len(claimants) < 2:
+            return claimants[0] if claimants else None
+        least = max(1, self.share(self))
+        return next((pool for pool in claimants if sum(pool.counted) < least), claimants[0])
 
     def _go_behind(self, pool: "Pool") -> None:
         """A pool that gives up a connection lets the others go first."""
@@ -209,20 +376,25 @@ class Budget:
                 del claims[pool]
                 claims[pool] = None
 
-    def _share(self) -> int:
-        assert self.limit is not None
-        wanting = sum(1 for pool in self.pools if any(pool.counted) or self.claimed(pool))
-        return (self.limit - self.reserve) // max(1, wanting)
-
-    def _is_owed(self, claimant: "Pool", pool: "Pool") -> bool:
+    def _is_owed(self, claimant: "Pool", pool: "Pool", lane: int) -> bool:
         """Does `claimant` have less than its share, and `pool` more?
 
         With more pools than places a share is less than one connection: then the client that has waited longest goes first.
         """
         has = sum(claimant.counted)
-        if share := self._share():
+        if share := min(bound.share(self) for bound in self.blocking(claimant, lane)):
             return has < share < sum(pool.counted)
         return has == 0 and claimant.waiting_since() < pool.waiting_since()
+
+
+def is_full(error: DualpoolError) -> bool:
+    """Is this the server's answer that it has no room for any more connection, rather than for one user or one database?
+
+    PostgreSQL answers 53300 to both, and only the sentence differs (postgres.c, InitPostgres). MySQL: 1040, and 1203 for one user.
+    """
+    if error.sqlstate == "53300":
+        return "for role" not in error.message and "for database" not in error.message
+    return error.errno == 1040
 
 
 def _end_of_life(conn: Leasable) -> float:

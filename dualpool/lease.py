@@ -4,6 +4,7 @@
 simulation can do without sockets.
 """
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
 from dualpool.protocol import APPLICATION
@@ -27,10 +28,32 @@ CLOSED: Final = 6
 STATE_NAMES: Final = ("connecting", "idle", "leased", "resetting", "checking", "closing", "closed")
 
 
+class Party:
+    """Clients that share a cap: those of one user, address or application. Together they hold or wait for at most `cap` connections.
+
+    Whoever comes beyond that is parked: it waits too, but not in the queue, and gets into the queue when one of the others is done. So a
+    burst of one party waits behind its own, and not in front of everybody else.
+    """
+
+    __slots__ = ("__weakref__", "active", "cap", "name", "parked")
+
+    def __init__(self, name: str, cap: int) -> None:
+        """`name`: who, and the setting, for messages."""
+        self.name = name
+        self.cap = cap
+        self.active: int = 0
+        """Leases, and waits in the queue."""
+        self.parked: OrderedDict[Waiter, None] = OrderedDict()
+
+    def is_full(self) -> bool:
+        """Must the next one be parked?"""
+        return self.active >= self.cap
+
+
 class Leasable:
     """The part of a server connection that belongs to its pool. Times are those of `reactor.Clock`, in seconds."""
 
-    __slots__ = ("created_at", "expires_at", "generation", "id", "idle_since", "lane", "pool", "state", "used")
+    __slots__ = ("created_at", "expires_at", "generation", "id", "idle_since", "lane", "parties", "pool", "state", "used")
 
     def __init__(self, pool: "Pool") -> None:
         self.pool = pool
@@ -47,6 +70,8 @@ class Leasable:
         """It has been offered, or been idle. Until then no other pool may take its place."""
         self.generation: int = -1
         """`pool.generation` when its connect began, set by whoever connects; -1 means: the current one."""
+        self.parties: tuple[Party, ...] = ()
+        """Whose caps the lease counts against."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} of {self.pool.name}: {STATE_NAMES[self.state]}>"
@@ -55,14 +80,17 @@ class Leasable:
 class Waiter:
     """Somebody in a pool's queue. The pool calls these methods; they must not raise, and may call the pool again."""
 
-    __slots__ = ("deadline", "enqueued_at", "lane", "notified")
+    __slots__ = ("deadline", "enqueued_at", "lane", "limit", "notified", "parties")
 
     def __init__(self, lane: int = APPLICATION) -> None:
         self.lane = lane
         self.enqueued_at: float = 0.0
         self.deadline: float = 0.0
         """When the wait ends with CheckoutTimeout. 0: `Pool.enqueue` sets it from `query_wait`."""
+        self.limit: str = ""
+        """The setting behind `deadline` with its value, for the message, if it is not the pool's."""
         self.notified: bool = False
+        self.parties: tuple[Party, ...] = ()
 
     def offer(self, conn: Leasable) -> bool:
         """Take the lease of `conn` now, or refuse it with False: nobody is there any more. Taken or not, the wait is over."""

@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 
-from dualpool.budget import LANES, Budget
+from dualpool.budget import LANES, Budget, Quota, is_full
 from dualpool.counters import Counters
-from dualpool.errors import CheckoutTimeout, DualpoolError, PoolClosed
-from dualpool.lease import CHECKING, CLOSED, CLOSING, CONNECTING, IDLE, LEASED, RESETTING, Leasable, Waiter
+from dualpool.errors import CheckoutTimeout, DualpoolError, PoolClosed, TooManyClients
+from dualpool.lease import CHECKING, CLOSED, CLOSING, CONNECTING, IDLE, LEASED, RESETTING, Leasable, Party, Waiter
 from dualpool.protocol import APPLICATION, MAINTENANCE
 
 if TYPE_CHECKING:
@@ -41,6 +41,13 @@ PERMANENT_ERRNOS: Final = frozenset({1044, 1045, 1049, 1698})
 RETRY_JITTER: Final = 0.25
 """The pause after a failed connect is up to this part shorter or longer, so that pools and processes do not knock in step."""
 
+STARTING_NOTICE: Final = 1.0
+"""Seconds after which those who wait for a database that was asleep are told that it is starting."""
+DOUBT_PAUSE: Final = 1.0
+"""Seconds: more losses within this time raise no new doubts about the idle connections."""
+RATE_WINDOW: Final = 1.0
+"""Seconds over which the pace of the queue is measured."""
+
 RETURNABLE: Final = frozenset({LEASED, RESETTING, CHECKING})
 ENDED: Final = frozenset({CLOSING, CLOSED})
 UNCOUNTED: Final = frozenset({CONNECTING, CLOSED})
@@ -53,13 +60,17 @@ class PoolSettings:
 
     __slots__ = (
         "check_delay",
+        "idle_after",
         "idle_timeout",
         "lifetime",
         "lifetime_jitter",
         "login_retry",
+        "max_waiting",
         "min_size",
         "query_wait",
         "query_wait_notify",
+        "reserve_after",
+        "reserve_size",
         "size",
     )
 
@@ -74,8 +85,19 @@ class PoolSettings:
         lifetime_jitter: float = 0.0,
         login_retry: float = 1.0,
         check_delay: float = 30.0,
+        reserve_size: int = 0,
+        reserve_after: float = 5.0,
+        idle_after: float = 0.0,
+        max_waiting: int = 0,
     ) -> None:
         self.size = size
+        self.reserve_size = reserve_size
+        """More connections than `size`, for as long as somebody has waited for `reserve_after`. They are closed when nobody waits."""
+        self.reserve_after = reserve_after
+        self.idle_after = idle_after
+        """A pool that nobody has used for this long goes to sleep: no connections, no minimum."""
+        self.max_waiting = max_waiting
+        """So many may wait; whoever comes then is refused at once. 0: no limit."""
         self.min_size = min_size
         """Kept open while there are clients (`Pool.clients`); without clients there is no minimum."""
         self.query_wait = query_wait
@@ -141,19 +163,26 @@ class Pool:
     """The interchangeable server connections of one (database, server user), and the queue for them."""
 
     __slots__ = (
+        "_active_at",
+        "_capped",
         "_checking",
         "_closing",
         "_dispatching",
         "_failing",
         "_idle",
+        "_parked",
         "_plain",
+        "_rate",
         "_refusal",
+        "_refused",
         "_resetting",
         "_retry_at",
         "_returned",
         "_rng",
         "_stale",
+        "_swept_at",
         "_waiting",
+        "_window",
         "budget",
         "checkouts",
         "clients",
@@ -166,12 +195,14 @@ class Pool:
         "counters",
         "generation",
         "io",
+        "is_asleep",
         "is_closed",
         "is_paused",
         "last_error",
         "last_loss",
         "losses",
         "name",
+        "quotas",
         "settings",
         "timeouts",
         "total_wait",
@@ -179,10 +210,18 @@ class Pool:
     )
 
     def __init__(
-        self, name: str, settings: PoolSettings, budget: Budget, io: PoolIO, clock: "Clock", rng: random.Random | None = None
+        self,
+        name: str,
+        settings: PoolSettings,
+        budget: Budget,
+        io: PoolIO,
+        clock: "Clock",
+        rng: random.Random | None = None,
+        quotas: tuple[Quota, ...] = (),
     ) -> None:
-        """`name` is for messages. `rng` is for jitter only."""
+        """`name` is for messages. `rng` is for jitter only. `quotas`: bounds inside the budget, shared with other pools."""
         self.name = name
+        self.quotas = quotas
         self.settings = settings
         self.budget = budget
         self.io = io
@@ -205,6 +244,15 @@ class Pool:
         self._resetting: int = 0
         self._closing: list[int] = [0, 0]
         self._waiting: tuple[OrderedDict[Waiter, None], OrderedDict[Waiter, None]] = (OrderedDict(), OrderedDict())
+        self._parked: OrderedDict[Waiter, Party] = OrderedDict()
+        self._capped: bool = False
+        self.is_asleep: bool = False
+        """Nobody has used it for `idle_after`; who comes now wakes it."""
+        self._active_at: float = clock.now
+        self._swept_at: float = clock.now
+        self._window: tuple[float, int] = (clock.now, 0)
+        self._rate: float = 0.0
+        self._refused: deque[tuple[Waiter, DualpoolError]] = deque()
         self._returned: deque[Leasable] = deque()
         self._dispatching: bool = False
         self._failing: bool = False
@@ -222,7 +270,7 @@ class Pool:
         self.last_error: str = ""
         """Why the last connect failed; "" when one has succeeded since."""
         self.last_loss: str = ""
-        budget.pools.append(self)
+        budget.add(self, quotas)
         self.choose_path()
 
     def __repr__(self) -> str:
@@ -264,9 +312,16 @@ class Pool:
             or self._waiting[MAINTENANCE]
             or self.is_paused
             or self.is_closed
+            or self._capped
             or self.budget.pressed
             or self._has_surplus()
         )
+
+    def party(self, name: str, cap: int) -> Party:
+        """A new party for clients of this pool. From now on every lease goes the long way, where it is counted."""
+        self._capped = True
+        self.choose_path()
+        return Party(name, cap)
 
     # ------------------------------------------------------------------------------------------------ the queue
 
@@ -276,39 +331,114 @@ class Pool:
         waiter.enqueued_at = now
         if not waiter.deadline:
             waiter.deadline = now + (self.settings.query_wait or math.inf)
-        self._waiting[waiter.lane][waiter] = None
         if self.is_closed:
-            self._fail_all(self._closed_error())
-        else:
-            self._plain = False
+            self._refuse(waiter, self._closed_error())
+        elif waiter.lane == APPLICATION and self._is_queue_full():
+            self._refuse(waiter, self._queue_full_error())
+        elif self._line_up(waiter):
             self._dispatch()
 
     def withdraw(self, waiter: Waiter) -> bool:
         """`waiter` wants nothing any more. False if it was not in the queue (any more)."""
-        queue = self._waiting[waiter.lane]
-        if waiter not in queue:
+        if not self._take_out(waiter):
             return False
-        del queue[waiter]
-        self._follow_up()
+        self._dispatch()
         return True
 
-    def give_up(self, waited: float) -> CheckoutTimeout:
-        """Count a wait of `waited` seconds that was in vain. Returns what to tell the one who waited."""
+    def give_up(self, waited: float, limit: str = "", party: Party | None = None) -> CheckoutTimeout:
+        """Count a wait of `waited` seconds that was in vain. Returns what to tell the one who waited. `limit`: as `Waiter.limit`."""
         self.timeouts += 1
-        if self.last_error:
+        if party is not None:
+            cause, hint = f"{party.name} has {party.active} at work or in the queue already", "Use fewer connections at once."
+        elif self.last_error:
             cause, hint = f"the last connect failed: {self.last_error}", "See that the server is up and reachable."
         elif self.is_paused:
             cause, hint = "the pool is paused", "RESUME ends the pause."
         elif not self._count_up() and any(self.connecting):
             cause, hint = "the server has not answered the connect yet", "See that the server is up and reachable."
-        elif self.counted[APPLICATION] < self.settings.size:
-            cause = f'all {self.budget.limit} connections of backend "{self.budget.name}" are taken (budget)'
-            hint = "Use shorter transactions, or raise the budget if the server allows more connections."
         else:
-            cause, hint = f"all {self.settings.size} are taken (pool_size)", "Use shorter transactions, or raise pool_size."
-        limit = f"timeouts.query_wait is {self.settings.query_wait:g} s"
+            cause, hint = self._what_is_full()
+            cause += self._outlook()
+        limit = limit or f"timeouts.query_wait is {self.settings.query_wait:g} s"
         message = f'pool "{self.name}": waited {waited:.1f} s for a server connection ({limit}): {cause}'
         return CheckoutTimeout(message, hint=hint)
+
+    def _what_is_full(self) -> tuple[str, str]:
+        budget = self.budget
+        if self.counted[APPLICATION] >= self.settings.size:
+            return f"all {self.settings.size} are taken (pool_size)", "Use shorter transactions, or raise pool_size."
+        for bound in budget.blocking(self, APPLICATION):
+            if isinstance(bound, Quota):
+                return f"all {bound.limit} are taken ({bound.name})", f"Use shorter transactions, or raise {bound.name}."
+        cause = f'all {budget.limit} connections of backend "{budget.name}" are taken (budget)'
+        if budget.is_full_elsewhere:
+            return f"{cause}; the server has no room for more", "Others use the server too: lower the budget, or raise its max_connections."
+        return cause, "Use shorter transactions, or raise the budget if the server allows more connections."
+
+    def _outlook(self) -> str:
+        """How long the next one will have to wait, as things go now; "" if nothing goes."""
+        return f"; a new request would wait about {(self._count_lined_up() + 1) / self._rate:.1f} s" if self._rate else ""
+
+    def _is_queue_full(self) -> bool:
+        limit = self.settings.max_waiting
+        # With something idle, and nobody in front, it will not have to wait.
+        return 0 < limit <= self._count_lined_up() and bool(self.is_paused or self.has_waiters() or self._parked or not self._idle)
+
+    def _queue_full_error(self) -> TooManyClients:
+        limit = f"limits.max_waiting_clients is {self.settings.max_waiting}"
+        message = f'pool "{self.name}": too many clients wait for a server connection ({limit}){self._outlook()}'
+        return TooManyClients(message, hint="Try again later.")
+
+    def _refuse(self, waiter: Waiter, error: DualpoolError) -> None:
+        """Fail one who just came. Without nesting, should it come again at once with its next request."""
+        self._refused.append((waiter, error))
+        if len(self._refused) == 1:
+            while self._refused:
+                first, why = self._refused[0]
+                first.fail(why)
+                self._refused.popleft()
+
+    def _line_up(self, waiter: Waiter) -> bool:
+        """Into the queue, or behind the others of a party that has enough: then False."""
+        for party in waiter.parties:
+            if party.is_full():
+                party.parked[waiter] = None
+                self._parked[waiter] = party
+                return False
+        for party in waiter.parties:
+            party.active += 1
+        self._waiting[waiter.lane][waiter] = None
+        self._plain = False
+        return True
+
+    def _take_out(self, waiter: Waiter) -> bool:
+        """Out of the queue, wherever it waits. False if it does not. `_dispatch` must follow: others may move up."""
+        party = self._parked.pop(waiter, None)
+        if party is not None:
+            del party.parked[waiter]
+            return True
+        queue = self._waiting[waiter.lane]
+        if waiter not in queue:
+            return False
+        del queue[waiter]
+        self._move_up(waiter.parties)
+        return True
+
+    def _move_up(self, parties: tuple[Party, ...]) -> None:
+        """One of each party is done, so its next one gets into the queue."""
+        for party in parties:
+            party.active -= 1
+        for party in parties:
+            while party.parked and not party.is_full():
+                waiter = party.parked.popitem(last=False)[0]
+                del self._parked[waiter]
+                self._line_up(waiter)
+
+    def _end_lease(self, conn: Leasable) -> None:
+        parties = conn.parties
+        if parties:
+            conn.parties = ()
+            self._move_up(parties)
 
     def has_waiters(self) -> bool:
         """Does anybody wait?"""
@@ -364,7 +494,10 @@ class Pool:
         self._refusal = error if self._is_permanent(error) else None
         pause = self.settings.login_retry * self._rng.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)
         self._retry_at = self.clock.now + pause
-        self.budget.release(lane)
+        if is_full(error):
+            self.budget.refused(lane, self.clock.now)
+        else:
+            self.budget.release(lane)
         self._follow_up()
 
     def lost(self, conn: Leasable, error: Exception | None = None) -> None:
@@ -374,16 +507,31 @@ class Pool:
         if conn.state != CLOSING:
             self.losses += 1
             self.last_loss = "" if error is None else str(error)
+            self.doubt_all()
         self._forget_state(conn)
         conn.state = CLOSED
         self.connections.discard(conn)
         self.counted[conn.lane] -= 1
+        self._end_lease(conn)
         self.budget.release(conn.lane)
-        self._follow_up()
+        self._dispatch()
 
     def closed(self, conn: Leasable) -> None:
         """The answer to `PoolIO.close`: the server no longer counts `conn`."""
         self.lost(conn)
+
+    def doubt_all(self) -> None:
+        """Something is wrong with the backend: whatever is idle in any of its pools is checked before it is used."""
+        budget = self.budget
+        if self.clock.now >= budget.doubted_at + DOUBT_PAUSE:
+            budget.doubted_at = self.clock.now
+            for pool in budget.pools:
+                pool.doubt()
+
+    def doubt(self) -> None:
+        """Check what is idle now before it is used."""
+        self._stale += self._idle
+        self._idle.clear()
 
     # ------------------------------------------------------------------------------------------------ orders
 
@@ -432,13 +580,16 @@ class Pool:
         """A pool that `is_gone` will not come back."""
         assert self.is_gone()
         if self in self.budget.pools:
-            self.budget.pools.remove(self)
+            self.budget.remove(self)
 
     def sweep(self, now: float) -> None:
         """Do what is due by time alone; call it about once a second. Sets the clock to `now`."""
         self.clock.now = now
+        self._swept_at = now
+        self._measure(now)
         self._sweep_waiters(now)
         self._sweep_idle(now)
+        self._doze(now)
         self._refill()
         self._dispatch()
 
@@ -452,7 +603,7 @@ class Pool:
             connecting=sum(self.connecting),
             closing=sum(self._closing),
             maintenance=self.counted[MAINTENANCE],
-            waiting=self._count_waiting(),
+            waiting=self._count_lined_up(),
             max_wait=0.0 if math.isinf(since) else max(0.0, self.clock.now - since),
             clients=self.clients,
             size=self.settings.size,
@@ -516,6 +667,7 @@ class Pool:
         if state not in RETURNABLE:
             raise RuntimeError(f"{conn!r} was given back, but nobody had it")
         self._forget_state(conn)
+        self._end_lease(conn)
         # A check that ended well entitles to one more use, however old the connection is: somebody waits for just this one.
         if conn.expires_at <= (self.clock.now if state != CHECKING else -math.inf):
             self._discard(conn, "its lifetime is over" if conn.generation == self.generation else "reconnect")
@@ -561,22 +713,28 @@ class Pool:
                 return
             if conn.state != LEASED:
                 return  # Lost while it was offered.
-            if self._move(conn, APPLICATION):
+            reason = self._reason_not_to_keep(conn)
+            if not reason:
                 conn.state = IDLE
                 conn.idle_since = self.clock.now
                 self._idle.append(conn)
                 return
-            reason = "the maintenance lane needs it no more"
         self._discard(conn, reason)
 
     def _reason_to_close(self, conn: Leasable) -> str:
         if self.is_closed:
             return "the pool is closed"
-        if conn.lane == APPLICATION and self._has_surplus():
+        if conn.lane == APPLICATION and self._count_application() > self.settings.size + self.settings.reserve_size:
             return "the pool has become smaller"
         if self.budget.pressed and self.budget.wants_back(self, conn):
             return "another pool of the backend needs its place"
         return ""
+
+    def _reason_not_to_keep(self, conn: Leasable) -> str:
+        """Nobody took it. May it be idle?"""
+        if not self._move(conn, APPLICATION):
+            return "the maintenance lane needs it no more"
+        return "nobody waits who would need more than pool_size" if self._has_surplus() else ""
 
     def _hand_over(self, conn: Leasable) -> bool:
         """Offer `conn` to those who wait, in their order, until one takes it. It stays LEASED if nobody does."""
@@ -585,9 +743,11 @@ class Pool:
             if queue and self._move(conn, lane):
                 while queue:
                     waiter = queue.popitem(last=False)[0]
+                    conn.parties = waiter.parties
                     if waiter.offer(conn):
                         self._count_wait(waiter)
                         return True
+                    self._end_lease(conn)
                     if conn.state != LEASED:
                         return False
         return False
@@ -606,7 +766,7 @@ class Pool:
             return True
         if lane == APPLICATION and self.counted[APPLICATION] >= self.settings.size:
             return False
-        if not self.budget.move(source, lane):
+        if not self.budget.move(self, source, lane):
             return False
         self.counted[source] -= 1
         self.counted[lane] += 1
@@ -654,10 +814,17 @@ class Pool:
         if self.clock.now < self._retry_at or not self._may_connect():
             return False
         if lane == APPLICATION:
-            return self.counted[APPLICATION] < self.settings.size
+            return self.counted[APPLICATION] < self._allowed_size()
         # The size binds the application. Without a limit of the budget, maintenance gets the reserve on top of the size.
         unbound = self.budget.limit is not None or sum(self.counted) < self.settings.size + self.budget.reserve
         return unbound and self.connecting[MAINTENANCE] < len(queue)
+
+    def _allowed_size(self) -> int:
+        """The size; and the pool's own reserve, if the first in the queue had waited too long when that was looked at last."""
+        settings = self.settings
+        if settings.reserve_size and self._swept_at - next(iter(self._waiting[APPLICATION])).enqueued_at >= settings.reserve_after:
+            return settings.size + settings.reserve_size
+        return settings.size
 
     def _may_connect(self) -> bool:
         """As long as nothing is up, one connect probes for all: a server that wakes up, or refuses, is not stormed."""
@@ -675,19 +842,51 @@ class Pool:
 
     # ------------------------------------------------------------------------------------------------ by time
 
+    def _measure(self, now: float) -> None:
+        """The pace of the queue: checkouts in a second."""
+        since, count = self._window
+        if now - since >= RATE_WINDOW:
+            self._rate = (self.checkouts - count) / (now - since)
+            self._window = (now, self.checkouts)
+
     def _sweep_waiters(self, now: float) -> None:
         notify_after = self.settings.query_wait_notify or math.inf
-        for queue in self._waiting:
-            for waiter in list(queue):
-                if waiter not in queue:
-                    continue  # What an earlier one did about its failure has served this one, or ended it.
-                waited = now - waiter.enqueued_at
-                if now >= waiter.deadline:
-                    del queue[waiter]
-                    waiter.fail(self.give_up(waited))
-                elif waited >= notify_after and not waiter.notified:
-                    waiter.notified = True
-                    waiter.notify(waited)
+        if self.is_starting():
+            notify_after = min(notify_after, STARTING_NOTICE)
+        for waiter in [*self._waiting[MAINTENANCE], *self._waiting[APPLICATION], *self._parked]:
+            if not self._is_lined_up(waiter):
+                continue  # What an earlier one did about its failure has served this one, or ended it.
+            waited = now - waiter.enqueued_at
+            if now >= waiter.deadline:
+                party = self._parked.get(waiter)
+                error = self.give_up(waited, waiter.limit, party)
+                self._take_out(waiter)
+                waiter.fail(error)
+            elif waited >= notify_after and not waiter.notified:
+                waiter.notified = True
+                waiter.notify(waited)
+
+    def _is_lined_up(self, waiter: Waiter) -> bool:
+        return waiter in self._waiting[waiter.lane] or waiter in self._parked
+
+    def is_starting(self) -> bool:
+        """Does somebody wait for a database that may have been asleep, and has not answered yet?"""
+        return self.settings.idle_after > 0 and not self._count_up() and self.has_waiters()
+
+    def _doze(self, now: float) -> None:
+        """Go to sleep if nobody has used the pool for long: the database may be one that stops when nobody is connected."""
+        idle_after = self.settings.idle_after
+        if not idle_after:
+            self.is_asleep = False
+            return
+        idle = self.idle_connections()
+        if len(self.connections) - sum(self._closing) > len(idle) or sum(self.connecting) or self._count_lined_up():
+            self._active_at = now
+        else:
+            self._active_at = max([self._active_at, *(conn.idle_since for conn in idle)])
+        self.is_asleep = now - self._active_at >= idle_after
+        if self.is_asleep:
+            self._close_idle(f"nobody has used the database for {idle_after:g} s (idle_after)")
 
     def _sweep_idle(self, now: float) -> None:
         settings = self.settings
@@ -706,7 +905,7 @@ class Pool:
 
     def _refill(self) -> None:
         """Connect up to the minimum; only while there are clients, and only with room that nobody waits for."""
-        if not self.clients or self.is_paused or self.is_closed or self.clock.now < self._retry_at:
+        if not self.clients or self.is_asleep or self.is_paused or self.is_closed or self.clock.now < self._retry_at:
             return
         minimum = min(self.settings.min_size, self.settings.size)
         while self._count_up() + sum(self.connecting) < minimum and self.counted[APPLICATION] < self.settings.size and self._may_connect():
@@ -722,6 +921,9 @@ class Pool:
     def _count_waiting(self) -> int:
         return len(self._waiting[APPLICATION]) + len(self._waiting[MAINTENANCE])
 
+    def _count_lined_up(self) -> int:
+        return self._count_waiting() + len(self._parked)
+
     def _count_coming(self) -> int:
         """How many connections are on their way to those who wait."""
         return sum(self.connecting) + self._checking
@@ -730,8 +932,11 @@ class Pool:
         others = len(self._idle) + len(self._stale) + self._resetting + self._checking + sum(self._closing)
         return len(self.connections) - others
 
+    def _count_application(self) -> int:
+        return self.counted[APPLICATION] - self._closing[APPLICATION]
+
     def _has_surplus(self) -> bool:
-        return self.counted[APPLICATION] - self._closing[APPLICATION] > self.settings.size
+        return self._count_application() > self.settings.size
 
     def _close_idle(self, reason: str) -> None:
         for conn in self.idle_connections():
@@ -748,8 +953,10 @@ class Pool:
             return
         self._failing = True
         try:
-            while queue := self._waiting[MAINTENANCE] or self._waiting[APPLICATION]:
-                queue.popitem(last=False)[0].fail(error)
+            while queue := self._waiting[MAINTENANCE] or self._waiting[APPLICATION] or self._parked:
+                waiter = next(iter(queue))
+                self._take_out(waiter)
+                waiter.fail(error)
         finally:
             self._failing = False
 

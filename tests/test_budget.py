@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 
-from dualpool.budget import Spec, resolve_budget
+from dualpool.budget import RAISE_AFTER, Quota, Spec, resolve_budget
+from dualpool.errors import ConnectFailed
 from dualpool.lease import CLOSING, IDLE, LEASED
 from dualpool.protocol import APPLICATION, MAINTENANCE
 from tests.simulation.desk import Desk
@@ -275,3 +276,155 @@ def test_application_claims_do_not_hold_up_maintenance(make_desk: Make) -> None:
     (migration,) = desk.queue(two, lane=MAINTENANCE)
     desk.let_in()
     assert migration.conn is not None
+
+
+# --------------------------------------------------------------------------------------------------------- quotas
+
+
+def test_a_quota_holds_over_its_pools_and_binds_no_other(make_desk: Make) -> None:
+    desk = make_desk(10)
+    quota = Quota("databases.app.max_connections", 2)
+    one, two, other = desk.pool("one", quotas=(quota,)), desk.pool("two", quotas=(quota,)), desk.pool("other")
+    assert len(desk.lease(one, 2)) == 2
+    assert not desk.lease(two)
+    assert len(desk.lease(other, 3)) == 3
+
+
+def test_a_quota_does_not_bind_maintenance(make_desk: Make) -> None:
+    desk = make_desk(10)
+    pool = desk.pool(quotas=(Quota("databases.app.max_connections", 1),))
+    desk.lease(pool)
+    (conn,) = desk.lease(pool, 1, MAINTENANCE)
+    pool.give_back(conn)
+    assert desk.close() == ["the maintenance lane needs it no more"]
+
+
+def test_only_an_idle_connection_inside_the_quota_makes_room(make_desk: Make) -> None:
+    desk = make_desk(10)
+    quota = Quota("databases.app.max_connections", 1)
+    one, two, other = desk.pool("one", quotas=(quota,)), desk.pool("two", quotas=(quota,)), desk.pool("other")
+    (outside,) = desk.idle(other)
+    (inside,) = desk.idle(one)
+    outside.expires_at = 0.0
+    (customer,) = desk.queue(two)
+    assert (inside.state, outside.state) == (CLOSING, IDLE)
+    desk.close()
+    desk.let_in()
+    assert customer.conn is not None
+
+
+def test_a_connection_that_comes_back_makes_room_inside_its_quota(make_desk: Make) -> None:
+    desk = make_desk(10)
+    quota = Quota("databases.app.max_connections", 1)
+    one, two, other = desk.pool("one", quotas=(quota,)), desk.pool("two", quotas=(quota,)), desk.pool("other")
+    (outside,) = desk.lease(other)
+    (inside,) = desk.lease(one)
+    desk.queue(two)
+    other.give_back(outside)
+    assert outside.state == IDLE
+    one.give_back(inside)
+    assert inside.state == CLOSING
+
+
+def test_two_full_quotas_each_give_up_one(make_desk: Make) -> None:
+    desk = make_desk(10)
+    database, user = Quota("databases.d.max_connections", 1), Quota("users.u.max_connections", 1)
+    same_database, same_user = desk.pool("d/v", quotas=(database,)), desk.pool("e/u", quotas=(user,))
+    both = desk.pool("d/u", quotas=(database, user))
+    victims = [*desk.idle(same_database), *desk.idle(same_user)]
+    (customer,) = desk.queue(both)
+    assert [victim.state for victim in victims] == [CLOSING, CLOSING]
+    desk.close()
+    desk.let_in()
+    assert customer.conn is not None
+
+
+def test_the_error_of_a_timeout_names_the_quota(make_desk: Make) -> None:
+    desk = make_desk(10)
+    quota = Quota("databases.app.max_connections", 1)
+    one, two = desk.pool("one", quotas=(quota,)), desk.pool("two", query_wait=5.0, quotas=(quota,))
+    desk.lease(one)
+    (customer,) = desk.queue(two)
+    desk.wait(5)
+    assert customer.error is not None
+    assert "all 1 are taken (databases.app.max_connections)" in customer.error.message
+
+
+# --------------------------------------------------------------------------------------------------------- a full server
+
+FULL = ConnectFailed("sorry, too many clients already", sqlstate="53300")
+
+
+@pytest.mark.parametrize("error", [FULL, ConnectFailed("Too many connections", errno=1040)])
+def test_a_full_server_lowers_the_budget_to_what_we_hold_and_who_waits_goes_on_waiting(make_desk: Make, error: ConnectFailed) -> None:
+    desk = make_desk(10)
+    pool = desk.pool()
+    conns = desk.lease(pool, 3)
+    (customer,) = desk.queue(pool)
+    desk.refuse(error)
+    assert desk.budget.limit == 3
+    assert customer.error is None
+    pool.give_back(conns[0])
+    assert customer.conn is conns[0]
+
+
+def test_the_budget_rises_again_in_steps(make_desk: Make) -> None:
+    desk = make_desk(6)
+    pool = desk.pool(login_retry=0.5)
+    desk.lease(pool, 3)
+    customers = desk.queue(pool)
+    desk.refuse(FULL)
+    limits = []
+    for _ in range(4):
+        desk.wait(RAISE_AFTER)
+        limits.append(desk.budget.limit)
+    assert limits == [4, 5, 6, 6]
+    desk.let_in()
+    assert all(customer.conn is not None for customer in customers)
+
+
+def test_a_full_server_keeps_the_reserve_free_for_maintenance(make_desk: Make) -> None:
+    desk = make_desk(10, 2)
+    pool = desk.pool(login_retry=0.5)
+    conns = desk.lease(pool, 6)
+    desk.queue(pool)
+    desk.refuse(FULL)
+    for conn in conns[:2]:
+        pool.give_back(conn)
+    desk.close()
+    assert desk.budget.counted == [4, 0]
+    desk.clock.now += 1
+    assert len(desk.lease(pool, 1, MAINTENANCE)) == 1
+
+
+def test_a_full_server_lets_nobody_fail_who_can_wait_for_another_pools_connection(make_desk: Make) -> None:
+    desk = make_desk(10)
+    one, two = desk.pool("one"), desk.pool("two", login_retry=0.1)
+    (conn,) = desk.lease(one)
+    (customer,) = desk.queue(two)
+    desk.refuse(FULL)
+    one.give_back(conn)
+    desk.wait(1)
+    assert conn.state == CLOSING
+    desk.close()
+    desk.let_in()
+    assert customer.conn is not None
+
+
+@pytest.mark.parametrize("message", ['too many connections for role "app"', 'too many connections for database "app"'])
+def test_a_limit_of_one_user_or_database_is_not_the_servers(make_desk: Make, message: str) -> None:
+    desk = make_desk(10)
+    desk.queue(desk.pool())
+    desk.refuse(ConnectFailed(message, sqlstate="53300"))
+    assert desk.budget.limit == 10
+
+
+def test_the_error_of_a_timeout_says_that_the_server_is_full(make_desk: Make) -> None:
+    desk = make_desk(10)
+    one, two = desk.pool("one"), desk.pool("two", query_wait=1.0, login_retry=0.1)
+    desk.lease(one)
+    (customer,) = desk.queue(two)
+    desk.refuse(FULL)
+    desk.wait(1)
+    assert customer.error is not None
+    assert "sorry, too many clients already" in customer.error.message

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dualpool.errors import CheckoutTimeout, ConnectFailed, PoolClosed, ServerLost
-from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RESETTING, Leasable
+from dualpool.errors import CheckoutTimeout, ConnectFailed, PoolClosed, ServerLost, TooManyClients
+from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RESETTING, Leasable, Party
 from dualpool.pool import Pool, PoolSettings
 from dualpool.protocol import APPLICATION, MAINTENANCE
 from tests.simulation.desk import Customer, Desk
@@ -345,7 +345,8 @@ def test_waiting_too_long_ends_with_an_error_that_names_the_setting_and_the_caus
     desk.wait(0.1)
     assert isinstance(customer.error, CheckoutTimeout)
     assert customer.error.message == (
-        'pool "app": waited 10.0 s for a server connection (timeouts.query_wait is 10 s): all 1 are taken (pool_size)'
+        'pool "app": waited 10.0 s for a server connection (timeouts.query_wait is 10 s): all 1 are taken (pool_size); '
+        "a new request would wait about 19.8 s"
     )
     assert pool.statistics().timeouts == 1
 
@@ -549,3 +550,220 @@ def test_statistics_add_up(desk: Desk) -> None:
     assert (statistics.checkouts, statistics.waits, statistics.total_wait) == (3, 3, 4)
     assert repr(pool) == "<Pool app: 0 idle, 1 leased, 0 connecting, 2 waiting>"
     assert repr(first).endswith("of app: leased>")
+
+
+# --------------------------------------------------------------------------------------------------------- the pool's own reserve
+
+
+def test_beyond_the_size_only_for_who_has_waited_long_enough(desk: Desk) -> None:
+    pool = desk.pool(size=1, reserve_size=1, reserve_after=5.0)
+    desk.lease(pool)
+    first, second = desk.queue(pool, 2)
+    desk.wait(4)
+    assert not desk.io.connects
+    desk.wait(1)
+    assert len(desk.let_in()) == 1, "one more, and not one for each"
+    assert first.conn is not None
+    assert second.conn is None
+
+
+def test_what_is_beyond_the_size_serves_while_somebody_waits_and_is_closed_then(desk: Desk) -> None:
+    pool = desk.pool(size=1, reserve_size=1, reserve_after=5.0)
+    (normal,) = desk.lease(pool)
+    first, second = desk.queue(pool, 2)
+    desk.wait(5)
+    (extra,) = desk.let_in()
+    assert first.conn is extra
+    pool.give_back(extra)
+    assert second.conn is extra
+    pool.give_back(extra)
+    assert desk.close() == ["nobody waits who would need more than pool_size"]
+    pool.give_back(normal)
+    assert normal.state == IDLE
+
+
+# --------------------------------------------------------------------------------------------------------- caps of a party
+
+
+def _guests(pool: Pool, *parties: Party, count: int) -> list[Customer]:
+    guests = [Customer() for _ in range(count)]
+    for guest in guests:
+        guest.parties = parties
+        pool.enqueue(guest)
+    return guests
+
+
+def test_a_burst_of_one_party_waits_behind_its_own_and_not_in_front_of_others(desk: Desk) -> None:
+    pool = desk.pool(size=3)
+    burst = pool.party("user burst", 2)
+    desk.idle(pool, 3)
+    guests = _guests(pool, burst, count=5)
+    assert [guest.conn is not None for guest in guests] == [True, True, False, False, False]
+    (other,) = [pool.take_nowait(APPLICATION)]
+    assert other is not None, "the third is left for somebody else"
+    pool.give_back(other)
+    assert pool.statistics().waiting == 3
+    assert guests[0].conn is not None
+    pool.give_back(guests[0].conn)
+    assert guests[2].conn is not None
+    assert guests[3].conn is None
+
+
+def test_a_party_moves_up_when_one_of_it_is_lost_or_leaves_the_queue(desk: Desk) -> None:
+    pool = desk.pool(size=2)
+    conns = desk.lease(pool, 2)
+    burst = pool.party("user burst", 1)
+    first, second, third = _guests(pool, burst, count=3)
+    assert pool.withdraw(first)
+    assert pool.withdraw(third)
+    pool.give_back(conns[0])
+    assert second.conn is conns[0]
+    (last,) = _guests(pool, burst, count=1)
+    pool.lost(conns[0], ServerLost("gone"))
+    pool.give_back(conns[1])
+    assert last.conn is conns[1]
+    assert burst.active == 1
+
+
+def test_a_reset_still_counts_for_its_party(desk: Desk) -> None:
+    pool = desk.pool(size=2)
+    desk.idle(pool, 2)
+    burst = pool.party("user burst", 1)
+    first, second = _guests(pool, burst, count=2)
+    assert first.conn is not None
+    pool.resetting(first.conn)
+    assert second.conn is None
+    pool.give_back(first.conn)
+    assert second.conn is not None
+
+
+def test_who_belongs_to_two_parties_needs_room_in_both(desk: Desk) -> None:
+    pool = desk.pool(size=5)
+    desk.idle(pool, 5)
+    user, address = pool.party("user u", 2), pool.party("address a", 1)
+    first, second = _guests(pool, user, address, count=2)
+    (third,) = _guests(pool, user, count=1)
+    assert [guest.conn is not None for guest in (first, second, third)] == [True, False, True]
+    assert first.conn is not None
+    pool.give_back(first.conn)
+    assert second.conn is not None
+    assert (user.active, address.active) == (2, 1)
+
+
+def test_the_parked_are_told_and_time_out_with_the_cap_as_the_reason(desk: Desk) -> None:
+    pool = desk.pool(size=5, query_wait=10.0, query_wait_notify=5.0)
+    desk.idle(pool, 2)
+    burst = pool.party("user burst (limits.clients_per_user is 1)", 1)
+    first, second = _guests(pool, burst, count=2)
+    desk.wait(6)
+    assert second.notices == [6.0]
+    desk.wait(4)
+    assert second.error is not None
+    assert second.error.message.endswith("user burst (limits.clients_per_user is 1) has 1 at work or in the queue already")
+    assert first.conn is not None
+
+
+def test_closing_fails_the_parked_too(desk: Desk) -> None:
+    pool = desk.pool(size=1)
+    desk.lease(pool)
+    guests = _guests(pool, pool.party("user burst", 1), count=3)
+    pool.close()
+    assert all(isinstance(guest.error, PoolClosed) for guest in guests)
+
+
+def test_a_queue_that_is_long_enough_refuses_at_once_and_tells_the_wait_to_expect(desk: Desk) -> None:
+    pool = desk.pool(size=1, max_waiting=2)
+    (conn,) = desk.lease(pool)
+    desk.wait(2)
+    first, _, refused = desk.queue(pool, 3)
+    assert isinstance(refused.error, TooManyClients)
+    assert refused.error.message == (
+        'pool "app": too many clients wait for a server connection (limits.max_waiting_clients is 2); a new request would wait about 6.0 s'
+    )
+    (migration,) = desk.queue(pool, lane=MAINTENANCE)
+    assert migration.error is None
+    pool.give_back(conn)
+    assert migration.conn is conn
+    assert first.conn is None
+
+
+def test_whoever_is_refused_and_comes_again_at_once_does_not_nest(desk: Desk) -> None:
+    class Stubborn(Customer):
+        __slots__ = ("tries",)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.tries = 0
+
+        def fail(self, error: Exception) -> None:
+            self.tries += 1
+            if self.tries < 5000:
+                pool.enqueue(self)
+
+    pool = desk.pool()
+    pool.close()
+    customer = Stubborn()
+    pool.enqueue(customer)
+    assert customer.tries == 5000
+
+
+# --------------------------------------------------------------------------------------------------------- doubts, sleep
+
+
+def test_after_a_loss_what_is_idle_is_checked_before_it_is_used(desk: Desk) -> None:
+    one, two = desk.pool("one"), desk.pool("two")
+    (leased,) = desk.lease(one)
+    (idle,) = desk.idle(two)
+    one.lost(leased, ServerLost("gone"))
+    assert two.take_nowait(APPLICATION) is None
+    (customer,) = desk.queue(two)
+    assert desk.io.checks == [idle]
+    two.give_back(idle)
+    assert customer.conn is idle
+
+
+def test_one_doubt_in_a_second_is_enough(desk: Desk) -> None:
+    pool = desk.pool(size=3)
+    conns = desk.lease(pool, 3)
+    pool.lost(conns[0])
+    pool.give_back(conns[1])
+    pool.lost(conns[2])
+    assert pool.take_nowait(APPLICATION) is conns[1]
+
+
+def test_a_pool_that_nobody_uses_goes_to_sleep(desk: Desk) -> None:
+    pool = desk.pool(min_size=2, idle_after=60.0)
+    pool.clients = 1
+    desk.idle(pool)
+    desk.wait(50)
+    desk.let_in()
+    desk.wait(61)
+    assert pool.is_asleep
+    assert set(desk.close()) == {"nobody has used the database for 60 s (idle_after)"}
+    desk.wait(100)
+    assert not desk.io.connects, "no minimum while it sleeps"
+
+
+def test_a_lease_keeps_it_awake(desk: Desk) -> None:
+    pool = desk.pool(idle_after=60.0)
+    (conn,) = desk.lease(pool)
+    desk.wait(100)
+    assert not pool.is_asleep
+    pool.give_back(conn)
+    desk.wait(59)
+    assert conn.state == IDLE
+    desk.wait(1)
+    assert conn.state == CLOSING
+
+
+def test_who_wakes_it_is_told_after_a_second_that_it_is_starting(desk: Desk) -> None:
+    pool = desk.pool(idle_after=60.0, query_wait_notify=5.0)
+    first, second = desk.queue(pool, 2)
+    assert len(desk.io.connects) == 1, "one probes"
+    desk.wait(1)
+    assert pool.is_starting()
+    assert first.notices == second.notices == [1.0]
+    desk.let_in()
+    assert first.conn is not None
+    assert second.conn is not None
+    assert not pool.is_starting()
