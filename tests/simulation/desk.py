@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from dualpool.budget import Budget
+from dualpool.budget import Budget, Quota
 from dualpool.errors import ConnectFailed, DualpoolError
 from dualpool.lease import Leasable, Waiter
 from dualpool.pool import Pool, PoolIO, PoolSettings
@@ -62,9 +62,9 @@ class Desk:
         self.io = DeskIO()
         self.budget = Budget("main", limit, reserve)
 
-    def pool(self, name: str = "app", **settings: Any) -> Pool:
+    def pool(self, name: str = "app", quotas: tuple[Quota, ...] = (), **settings: Any) -> Pool:
         """A pool with these settings."""
-        return Pool(name, PoolSettings(**settings), self.budget, self.io, self.clock, random.Random(1))
+        return Pool(name, PoolSettings(**settings), self.budget, self.io, self.clock, random.Random(1), quotas)
 
     def queue(self, pool: Pool, count: int = 1, lane: int = APPLICATION) -> list[Customer]:
         """So many customers in the queue."""
@@ -110,6 +110,7 @@ class Desk:
     def wait(self, seconds: float) -> None:
         """Time passes, and every pool is swept."""
         now = self.clock.now + seconds
+        self.budget.sweep(now)
         for pool in self.budget.pools:
             pool.sweep(now)
 
