@@ -880,7 +880,7 @@ class Pool:
             self.is_asleep = False
             return
         idle = self.idle_connections()
-        if len(self.connections) - sum(self._closing) > len(idle) or sum(self.connecting) or self._count_lined_up():
+        if len(self.connections) - sum(self._closing) > len(idle) or any(self.connecting) or self._count_lined_up():
             self._active_at = now
         else:
             self._active_at = max([self._active_at, *(conn.idle_since for conn in idle)])
