@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import attrs
 
-from dualpool.config.model import SCHEMES, WILDCARD, Admin, Backend, Bind, Database, Listener, User
+from dualpool.config.model import SCHEMES, WILDCARD, Admin, Auth, Backend, Bind, Database, Listener, User
 from dualpool.config.positions import Path
 from dualpool.config.problems import Problems, suggestion
 from dualpool.config.url import broken_promises
@@ -26,6 +26,7 @@ class Tables:
     users: dict[str, User]
     admin: Admin
     strict_budget: bool
+    auth: Auth
     names: Mapping[str, Mapping[str, Any]]
 
 
@@ -42,7 +43,9 @@ def check(tables: Tables, problems: Problems) -> None:
     for listener in tables.listeners.values():
         check_served(listener, tables, problems)
         check_tls(listener, problems)
-        check_auth(listener, problems)
+        check_auth(listener, tables.auth, problems)
+    for backend in tables.backends.values():
+        check_auth_query(backend, tables, problems)
     check_users(tables, problems)
 
 
@@ -168,11 +171,11 @@ def check_tls(listener: Listener, problems: Problems) -> None:
         problems.add(path, f"mode {tls.mode} needs client_ca")
 
 
-def check_auth(listener: Listener, problems: Problems) -> None:
+def check_auth(listener: Listener, auth: Auth, problems: Problems) -> None:
     """The method fits the protocol and what the listener has; trust is for this machine."""
     path = ("listeners", listener.name, "auth")
     if listener.protocol == "mysql" and listener.auth in {"md5", "scram-sha-256"}:
-        problems.add(path, f"{listener.auth} is for PostgreSQL clients; allowed here: auto, trust, password, cert")
+        problems.add(path, f"{listener.auth} is for PostgreSQL clients; allowed here: auto, trust, password, cert, hba")
     if listener.auth == "cert" and not (listener.tls is not None and listener.tls.offered and listener.tls.client_ca):
         problems.add(path, "cert needs tls with client_ca")
     exposed = [str(bind) for bind in listener.bind if not is_local(bind)]
@@ -180,6 +183,8 @@ def check_auth(listener: Listener, problems: Problems) -> None:
         problems.warn(path, f"trust lets everyone in who can reach {', '.join(exposed)}")
 
 
+    if listener.auth == "hba" and not auth.hba:
+        problems.add(path, "hba needs the rules: [auth] hba = FILE")
 def is_local(bind: Bind) -> bool:
     """Only this machine can connect."""
     return bool(bind.unix) or bind.host in {"localhost", "::1"} or bind.host.startswith("127.")
@@ -190,10 +195,27 @@ def check_users(tables: Tables, problems: Problems) -> None:
     users = tables.names["users"]
     open_to_all = not users and any(listener.auth == "trust" for listener in tables.listeners.values())
     for key in ("users", "stats_users"):
+def check_auth_query(backend: Backend, tables: Tables, problems: Problems) -> None:
+    """There is somebody to ask as, and a database to ask in."""
+    path = ("backends", backend.name)
+    for key in ("auth_query", "auth_password", "auth_database"):
+        if getattr(backend, key) and not backend.auth_user:
+            problems.add((*path, key), "needs auth_user as well")
+    if backend.auth_query and "$1" not in backend.auth_query:
+        problems.add((*path, "auth_query"), "must contain $1, which stands for the user")
+    if not backend.auth_database or len(tables.databases) < len(tables.names["databases"]):
+        return
+    served = [database for database in tables.databases.values() if database.backend in tables.backends]
+    names = [database.name for database in served if tables.backends[database.backend].protocol == backend.protocol]
+    if backend.auth_database not in names and WILDCARD not in names:
+        problems.add((*path, "auth_database"), f"there is no database {backend.auth_database!r}{suggestion(backend.auth_database, names)}")
+
+
         names: tuple[str, ...] = getattr(tables.admin, key)
         for name in names:
-            if name not in users and not open_to_all:
+            if name not in users and not open_to_all and not asked_for:
                 problems.add(("admin", key), f"there is no user {name!r}{suggestion(name, users)}")
+    asked_for = tables.auth.passthrough or any(backend.auth_user for backend in tables.backends.values())
     closed = [listener.name for listener in tables.listeners.values() if listener.auth != "trust"]
-    if closed and not users:
+    if closed and not users and not asked_for:
         problems.warn(("listeners", closed[0]), "nobody can log in: there are no users; add [users.NAME] with a password")

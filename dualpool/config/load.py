@@ -1,21 +1,26 @@
 """Reading a configuration from a file or a text."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path as Directory
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import attrs
 import tomlkit
 from tomlkit.exceptions import ParseError, TOMLKitError
 
-from dualpool.config.checks import Tables, check
+from dualpool.authentication.hba import Rule, parse_hba
+from dualpool.authentication.ident import IdentMaps, parse_ident
+from dualpool.authentication.userlist import parse_userlist
+from dualpool.config.checks import Tables, check, check_hosts
 from dualpool.config.environment import expand
 from dualpool.config.fields import setting_of
 from dualpool.config.model import (
     TABLES,
     TABLES_BY_NAME,
     WILDCARD,
+    Auth,
     Backend,
     Bind,
     Config,
@@ -30,6 +35,7 @@ from dualpool.config.url import DEFAULT_PORTS
 from dualpool.config.values import describe, read_bool
 from dualpool.errors import ConfigError
 
+T = TypeVar("T")
 TOP_LEVEL: Final = (*TABLES_BY_NAME, *TABLES, "strict_budget")
 
 
@@ -95,12 +101,15 @@ def build(document: dict[str, Any], problems: Problems, directory: Directory) ->
     single: dict[str, Any] = {
         section: structurer.table(cls, document.get(section, {}), (section,)) or cls() for section, cls in TABLES.items()
     }
+    files = AuthFiles(single["auth"], problems)
+    named["users"] = {**{user: {} for user in files.userlist}, **named["users"]}
     tables = Tables(
         listeners={key: complete_sockets(listener) for key, listener in read(structurer, Listener, named, "listeners").items()},
         backends=read_backends(structurer, named["backends"]),
         databases={key: complete_database(database) for key, database in read(structurer, Database, named, "databases").items()},
-        users=read(structurer, User, named, "users"),
+        users=with_passwords(read(structurer, User, named, "users"), files.userlist),
         admin=single["admin"],
+        auth=single["auth"],
         strict_budget=read_strict_budget(document, problems),
         names=named,
     )
@@ -115,10 +124,50 @@ def build(document: dict[str, Any], problems: Problems, directory: Directory) ->
         warnings=problems.warnings(),
         **single,
     )
+        hba=files.hba,
+        ident=files.ident,
 
 
 def tables_of(document: dict[str, Any], section: str, problems: Problems) -> dict[str, Any]:
     """The tables of a section by name."""
+class AuthFiles:
+    """What the files say that [auth] names."""
+
+    def __init__(self, auth: Auth, problems: Problems) -> None:
+        self._problems = problems
+        self.userlist: dict[str, str] = self._parsed("userlist", auth.userlist, parse_userlist) or {}
+        self.ident: IdentMaps = self._parsed("ident", auth.ident, parse_ident) or {}
+        hba = partial(parse_hba, directory=Directory(auth.hba).parent)
+        self.hba: tuple[Rule, ...] = self._parsed("hba", auth.hba, hba) or ()
+        for rule in self.hba:
+            if rule.map and rule.map not in self.ident:
+                problems.add(
+                    ("auth", "hba"), f"{auth.hba}: line {rule.line}: there is no map {rule.map!r}{suggestion(rule.map, self.ident)}"
+                )
+
+    def _parsed(self, key: str, path: str, parse: Callable[[str], T]) -> T | None:
+        """A file, or None where there is none, or it is broken."""
+        if not path:
+            return None
+        try:
+            return parse(Directory(path).read_text(encoding="utf-8"))
+        except UnicodeDecodeError:
+            self._problems.add(("auth", key), f"{path}: is not UTF-8")
+        except OSError as error:
+            self._problems.add(("auth", key), f"{path}: {error.strerror or error}")
+        except ValueError as error:
+            self._problems.add(("auth", key), f"{path}: {error}")
+        return None
+
+
+def with_passwords(users: dict[str, User], userlist: Mapping[str, str]) -> dict[str, User]:
+    """`users`, and those of the userlist; a password of [users] is the one that counts."""
+    listed = {name: users.get(name, User(name)) for name in userlist}
+    return {**listed, **users} | {
+        name: attrs.evolve(user, password=(userlist[name],)) for name, user in listed.items() if userlist[name] and not user.password
+    }
+
+
     value = document.get(section, {})
     if isinstance(value, dict):
         return value

@@ -10,7 +10,9 @@ from typing import Any, Final, Literal
 import attrs
 
 from dualpool.accounts import AuthMethod, SslMode
-from dualpool.config.fields import Seconds, duration, from_url, setting
+from dualpool.authentication.hba import Rule
+from dualpool.authentication.ident import IdentMaps
+from dualpool.config.fields import Seconds, duration, from_url, instead_of, setting
 from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION, STATEMENT, TRANSACTION
 
 Protocol = Literal["postgres", "mysql"]
@@ -18,6 +20,9 @@ PoolMode = Literal["transaction", "session", "statement"]
 Lane = Literal["application", "maintenance"]
 SslNegotiation = Literal["postgres", "direct"]
 
+TargetSessionAttrs = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
+LoadBalance = Literal["in-order", "round-robin"]
+ListenerAuth = Literal[AuthMethod, "hba"]
 POOL_MODES: Final[dict[PoolMode, int]] = {"transaction": TRANSACTION, "session": SESSION, "statement": STATEMENT}
 LANES: Final[dict[Lane, int]] = {"application": APPLICATION, "maintenance": MAINTENANCE}
 SCHEMES: Final[dict[Protocol, str]] = {"postgres": "postgresql", "mysql": "mysql"}
@@ -79,7 +84,7 @@ class Listener:
         default=None,
         example='{ mode = "prefer", cert = "server.crt", key = "server.key" }',
     )
-    auth: AuthMethod = setting(
+    auth: ListenerAuth = setting(
         "How clients prove who they are. auto: the strongest way that the stored password allows. md5 and scram-sha-256: PostgreSQL only. "
         "trust: not at all; if there are no users in this file, everybody is let in.",
         default="auto",
@@ -89,6 +94,17 @@ class Listener:
     @property
     def mode(self) -> int:
         """`pool_mode` as protocol.py counts it."""
+    proxy_protocol: tuple[str, ...] = setting(
+        "Networks of load balancers whose connections begin with a PROXY header (version 1 or 2), which tells the client's address.",
+        default=(),
+        kind="network",
+        example='["10.0.0.0/8"]',
+    )
+    ignore_parameters: tuple[str, ...] = setting(
+        "Start-up parameters of clients that are left out (PostgreSQL).", default=(), example='["some_proxy.hint"]'
+    )
+    socket_mode: str = setting("Who may connect to the Unix sockets, as chmod writes it.", default="0777", kind="mode")
+    socket_group: str = setting("Group of the Unix sockets; default: the group of the process.", default="", example='"app"')
         return POOL_MODES[self.pool_mode]
 
 
@@ -152,6 +168,26 @@ class Backend:
 
 
 @attrs.frozen
+    auth_user: str = setting(
+        "Clients' users that this file does not know are looked up at the server, on a connection of this user.",
+        default="",
+        example='"pooler"',
+    )
+    auth_password: str = setting(
+        "Its password; default: the url's, if it is the url's user, or that of its table in [users].",
+        default="",
+        kind="secret",
+        example='"${AUTH_PASSWORD:-pooler}"',
+    )
+    auth_query: str = setting(
+        "SQL that finds the user $1: a row with the name and the stored password (NULL: no password will do). Default: PostgreSQL's "
+        "pg_authid, with VALID UNTIL; MySQL's mysql.user, for host %.",
+        default="",
+        example='"SELECT * FROM pooler.user_lookup($1)"',
+    )
+    auth_database: str = setting(
+        "The database (as clients call it) where that runs; default: the one that the client connects to.", default="", example='"app"'
+    )
 class Database:
     """A name that clients connect to. `database` is always filled in by the loader; only for a wildcard it is "" (the client's name)."""
 
@@ -286,4 +322,29 @@ class Config:
 
 TABLES_BY_NAME: Final[dict[str, type[Any]]] = {"listeners": Listener, "backends": Backend, "databases": Database, "users": User}
 """Top-level tables that hold one table per name."""
-TABLES: Final[dict[str, type[Any]]] = {"limits": Limits, "timeouts": Timeouts, "admin": Admin, "log": Log}
+TABLES: Final[dict[str, type[Any]]] = {"limits": Limits, "timeouts": Timeouts, "auth": Auth, "admin": Admin, "log": Log}
+@attrs.frozen
+class Auth:
+    """How clients are recognised, beyond [users]."""
+
+    userlist: str = setting('PgBouncer\'s userlist.txt: more users, a line "user" "password" for each.', default="", kind="path")
+    hba: str = setting(
+        'Rules like those of pg_hba.conf, for listeners with auth = "hba": who may connect from where, and how.', default="", kind="path"
+    )
+    ident: str = setting("Maps like those of pg_ident.conf, which rules name by map=NAME.", default="", kind="path")
+    query_ttl: Seconds = duration("10s", "What a backend's auth_query said is used again for this long.")
+    passthrough: bool = setting(
+        "For development: a user that nothing knows is asked for its password, and is in if the server takes it. Only with TLS or on this "
+        "machine, and only where clients' own users log in at the server.",
+        default=False,
+    )
+    failed_login_delay: Seconds = duration(
+        "3s", "An address whose logins fail has to wait before the next, each time twice as long, up to this."
+    )
+
+
+    auth: Auth = attrs.field(factory=Auth)
+    hba: tuple[Rule, ...] = ()
+    """What auth.hba says."""
+    ident: IdentMaps = attrs.field(factory=dict)
+    """What auth.ident says."""

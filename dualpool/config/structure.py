@@ -89,6 +89,10 @@ class Structurer:
             return partial(values.read_bind, directory=self.directory)
         if how == "path":
             return partial(values.read_path, directory=self.directory)
+        if how == "network":
+            return values.read_network
+        if how == "mode":
+            return values.read_mode
         if name == "url":
             return partial(values.read_url, directory=self.directory)
         return values.read_duration if how == "duration" else None

@@ -1,5 +1,7 @@
 """Single values: from what TOML holds to what the program reads. Everything here raises ValueError that says what is allowed."""
 
+import ipaddress
+import re
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +20,7 @@ Reader = Callable[[Any], Any]
 ANYTHING: Final = Setting("")
 TRUTH: Final = {"true": True, "false": False}
 NAMES_OF_TYPES: Final = {bool: "true or false", int: "a whole number", float: "a number", str: "a string", dict: "a table", list: "a list"}
+MODE: Final = re.compile(r"0?[0-7]{3}")
 SYSTEM: Final = "system"
 """sslrootcert=system: the authorities that the machine trusts."""
 
@@ -124,6 +127,23 @@ def resolve_url(backend: Backend, directory: Path) -> Backend:
             sslkey=existing_file(url.sslkey, directory),
         ).attributes(),
     )
+
+
+def read_network(value: Any, declared: Setting) -> str:
+    """A network, or a single address."""
+    text = read_str(value, declared)
+    try:
+        return str(ipaddress.ip_network(text, strict=False))
+    except ValueError:
+        raise ValueError(f"must be a network, such as 10.0.0.0/8 or fd00::/8, got {text!r}") from None
+
+
+def read_mode(value: Any, declared: Setting) -> str:
+    """The permissions of a file."""
+    text = read_str(value, declared)
+    if not MODE.fullmatch(text):
+        raise ValueError(f'must be permissions in octal digits, such as "0770", got {text!r}')
+    return text
 
 
 def read_bind(value: Any, declared: Setting, directory: Path) -> Bind:

@@ -134,7 +134,7 @@ def test_tls(tls: str, expected: list[str]) -> None:
 def test_methods_that_a_listener_cannot_have() -> None:
     mysql = (LISTENER + BACKEND + DATABASE + USER).replace('"postgres"', '"mysql"').replace("postgresql:", "mysql:")
     assert errors(mysql.replace("[backends", "auth = 'md5'\n[backends", 1)) == [
-        "4: listeners.a.auth: md5 is for PostgreSQL clients; allowed here: auto, trust, password, cert"
+        "4: listeners.a.auth: md5 is for PostgreSQL clients; allowed here: auto, trust, password, cert, hba"
     ]
     assert errors(LISTENER + "auth = 'cert'\n" + BACKEND + DATABASE) == ["4: listeners.a.auth: cert needs tls with client_ca"]
 

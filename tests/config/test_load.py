@@ -251,7 +251,7 @@ def test_every_mistake_is_told_with_its_line() -> None:
         (
             "listeners.pg",
             'auth = "scram"',
-            "2: listeners.pg.auth: must be one of auto, trust, password, md5, scram-sha-256, cert, got 'scram'",
+            "2: listeners.pg.auth: must be one of auto, trust, password, md5, scram-sha-256, cert, hba, got 'scram'",
         ),
         ("listeners.pg", 'tls = { cert = "nope.crt", key = "nope.key" }', "2: listeners.pg.tls.cert: there is no file /"),
         ("users.app", 'name = "x"', "9: users.app.name: unknown key"),
