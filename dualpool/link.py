@@ -120,7 +120,7 @@ class Client(ChannelOwner):
             self._flush_own_replies()
         if verdict:
             self._obey(verdict)
-        elif server is None and relay.held_bytes() > HIGH_WATER:
+        elif self.waiter is not None and relay.held_bytes() > HIGH_WATER:
             self.channel.pause()
 
     def attach(self, conn: Leasable) -> None:
@@ -228,8 +228,8 @@ class Client(ChannelOwner):
             self.go_on()
 
     def is_idle(self) -> bool:
-        """True when the client holds nothing and asks for nothing."""
-        return self.server is None and self.waiter is None
+        """True when the client asks for nothing and is in no transaction; in session mode it may hold a server connection."""
+        return self.waiter is None and (self.server is None or self.server.relay.is_quiet())
 
     def _get_server(self) -> None:
         """Take an idle server connection, or queue up for one."""
