@@ -107,7 +107,7 @@ def check(file: Path | None) -> None:
     FILE is dualpool.toml in this folder if not given.
     """
     path = file or default_file()
-    checked = load(path)
+    checked = load(path, resolve=True)
     for warning in checked.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{path}: ok ({checked.summary()})")

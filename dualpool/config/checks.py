@@ -1,6 +1,7 @@
 """What must hold between the tables of a configuration. Each check is a function over `Tables`, and adds its problems by path."""
 
 import os
+import socket
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -25,8 +26,8 @@ class Tables:
     databases: dict[str, Database]
     users: dict[str, User]
     admin: Admin
-    strict_budget: bool
     auth: Auth
+    strict_budget: bool
     names: Mapping[str, Mapping[str, Any]]
 
 
@@ -47,6 +48,7 @@ def check(tables: Tables, problems: Problems) -> None:
     for backend in tables.backends.values():
         check_auth_query(backend, tables, problems)
     check_users(tables, problems)
+    check_server_users(tables, problems)
 
 
 def check_presence(tables: Tables, problems: Problems) -> None:
@@ -77,8 +79,11 @@ def check_names(tables: Tables, problems: Problems) -> None:
 
 
 def check_pool_sizes(tables: Tables, problems: Problems) -> None:
-    """min_pool_size is part of pool_size."""
+    """min_pool_size is part of pool_size, and of max_connections."""
     for key, database in tables.databases.items():
+        if 0 < database.max_connections < database.min_pool_size:
+            message = f"must be at least min_pool_size ({database.min_pool_size}), got {database.max_connections}"
+            problems.add(("databases", key, "max_connections"), message)
         if database.min_pool_size > database.pool_size:
             message = f"must be at most pool_size ({database.pool_size}), got {database.min_pool_size}"
             problems.add(("databases", key, "min_pool_size"), message)
@@ -178,23 +183,18 @@ def check_auth(listener: Listener, auth: Auth, problems: Problems) -> None:
         problems.add(path, f"{listener.auth} is for PostgreSQL clients; allowed here: auto, trust, password, cert, hba")
     if listener.auth == "cert" and not (listener.tls is not None and listener.tls.offered and listener.tls.client_ca):
         problems.add(path, "cert needs tls with client_ca")
+    if listener.auth == "hba" and not auth.hba:
+        problems.add(path, "hba needs the rules: [auth] hba = FILE")
     exposed = [str(bind) for bind in listener.bind if not is_local(bind)]
     if listener.auth == "trust" and exposed:
         problems.warn(path, f"trust lets everyone in who can reach {', '.join(exposed)}")
 
 
-    if listener.auth == "hba" and not auth.hba:
-        problems.add(path, "hba needs the rules: [auth] hba = FILE")
 def is_local(bind: Bind) -> bool:
     """Only this machine can connect."""
     return bool(bind.unix) or bind.host in {"localhost", "::1"} or bind.host.startswith("127.")
 
 
-def check_users(tables: Tables, problems: Problems) -> None:
-    """Admins exist, and somebody can log in. Without any user, trust lets everybody in."""
-    users = tables.names["users"]
-    open_to_all = not users and any(listener.auth == "trust" for listener in tables.listeners.values())
-    for key in ("users", "stats_users"):
 def check_auth_query(backend: Backend, tables: Tables, problems: Problems) -> None:
     """There is somebody to ask as, and a database to ask in."""
     path = ("backends", backend.name)
@@ -211,11 +211,43 @@ def check_auth_query(backend: Backend, tables: Tables, problems: Problems) -> No
         problems.add((*path, "auth_database"), f"there is no database {backend.auth_database!r}{suggestion(backend.auth_database, names)}")
 
 
+def check_users(tables: Tables, problems: Problems) -> None:
+    """Admins exist, and somebody can log in. Without any user, trust lets everybody in."""
+    users = tables.names["users"]
+    open_to_all = not users and any(listener.auth == "trust" for listener in tables.listeners.values())
+    asked_for = tables.auth.passthrough or any(backend.auth_user for backend in tables.backends.values())
+    for key in ("users", "stats_users"):
         names: tuple[str, ...] = getattr(tables.admin, key)
         for name in names:
             if name not in users and not open_to_all and not asked_for:
                 problems.add(("admin", key), f"there is no user {name!r}{suggestion(name, users)}")
-    asked_for = tables.auth.passthrough or any(backend.auth_user for backend in tables.backends.values())
     closed = [listener.name for listener in tables.listeners.values() if listener.auth != "trust"]
     if closed and not users and not asked_for:
         problems.warn(("listeners", closed[0]), "nobody can log in: there are no users; add [users.NAME] with a password")
+
+
+def check_server_users(tables: Tables, problems: Problems) -> None:
+    """Sizes of pools of a user who never logs in at a server have no effect."""
+    fixed = {
+        database.user or tables.backends[database.backend].user
+        for database in tables.databases.values()
+        if database.backend in tables.backends
+    }
+    if "" in fixed or not fixed:
+        return
+    for name, user in tables.users.items():
+        for key in ("pool_size", "reserve_pool_size", "max_connections"):
+            if getattr(user, key) and name not in fixed:
+                problems.warn(("users", name, key), f"has no effect: every database has a server user ({', '.join(sorted(fixed))})")
+
+
+def check_hosts(tables: Tables, problems: Problems) -> None:
+    """The names of servers can be resolved now. (At any other time they may not be, and that is no mistake in the file.)"""
+    for backend in tables.backends.values():
+        for host, port in backend.hosts:
+            if host.startswith("/"):
+                continue
+            try:
+                socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except OSError as error:
+                problems.add(("backends", backend.name, "url"), f"the host {host!r} cannot be resolved: {error.strerror or error}")

@@ -46,6 +46,11 @@ def duration(default: str, help: str) -> Any:
     return setting(help, default=parse_duration(default), kind="duration", minimum=0)
 
 
+def instead_of(name: str, example: str) -> Any:
+    """A key of a database or a user that replaces `timeouts.<name>` there."""
+    return setting(f"Instead of timeouts.{name}.", default=None, kind="duration", minimum=0, example=f'"{example}"')
+
+
 def from_url(default: Any = attrs.NOTHING, *, secret: bool = False) -> Any:
     """An attribute that is parsed out of `url`, not a key."""
     return attrs.field(default=default, repr=not secret, metadata={"setting": Setting("", from_url=True)})

@@ -39,22 +39,22 @@ T = TypeVar("T")
 TOP_LEVEL: Final = (*TABLES_BY_NAME, *TABLES, "strict_budget")
 
 
-def load(path: Directory, environ: Mapping[str, str] | None = None) -> Config:
-    """The configuration in a file. Raises ConfigError with everything that is wrong with it."""
+def load(path: Directory, environ: Mapping[str, str] | None = None, *, resolve: bool = False) -> Config:
+    """The configuration in a file. Raises ConfigError with everything that is wrong with it. `resolve`: look the servers' names up too."""
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: is not UTF-8 ({error.reason} at byte {error.start})") from None
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror or error}") from None
-    return loads(text, str(path), environ)
+    return loads(text, str(path), environ, resolve=resolve)
 
 
-def loads(text: str, name: str = "dualpool.toml", environ: Mapping[str, str] | None = None) -> Config:
-    """The configuration in a text. `name` is for messages, and paths are relative to its directory."""
+def loads(text: str, name: str = "dualpool.toml", environ: Mapping[str, str] | None = None, *, resolve: bool = False) -> Config:
+    """The configuration in a text. `name` is for messages, and paths are relative to its directory. `resolve`: as in `load`."""
     problems = Problems(name, Positions(text))
     document = expand_all(parse(text, problems), (), os.environ if environ is None else environ, problems)
-    return build(document, problems, Directory(name).absolute().parent)
+    return build(document, problems, Directory(name).absolute().parent, resolve=resolve)
 
 
 def parse(text: str, problems: Problems) -> dict[str, Any]:
@@ -91,7 +91,7 @@ def expand_all(value: Any, path: Path, environ: Mapping[str, str], problems: Pro
         return value
 
 
-def build(document: dict[str, Any], problems: Problems, directory: Directory) -> Config:
+def build(document: dict[str, Any], problems: Problems, directory: Directory, *, resolve: bool = False) -> Config:
     """A Config of plain dictionaries. Raises ConfigError with all problems."""
     for key in document:
         if key not in TOP_LEVEL:
@@ -114,6 +114,8 @@ def build(document: dict[str, Any], problems: Problems, directory: Directory) ->
         names=named,
     )
     check(tables, problems)
+    if resolve:
+        check_hosts(tables, problems)
     problems.raise_if_any()
     return Config(
         listeners=tables.listeners,
@@ -122,14 +124,12 @@ def build(document: dict[str, Any], problems: Problems, directory: Directory) ->
         users=tables.users,
         strict_budget=tables.strict_budget,
         warnings=problems.warnings(),
-        **single,
-    )
         hba=files.hba,
         ident=files.ident,
+        **single,
+    )
 
 
-def tables_of(document: dict[str, Any], section: str, problems: Problems) -> dict[str, Any]:
-    """The tables of a section by name."""
 class AuthFiles:
     """What the files say that [auth] names."""
 
@@ -168,6 +168,8 @@ def with_passwords(users: dict[str, User], userlist: Mapping[str, str]) -> dict[
     }
 
 
+def tables_of(document: dict[str, Any], section: str, problems: Problems) -> dict[str, Any]:
+    """The tables of a section by name."""
     value = document.get(section, {})
     if isinstance(value, dict):
         return value

@@ -3,8 +3,9 @@
 A key is declared once, here: `setting(help, default=..., minimum=...)`. The loader, conf/reference.toml and the JSON schema follow.
 """
 
-# ruff: noqa: RUF009 -- setting(), duration() and from_url() are attrs fields.
+# ruff: noqa: RUF009 -- setting(), duration(), instead_of() and from_url() are attrs fields.
 
+from fractions import Fraction
 from typing import Any, Final, Literal
 
 import attrs
@@ -19,10 +20,10 @@ Protocol = Literal["postgres", "mysql"]
 PoolMode = Literal["transaction", "session", "statement"]
 Lane = Literal["application", "maintenance"]
 SslNegotiation = Literal["postgres", "direct"]
-
 TargetSessionAttrs = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
 LoadBalance = Literal["in-order", "round-robin"]
 ListenerAuth = Literal[AuthMethod, "hba"]
+
 POOL_MODES: Final[dict[PoolMode, int]] = {"transaction": TRANSACTION, "session": SESSION, "statement": STATEMENT}
 LANES: Final[dict[Lane, int]] = {"application": APPLICATION, "maintenance": MAINTENANCE}
 SCHEMES: Final[dict[Protocol, str]] = {"postgres": "postgresql", "mysql": "mysql"}
@@ -78,7 +79,10 @@ class Listener:
         example='"127.0.0.1:6543"',
     )
     pool_mode: PoolMode = setting("How long a client keeps a server connection: transaction, session or statement.", default="transaction")
-    lane: Lane = setting("maintenance: clients of this listener may use the reserved connections.", default="application")
+    lane: Lane = setting(
+        "maintenance: all clients of this listener may use the reserved connections, whoever they are; they are in session mode.",
+        default="application",
+    )
     tls: Tls | None = setting(
         "TLS towards clients. Files are relative to this file.",
         default=None,
@@ -86,14 +90,10 @@ class Listener:
     )
     auth: ListenerAuth = setting(
         "How clients prove who they are. auto: the strongest way that the stored password allows. md5 and scram-sha-256: PostgreSQL only. "
-        "trust: not at all; if there are no users in this file, everybody is let in.",
+        "trust: not at all; if there are no users in this file, everybody is let in. hba: as the rules of auth.hba say.",
         default="auto",
     )
     backlog: int = setting("Connections that the kernel queues before they are accepted.", default=128, minimum=1)
-
-    @property
-    def mode(self) -> int:
-        """`pool_mode` as protocol.py counts it."""
     proxy_protocol: tuple[str, ...] = setting(
         "Networks of load balancers whose connections begin with a PROXY header (version 1 or 2), which tells the client's address.",
         default=(),
@@ -105,6 +105,10 @@ class Listener:
     )
     socket_mode: str = setting("Who may connect to the Unix sockets, as chmod writes it.", default="0777", kind="mode")
     socket_group: str = setting("Group of the Unix sockets; default: the group of the process.", default="", example='"app"')
+
+    @property
+    def mode(self) -> int:
+        """`pool_mode` as protocol.py counts it."""
         return POOL_MODES[self.pool_mode]
 
 
@@ -118,7 +122,8 @@ class MemoryBudget:
     @property
     def connections(self) -> int:
         """The budget as a number."""
-        return int(self.memory_gb * self.per_gb)
+        # Fractions of the decimal text: in floating point 0.29 * 100 is under 29.
+        return int(Fraction(str(self.memory_gb)) * self.per_gb)
 
 
 Budget = Literal["auto"] | int | MemoryBudget
@@ -144,8 +149,45 @@ class Backend:
         minimum=1,
     )
     reserved_maintenance: int = setting("How many of them only the maintenance lane may use.", default=3, minimum=0)
+    load_balance: LoadBalance = setting(
+        "Which of several hosts a new server connection goes to: in-order: the first that answers; round-robin: each in turn. A host that "
+        "failed is tried last for a while. In a url: load_balance_hosts.",
+        default="in-order",
+    )
+    target_session_attrs: TargetSessionAttrs = setting(
+        "Which server a host must be: any, read-write, read-only, primary, standby or prefer-standby. MySQL: read_only makes a standby. "
+        "In a url: the parameter of the same name.",
+        default="any",
+    )
+    idle_after: Seconds = setting(
+        "When no client has used a database for this long: its server connections are closed, and nothing is opened until one does, so "
+        'that a server that stops when nobody is connected can stop. "0s": never.',
+        default=0.0,
+        kind="duration",
+        minimum=0,
+    )
     connect_query: str = setting("SQL that runs on each new server connection.", default="")
     check_query: str = setting("SQL that tells whether an idle server connection still works; empty: the cheapest way.", default="")
+    auth_user: str = setting(
+        "Clients' users that this file does not know are looked up at the server, on a connection of this user.",
+        default="",
+        example='"pooler"',
+    )
+    auth_password: str = setting(
+        "Its password; default: the url's, if it is the url's user, or that of its table in [users].",
+        default="",
+        kind="secret",
+        example='"${AUTH_PASSWORD:-pooler}"',
+    )
+    auth_query: str = setting(
+        "SQL that finds the user $1: a row with the name and the stored password (NULL: no password will do). Default: PostgreSQL's "
+        "pg_authid, with VALID UNTIL; MySQL's mysql.user, for host %.",
+        default="",
+        example='"SELECT * FROM pooler.user_lookup($1)"',
+    )
+    auth_database: str = setting(
+        "The database (as clients call it) where that runs; default: the one that the client connects to.", default="", example='"app"'
+    )
     protocol: Protocol = from_url("postgres")
     hosts: tuple[tuple[str, int], ...] = from_url(())
     user: str = from_url("")
@@ -168,26 +210,6 @@ class Backend:
 
 
 @attrs.frozen
-    auth_user: str = setting(
-        "Clients' users that this file does not know are looked up at the server, on a connection of this user.",
-        default="",
-        example='"pooler"',
-    )
-    auth_password: str = setting(
-        "Its password; default: the url's, if it is the url's user, or that of its table in [users].",
-        default="",
-        kind="secret",
-        example='"${AUTH_PASSWORD:-pooler}"',
-    )
-    auth_query: str = setting(
-        "SQL that finds the user $1: a row with the name and the stored password (NULL: no password will do). Default: PostgreSQL's "
-        "pg_authid, with VALID UNTIL; MySQL's mysql.user, for host %.",
-        default="",
-        example='"SELECT * FROM pooler.user_lookup($1)"',
-    )
-    auth_database: str = setting(
-        "The database (as clients call it) where that runs; default: the one that the client connects to.", default="", example='"app"'
-    )
 class Database:
     """A name that clients connect to. `database` is always filled in by the loader; only for a wildcard it is "" (the client's name)."""
 
@@ -206,10 +228,20 @@ class Database:
     )
     password: str = setting("The server user's password.", default="", kind="secret", example='"${SERVER_PASSWORD}"')
     pool_size: int = setting("Server connections for each server user.", default=20, minimum=1)
+    reserve_pool_size: int = setting(
+        "More of them while a client has waited for timeouts.reserve_pool; closed when nobody waits.", default=0, minimum=0
+    )
     min_pool_size: int = setting("Server connections that stay open while there are clients.", default=0, minimum=0)
     pool_mode: PoolMode | None = setting("Instead of the listener's.", default=None, example='"session"')
     max_connections: int = setting("Server connections for all server users together; 0: no limit but the budget.", default=0, minimum=0)
-    query_wait: Seconds | None = setting("Instead of timeouts.query_wait.", default=None, kind="duration", minimum=0, example='"30s"')
+    max_client_connections: int = setting("Clients at once; 0: no limit but limits.max_client_connections.", default=0, minimum=0)
+    idle_after: Seconds | None = setting("Instead of the backend's.", default=None, kind="duration", minimum=0, example='"5m"')
+    server_lifetime: Seconds | None = instead_of("server_lifetime", "30m")
+    query_wait: Seconds | None = instead_of("query_wait", "30s")
+    client_idle: Seconds | None = instead_of("client_idle", "1h")
+    idle_in_transaction: Seconds | None = instead_of("idle_in_transaction", "1m")
+    query: Seconds | None = instead_of("query", "30s")
+    transaction: Seconds | None = instead_of("transaction", "5m")
 
 
 @attrs.frozen
@@ -224,21 +256,51 @@ class User:
         kind="secret",
         example='"${APP_PASSWORD:-app}"',
     )
-    maintenance: bool = setting("May use the reserved connections; its clients are in session mode.", default=False)
+    maintenance: bool = setting(
+        "May use the reserved connections; its clients are in session mode. A client says dualpool.lane=application, as a start-up "
+        "parameter or connection attribute, to do without for once.",
+        default=False,
+    )
     pool_mode: PoolMode | None = setting("Instead of the database's and the listener's.", default=None, example='"session"')
-    pool_size: int | None = setting("Instead of the database's.", default=None, minimum=1, example="5")
-    max_connections: int = setting("Server connections in all databases together; 0: no limit.", default=0, minimum=0)
+    pool_size: int | None = setting("Instead of the database's, where this is the server user.", default=None, minimum=1, example="5")
+    reserve_pool_size: int | None = setting(
+        "Instead of the database's, where this is the server user.", default=None, minimum=0, example="2"
+    )
+    max_connections: int = setting(
+        "Server connections in all databases of a backend together, where this is the server user; 0: no limit.", default=0, minimum=0
+    )
+    max_client_connections: int = setting("Clients at once; 0: no limit but limits.max_client_connections.", default=0, minimum=0)
+    query_wait: Seconds | None = instead_of("query_wait", "30s")
+    client_idle: Seconds | None = instead_of("client_idle", "1h")
+    idle_in_transaction: Seconds | None = instead_of("idle_in_transaction", "1m")
+    query: Seconds | None = instead_of("query", "30s")
+    transaction: Seconds | None = instead_of("transaction", "5m")
 
 
 @attrs.frozen
 class Limits:
     """Sizes and numbers that one process keeps to."""
 
-    max_client_connections: int = setting("Clients at once, over all listeners.", default=1000, minimum=1)
+    max_client_connections: int = setting(
+        "Clients at once, over all listeners. The maintenance lane is not bound by it.", default=1000, minimum=1
+    )
+    max_waiting_clients: int = setting(
+        "Clients that may wait for a connection of one pool; whoever comes then is refused at once. 0: no limit.", default=0, minimum=0
+    )
+    clients_per_user: int = setting(
+        "Clients of one user that one pool serves or queues at once; more of them wait behind those, and not in front of others. "
+        "0: no limit.",
+        default=0,
+        minimum=0,
+    )
+    clients_per_address: int = setting("The same for the clients of one network address.", default=0, minimum=0)
+    clients_per_application: int = setting(
+        "The same for the clients with one application_name (MySQL: program_name).", default=0, minimum=0
+    )
     max_startup_bytes: int = setting("Longest login message that is read from a client.", default=10_000, minimum=1000)
     frame_bytes: int = setting("Messages up to this size are held whole; of longer ones only the start is.", default=1 << 18, minimum=4096)
     client_buffer_bytes: int = setting(
-        "Bytes that wait for a slow client before its server connection is no longer read.", default=1 << 18, minimum=4096
+        "Bytes that wait for a slow client before its server connection is no longer read.", default=1 << 20, minimum=4096
     )
     statements_per_client: int = setting("Prepared statements that one client may hold.", default=1000, minimum=1)
     statement_bytes: int = setting("Text of all prepared statements of one client.", default=1 << 22, minimum=1024)
@@ -250,9 +312,11 @@ class Timeouts:
     """How long things may take."""
 
     query_wait: Seconds = duration("2m", "A client waits this long for a server connection.")
+    reserve_pool: Seconds = duration("5s", "A client that has waited this long may get a connection of reserve_pool_size.")
     query_wait_notify: Seconds = duration("5s", "A client that waits is told so after this time (PostgreSQL).")
     server_connect: Seconds = duration("15s", "Connecting and logging in to a server.")
-    server_login_retry: Seconds = duration("1s", "Pause after a failed connect before the next one.")
+    server_login_retry: Seconds = duration("1s", "Pause after a failed connect before the next one; a random quarter more or less.")
+    dns: Seconds = duration("15s", "The addresses of a server's name are looked up again after this time.")
     server_idle: Seconds = duration("10m", "A server connection that nobody used for this long is closed.")
     server_lifetime: Seconds = duration("1h", "A server connection older than this is closed when it is free.")
     server_lifetime_jitter: Seconds = duration("6m", "Each server connection's lifetime is shortened by a random part of this.")
@@ -266,6 +330,26 @@ class Timeouts:
     reset: Seconds = duration("5s", "Resetting a server connection's session; one that takes longer is closed.")
     recover: Seconds = duration("5s", "Saving the server connection of a client that vanished; one that takes longer is closed.")
     shutdown: Seconds = duration("30s", "Clients may finish their transactions for this long before the process ends.")
+
+
+@attrs.frozen
+class Auth:
+    """How clients are recognised, beyond [users]."""
+
+    userlist: str = setting('PgBouncer\'s userlist.txt: more users, a line "user" "password" for each.', default="", kind="path")
+    hba: str = setting(
+        'Rules like those of pg_hba.conf, for listeners with auth = "hba": who may connect from where, and how.', default="", kind="path"
+    )
+    ident: str = setting("Maps like those of pg_ident.conf, which rules name by map=NAME.", default="", kind="path")
+    query_ttl: Seconds = duration("10s", "What a backend's auth_query said is used again for this long.")
+    passthrough: bool = setting(
+        "For development: a user that nothing knows is asked for its password, and is in if the server takes it. Only with TLS or on this "
+        "machine, and only where clients' own users log in at the server.",
+        default=False,
+    )
+    failed_login_delay: Seconds = duration(
+        "3s", "An address whose logins fail has to wait before the next, each time twice as long, up to this."
+    )
 
 
 @attrs.frozen
@@ -295,10 +379,15 @@ class Config:
     users: dict[str, User] = attrs.field(factory=dict)
     limits: Limits = attrs.field(factory=Limits)
     timeouts: Timeouts = attrs.field(factory=Timeouts)
+    auth: Auth = attrs.field(factory=Auth)
     admin: Admin = attrs.field(factory=Admin)
     log: Log = attrs.field(factory=Log)
     strict_budget: bool = setting("Pool sizes that sum to more than a backend's budget are an error, not a warning.", default=False)
     warnings: tuple[str, ...] = ()
+    hba: tuple[Rule, ...] = ()
+    """What auth.hba says."""
+    ident: IdentMaps = attrs.field(factory=dict)
+    """What auth.ident says."""
 
     def summary(self) -> str:
         """How much there is of what: `2 listeners, 1 backend, ...`."""
@@ -323,28 +412,3 @@ class Config:
 TABLES_BY_NAME: Final[dict[str, type[Any]]] = {"listeners": Listener, "backends": Backend, "databases": Database, "users": User}
 """Top-level tables that hold one table per name."""
 TABLES: Final[dict[str, type[Any]]] = {"limits": Limits, "timeouts": Timeouts, "auth": Auth, "admin": Admin, "log": Log}
-@attrs.frozen
-class Auth:
-    """How clients are recognised, beyond [users]."""
-
-    userlist: str = setting('PgBouncer\'s userlist.txt: more users, a line "user" "password" for each.', default="", kind="path")
-    hba: str = setting(
-        'Rules like those of pg_hba.conf, for listeners with auth = "hba": who may connect from where, and how.', default="", kind="path"
-    )
-    ident: str = setting("Maps like those of pg_ident.conf, which rules name by map=NAME.", default="", kind="path")
-    query_ttl: Seconds = duration("10s", "What a backend's auth_query said is used again for this long.")
-    passthrough: bool = setting(
-        "For development: a user that nothing knows is asked for its password, and is in if the server takes it. Only with TLS or on this "
-        "machine, and only where clients' own users log in at the server.",
-        default=False,
-    )
-    failed_login_delay: Seconds = duration(
-        "3s", "An address whose logins fail has to wait before the next, each time twice as long, up to this."
-    )
-
-
-    auth: Auth = attrs.field(factory=Auth)
-    hba: tuple[Rule, ...] = ()
-    """What auth.hba says."""
-    ident: IdentMaps = attrs.field(factory=dict)
-    """What auth.ident says."""

@@ -1,13 +1,13 @@
 """URLs of database servers: those of libpq, of MySQL's clients and of the common drivers and hosting providers."""
 
 import json
-from typing import Any, Final, cast
+from typing import Any, Final, cast, get_args
 from urllib.parse import unquote
 
 import attrs
 
 from dualpool.accounts import SslMode
-from dualpool.config.model import Protocol, SslNegotiation
+from dualpool.config.model import LoadBalance, Protocol, SslNegotiation, TargetSessionAttrs
 
 PROTOCOLS: Final[dict[str, Protocol]] = {
     "postgres": "postgres",
@@ -74,8 +74,6 @@ CLIENT_ONLY: Final = frozenset(
         "sslpassword",
         "max_idle_connection_lifetime",
         "channel_binding",
-        "target_session_attrs",
-        "load_balance_hosts",
         "keepalives",
         "keepalives_idle",
         "keepalives_interval",
@@ -115,8 +113,12 @@ CLIENT_ONLY: Final = frozenset(
 """Parameters that mean something to a driver and nothing to a server: left out, never sent as settings."""
 
 
-HARMLESS: Final = {"channel_binding": {"disable", "prefer"}, "target_session_attrs": {"any"}, "require_auth": {""}}
+HARMLESS: Final = {"channel_binding": {"disable", "prefer"}, "require_auth": {""}}
 """Left-out parameters that promise something which dualpool does not keep, unless they have one of these values."""
+
+
+LOAD_BALANCE: Final[dict[str, LoadBalance]] = {"disable": "in-order", "random": "round-robin", "round-robin": "round-robin"}
+"""load_balance_hosts of libpq, and of PgBouncer."""
 
 
 @attrs.frozen
@@ -134,11 +136,15 @@ class ServerUrl:
     sslkey: str = ""
     sslnegotiation: SslNegotiation = "postgres"
     server_name: str = ""
+    target_session_attrs: TargetSessionAttrs | None = None
+    load_balance: LoadBalance | None = None
+    """None: the URL does not say."""
     parameters: dict[str, str] = attrs.field(factory=dict)
 
     def attributes(self) -> dict[str, Any]:
         """For `attrs.evolve(backend, **url.attributes())`."""
-        return {attribute.name: getattr(self, attribute.name) for attribute in attrs.fields(type(self))}
+        values = {attribute.name: getattr(self, attribute.name) for attribute in attrs.fields(type(self))}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 def parse_url(text: str) -> ServerUrl:
@@ -164,6 +170,8 @@ def parse_url(text: str) -> ServerUrl:
         sslkey=options.pop("sslkey", ""),
         sslnegotiation=parse_sslnegotiation(options.pop("sslnegotiation", "postgres"), protocol, sslmode),
         server_name=options.pop("server_name", ""),
+        target_session_attrs=parse_target(options.pop("target_session_attrs", "")),
+        load_balance=parse_load_balance(options.pop("load_balance_hosts", "")),
         parameters={name: value for name, value in options.items() if name not in CLIENT_ONLY},
     )
 
@@ -258,3 +266,17 @@ def parse_sslnegotiation(text: str, protocol: Protocol, sslmode: SslMode) -> Ssl
     if text == "direct" and sslmode in {"disable", "allow", "prefer"}:
         raise ValueError(f"sslnegotiation=direct needs sslmode require, verify-ca or verify-full, got {sslmode}")
     return cast(SslNegotiation, text)
+
+
+def parse_target(text: str) -> TargetSessionAttrs | None:
+    """libpq's target_session_attrs; None for "" (not given)."""
+    if text and text not in get_args(TargetSessionAttrs):
+        raise ValueError(f"target_session_attrs must be one of {', '.join(get_args(TargetSessionAttrs))}, got {text!r}")
+    return cast(TargetSessionAttrs | None, text or None)
+
+
+def parse_load_balance(text: str) -> LoadBalance | None:
+    """libpq's load_balance_hosts; None for "" (not given)."""
+    if text and text not in LOAD_BALANCE:
+        raise ValueError(f"load_balance_hosts must be one of {', '.join(LOAD_BALANCE)}, got {text!r}")
+    return LOAD_BALANCE.get(text)

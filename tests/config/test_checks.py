@@ -164,3 +164,21 @@ def test_promises_of_a_url_that_are_not_kept() -> None:
 def test_without_users_trust_lets_admins_in() -> None:
     text = LISTENER + "auth = 'trust'\n" + BACKEND + DATABASE + '[admin]\nusers = ["me"]\n'
     assert told(text) == ([], [])
+
+
+def test_max_connections_leaves_room_for_the_minimum() -> None:
+    text = LISTENER + BACKEND + DATABASE + "min_pool_size = 3\nmax_connections = 2\n" + USER
+    assert errors(text) == ["9: databases.app.max_connections: must be at least min_pool_size (3), got 2"]
+
+
+def test_the_pool_size_of_a_user_who_never_logs_in_at_a_server_has_no_effect() -> None:
+    text = LISTENER + BACKEND + DATABASE + USER + "pool_size = 3\n"
+    assert warnings(text) == ["10: users.app.pool_size: has no effect: every database has a server user (u)"]
+    assert warnings(text.replace("u@h", "h")) == []
+
+
+def test_hosts_that_do_not_resolve() -> None:
+    text = LISTENER + BACKEND.replace("@h", "@127.0.0.1,nowhere.invalid") + DATABASE + USER
+    loads(text)
+    with pytest.raises(ConfigError, match=r":5: backends\.main\.url: the host 'nowhere\.invalid' cannot be resolved"):
+        loads(text, resolve=True)

@@ -84,11 +84,24 @@ def test_password_is_not_shown() -> None:
     [
         ("", []),
         ("sslmode=require", []),
-        ("channel_binding=prefer&target_session_attrs=any", []),
+        ("channel_binding=prefer&target_session_attrs=read-write", []),
         ("channel_binding=require", ["channel_binding=require"]),
-        ("target_session_attrs=read-write", ["target_session_attrs=read-write"]),
         ("require_auth=scram-sha-256", ["require_auth=scram-sha-256"]),
     ],
 )
 def test_promises_that_are_not_kept(query: str, broken: list[str]) -> None:
     assert broken_promises(f"postgresql://h/d?{query}") == broken
+
+
+def test_what_a_url_says_of_several_hosts() -> None:
+    url = parse_url("postgresql://a,b/d?target_session_attrs=prefer-standby&load_balance_hosts=random")
+    assert (url.target_session_attrs, url.load_balance, url.parameters) == ("prefer-standby", "round-robin", {})
+    silent = parse_url("postgresql://a,b/d").attributes()
+    assert "target_session_attrs" not in silent
+    assert "load_balance" not in silent
+
+
+@pytest.mark.parametrize("query", ["target_session_attrs=master", "load_balance_hosts=yes"])
+def test_wrong_words_for_several_hosts(query: str) -> None:
+    with pytest.raises(ValueError, match="must be one of"):
+        parse_url(f"postgresql://a,b/d?{query}")
