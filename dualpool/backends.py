@@ -1,17 +1,23 @@
 """The backends at run time: their budgets and pools, and which pool serves which client."""
 
+from typing import cast
+
 import attrs
 
 from dualpool.accounts import ClientLogin, LearntSecret, ServerTarget
 from dualpool.budget import Budget
 from dualpool.config import Backend, Config, Database
+from dualpool.counters import Counters
 from dualpool.engines import ENGINES
+from dualpool.link import ServerConnection
 from dualpool.pool import Pool, PoolIO, PoolSettings
 from dualpool.protocol import Engine, RelayLimits
 from dualpool.reactor import Clock
 from dualpool.state import Settings
 from dualpool.tls import backend_context
 
+DatabaseKey = tuple[str, str]
+"""The protocol of a database's clients, and the name that they call it by."""
 MAX_WELCOMES = 1000
 """Sets of start-up settings whose answer is remembered, per pool."""
 
@@ -41,6 +47,7 @@ class PoolEntry:
         self.target = target
         self.pool = pool
         self.welcomes: dict[Settings, dict[str, str]] = {}
+        self.database_key: DatabaseKey = (backend.config.protocol, database.name)
 
     @property
     def engine(self) -> Engine:
@@ -59,6 +66,20 @@ class PoolEntry:
             self.target = attrs.evolve(self.target, learnt=learnt)
 
 
+class Halts:
+    """What an operator has stopped, until RESUME and ENABLE."""
+
+    def __init__(self) -> None:
+        self.everything = False
+        self.suspended = False
+        self.databases: set[DatabaseKey] = set()
+        self.disabled: set[DatabaseKey] = set()
+
+    def is_paused(self, key: DatabaseKey) -> bool:
+        """May no client of this database get a server connection?"""
+        return self.everything or self.suspended or key in self.databases
+
+
 class Backends:
     """All backends and pools of one configuration. A pool is made when its first client comes."""
 
@@ -69,6 +90,9 @@ class Backends:
         self.states = {name: BackendState(backend) for name, backend in config.backends.items()}
         self._entries: dict[tuple[str, str, str], PoolEntry] = {}
         self._by_pool: dict[Pool, PoolEntry] = {}
+        self.halts = Halts()
+        self.retired: dict[DatabaseKey, Counters] = {}
+        """What pools had counted that exist no more."""
         limits = config.limits
         self.relay_limits = [
             RelayLimits(mode, limits.frame_bytes, limits.statement_bytes, limits.statements_per_client, limits.statements_per_server)
@@ -82,7 +106,8 @@ class Backends:
         assert database is not None
         backend = self.states[database.backend]
         user, password = self._server_user(backend.config, database, login)
-        key = (database.backend, database.database, user)
+        # Two names of one database are two pools: each has its own size, and PAUSE means one of them.
+        key = (database.backend, database.name, user)
         found = self._entries.get(key)
         if found is None:
             found = self._make(backend, database, self._target(backend.config, database, user, password), self._settings(database, login))
@@ -102,13 +127,28 @@ class Backends:
             entry.pool.close()
 
     def forget_closed(self) -> None:
-        """Drop the pools that are closed and empty."""
-        for pool in [pool for pool in self._by_pool if pool.is_closed and not pool.connections and not sum(pool.connecting)]:
-            self._by_pool.pop(pool).backend.budget.pools.remove(pool)
+        """Drop the pools that are closed and empty. Their counts stay."""
+        for pool in [pool for pool in self._by_pool if pool.is_gone() and not pool.clients]:
+            self.gather(pool)
+            entry = self._by_pool.pop(pool)
+            self.retired.setdefault(entry.database_key, Counters()).add(pool.counters)
+            pool.leave_budget()
+
+    def gather(self, pool: Pool) -> None:
+        """Bring the counters of a pool up to date."""
+        counters = pool.counters
+        counters.assignments = pool.checkouts
+        counters.wait_seconds = pool.total_wait
+        for conn in pool.connections:
+            counters.gather_server(cast(ServerConnection, conn).relay)
 
     def entry_of(self, pool: Pool) -> PoolEntry:
         """The entry that a pool belongs to."""
         return self._by_pool[pool]
+
+    def entries(self) -> list[PoolEntry]:
+        """All pools that exist now, with what makes them."""
+        return list(self._by_pool.values())
 
     def pools(self) -> list[Pool]:
         """All pools that exist now."""
@@ -117,6 +157,8 @@ class Backends:
     def _make(self, backend: BackendState, database: Database, target: ServerTarget, settings: PoolSettings) -> PoolEntry:
         pool = Pool(f"{database.name}/{target.user}", settings, backend.budget, self._io, self.clock)
         entry = PoolEntry(backend, database, target, pool)
+        if self.halts.is_paused(entry.database_key):
+            pool.pause()
         self._by_pool[pool] = entry
         return entry
 

@@ -21,6 +21,7 @@ class Counters:
     """Totals since the pool was made. `received` and `sent`: bytes from clients, and bytes from servers (to clients)."""
 
     __slots__ = (
+        "assignments",
         "binds",
         "client_parses",
         "logins",
@@ -34,6 +35,7 @@ class Counters:
         "transaction_seconds",
         "transactions",
         "wait_buckets",
+        "wait_seconds",
     )
 
     def __init__(self) -> None:
@@ -51,6 +53,9 @@ class Counters:
         self.transaction_buckets = [0] * (len(BOUNDS) + 1)
         self.wait_buckets = [0] * (len(BOUNDS) + 1)
         """Of the checkouts that had to wait."""
+        self.assignments = 0
+        """Checkouts. The pool counts these and the wait itself; whoever gathers brings them here."""
+        self.wait_seconds = 0.0
 
     def answered(self, relay: "ServerRelay", asked_at: float, began_at: float, now: float) -> float:
         """Count what `relay` says has been answered. `began_at`: when the open transaction began, or 0. Returns its new value."""

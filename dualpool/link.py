@@ -171,11 +171,12 @@ class Client(ChannelOwner):
             server.lose(ServerLost("its client broke the protocol"))
         self.expel(error)
 
-    def expel(self, error: DualpoolError) -> None:
-        """End this client with `error` as the last thing it reads."""
+    def expel(self, error: DualpoolError, *, silent: bool = False) -> None:
+        """End this client with `error` as the last thing it reads; `silent`: without a word, where none would be understood."""
         if self.channel.fd >= 0:
             self._flush_own_replies()
-            self.channel.finish(self.relay.error_message(error))
+            silent = silent or (self.server is not None and self.server.relay.is_midway())
+            self.channel.finish(b"" if silent else self.relay.error_message(error))
             self.leave(error.message, cancel=True)
 
     def leave(self, reason: str, cancel: bool) -> None:
@@ -408,7 +409,7 @@ class ServerConnection(Leasable, ChannelOwner):
 
     def ended(self) -> None:
         """The server closed the connection."""
-        self.lose(ServerLost("the server closed the connection unexpectedly"))
+        self.lose(ServerLost("the server closed the connection unexpectedly"), gone=True)
 
     def failed(self, error: Exception) -> None:
         """The server's bytes make no sense, or the statement is not allowed in this pool mode, or a fault of ours."""
@@ -420,20 +421,24 @@ class ServerConnection(Leasable, ChannelOwner):
             self.supervisor.log_fault(error, f"server connection {self.id}")
         self.lose(error if isinstance(error, ServerLost) else ServerLost(f"the server's answer could not be understood: {error}"))
 
-    def lose(self, error: DualpoolError, told: bool = False) -> None:
-        """This connection is over; the client that holds it ends with it. `told`: it has the server's own last words already."""
+    def lose(self, error: DualpoolError, *, told: bool = False, gone: bool = False) -> None:
+        """This connection is over; the client that holds it ends with it.
+
+        `told`: the client has the server's own last words. `gone`: the server has closed; else it is still counted until it does.
+        """
         if not self.channel.is_open():
             return
-        self.channel.close()
+        self.counters.gather_server(self.relay)
+        if gone:
+            self.channel.close()
+            self.pool.lost(self, error)
+        else:
+            self.pool.condemn(self, error.message)
         client = self.client
-        self.pool.lost(self, error)
         if client is None:
             return
         self.client = None
         client.server = None
         client.relay.detach()
-        if told:
-            client.channel.finish(b"")
-            client.leave(error.message, cancel=False)
-        else:
-            client.expel(error)
+        # Behind half a message of the server, words of ours would be read as the rest of it.
+        client.expel(error, silent=told or self.relay.is_midway())
