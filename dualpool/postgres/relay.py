@@ -1,7 +1,7 @@
 """The hot path of PostgreSQL: what a client's messages ask of a server connection, and what the server's messages answer.
 
 Theory. A server connection answers in the order in which it was asked. So the server relay keeps one queue, `pending`, of the answers that
-something depends on: every ReadyForQuery to come (one per Query, FunctionCall and Sync), and every ParseComplete and CloseComplete. Whatever
+something depends on: every ReadyForQuery to come (one per Query, FunctionCall and Sync), every ParseComplete and CloseComplete. Whatever
 a client need not know of (a Parse that we add, a SET that brings the session to its settings) is asked like everything else and marked
 hidden in the queue. Whatever a client asks and the server need not do (a Parse of a known statement) is replaced by a message that does
 nothing and is answered in turn, and its answer is translated. So nothing is ever answered out of order, and the server's rule for errors
@@ -23,6 +23,7 @@ from dualpool.postgres.statements import (
     SERVER_PREFIX,
     STAND_IN_CLOSE,
     ClientStatements,
+    PreparedStep,
     ServerStatements,
     Statement,
     shared,
@@ -46,7 +47,6 @@ from dualpool.postgres.states import (
     S_CLOSED,
     S_COMPLETE,
     S_COPY_IN,
-    S_EMPTY,
     S_ERROR,
     S_ILLEGAL,
     S_PARAMETER,
@@ -70,11 +70,22 @@ SYNC: Final = 1
 CALL: Final = 2
 HIDDEN_QUERY: Final = 3
 PARSE: Final = 4
-CLOSING: Final = 5
-EMPTY_FOR_DEALLOCATE: Final = 6
+HIDDEN_PARSE: Final = 5
+"""The unnamed statement of the client, again."""
+CLOSING: Final = 6
+HIDDEN_CLOSE: Final = 7
+"""Of an unnamed statement that is not the client's."""
+HIDDEN_SYNC: Final = 8
+"""Only its ReadyForQuery is hidden."""
 
-READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY))
+READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC))
 
+# ServerRelay.unsynced.
+SYNCED: Final = 0
+PREPARING: Final = 1
+RUNNING: Final = 2
+
+SHORT_ACTIONS: Final = frozenset((C_NAMED, C_EXECUTE, C_SYNC, C_FLUSH))
 SMALL_MESSAGE: Final = 1 << 16
 """Execute, Describe, Close, Sync and Flush are never longer than this; PostgreSQL has a similar limit (PQ_SMALL_MESSAGE_LIMIT)."""
 MAX_ANSWER: Final = 1 << 24
@@ -84,7 +95,8 @@ READ_ONLY_SETTINGS: Final = frozenset(
     ("server_version", "server_encoding", "integer_datetimes", "is_superuser", "in_hot_standby", "session_authorization")
 )
 DEALLOCATED: Final = wire.message(wire.COMMAND_COMPLETE, b"DEALLOCATE\0")
-EMPTY_QUERY: Final = wire.query(b"")
+DO_NOTHING: Final = b"UNLISTEN " + NEVER_PREPARED
+"""What runs in place of a DEALLOCATE. Unlike an empty query it fails in a failed transaction, as the DEALLOCATE would."""
 READY_IDLE: Final = wire.ready(wire.IDLE)
 CACHED_PLAN: Final = b"cached plan must not change result type"
 
@@ -95,7 +107,11 @@ T_DEALLOCATE_ALL: Final = 3
 T_COMMIT: Final = 4
 T_ROLLBACK: Final = 5
 T_SAVEPOINT: Final = 6
+T_RELEASE: Final = 7
+T_UNLISTEN: Final = 8
+T_NOTHING: Final = 9
 TAGS: Final = {
+    # Every tag that a statement beginning with one of sql.TELLING_WORDS can have is here: statements and tags are counted off together.
     b"SET": T_SET,
     b"RESET": T_SET,
     b"DISCARD ALL": T_DISCARD_ALL,
@@ -104,6 +120,16 @@ TAGS: Final = {
     b"PREPARE TRANSACTION": T_COMMIT,
     b"ROLLBACK": T_ROLLBACK,
     b"SAVEPOINT": T_SAVEPOINT,
+    b"RELEASE": T_RELEASE,
+    b"UNLISTEN": T_UNLISTEN,
+    b"SET CONSTRAINTS": T_NOTHING,
+    b"DEALLOCATE": T_NOTHING,
+    b"DISCARD PLANS": T_NOTHING,
+    b"DISCARD SEQUENCES": T_NOTHING,
+    b"DISCARD TEMP": T_NOTHING,
+    b"PREPARE": T_NOTHING,
+    b"COMMIT PREPARED": T_NOTHING,
+    b"ROLLBACK PREPARED": T_NOTHING,
 }
 
 
@@ -125,18 +151,6 @@ def quoted_name(name: str) -> str:
 DIFFERENCES: Final = Differences(render_difference)
 
 
-class PreparedStep:
-    """A Parse under way for a shared statement. If the server skips or refuses it, it is not prepared after all."""
-
-    __slots__ = ("client", "name", "statement")
-
-    def __init__(self, statement: Statement, client: "ClientRelay | None", name: bytes) -> None:
-        self.statement = statement
-        self.client = client
-        """Set when the client itself sent the Parse, as `name`: then its answer is the client's."""
-        self.name = name
-
-
 class StandInStep:
     """A do-nothing Close that takes the place of a client's Parse; its CloseComplete is turned into ParseComplete."""
 
@@ -145,6 +159,16 @@ class StandInStep:
     def __init__(self, client: "ClientRelay", name: bytes) -> None:
         self.client = client
         self.name = name
+
+
+class DuplicateStep:
+    """A client's Parse under a name that it has given already. The server will refuse it; the refusal must say the client's name."""
+
+    __slots__ = ("name", "statement")
+
+    def __init__(self, name: bytes, statement: Statement) -> None:
+        self.name = name
+        self.statement = statement
 
 
 class ClosedStep:
@@ -158,13 +182,24 @@ class ClosedStep:
         self.statement = statement
 
 
+class DeallocatedStep:
+    """A DEALLOCATE of a client, for which the server runs a statement that does nothing."""
+
+    __slots__ = ("client", "name", "statement")
+
+    def __init__(self, client: "ClientRelay", name: bytes) -> None:
+        self.client = client
+        self.name = name
+        self.statement = client.statements.remove(name)
+
+
 class EvictStep:
-    """A Close of ours that makes room. If the server skips it, the statement is still there."""
+    """A Close of ours. If the server skips it, what `prepared` made is still there."""
 
-    __slots__ = ("statement",)
+    __slots__ = ("prepared",)
 
-    def __init__(self, statement: Statement) -> None:
-        self.statement = statement
+    def __init__(self, prepared: PreparedStep) -> None:
+        self.prepared = prepared
 
 
 class TellingStep:
@@ -193,8 +228,8 @@ class ServerRelay(protocol.ServerRelay):
         self.statements = ServerStatements(limits.statements_per_server)
         self.unnamed: bytes | None = None
         """The Parse message of the unnamed statement that the session has now."""
-        self.unsynced = False
-        """Extended-query messages were sent and no Sync after them."""
+        self.unsynced = SYNCED
+        """Whether extended-query messages were sent with no Sync after them, and if they do more than prepare (RUNNING)."""
         self.unfinished = False
         """A message has been sent in part; if the rest never comes, the connection is lost."""
         self.copying_in = False
@@ -228,16 +263,19 @@ class ServerRelay(protocol.ServerRelay):
     def is_quiet(self) -> bool:
         return not (self.pending or self.in_transaction or self.unsynced or self.unfinished or self.suspect or self.pins or self._rest.size)
 
+    def is_midway(self) -> bool:
+        return self._skip > 0 and not self._skip_hidden
+
     def is_lost(self) -> bool:
         return self.suspect or self.unfinished
 
     def needs_sync(self) -> bool:
         """True when extended-query messages still lack their Sync."""
-        return self.unsynced
+        return self.unsynced != SYNCED
 
     def sync_sent(self) -> None:
         """An exchange sends the missing Sync."""
-        self.unsynced = False
+        self.unsynced = SYNCED
         self.pending.append(SYNC)
 
     def expect_hidden_ready(self) -> None:
@@ -304,24 +342,29 @@ class ServerRelay(protocol.ServerRelay):
             hidden = self._hiding
             instead = b""
             if action == S_READY:
+                if length != 5:
+                    raise RemoteProtocolError(f"ReadyForQuery of {length} bytes")
                 ready = True
-                self._ready(data[position + 5])
+                hidden = self._ready(data[position + 5]) or hidden
             elif action == S_COMPLETE:
                 self.copying_in = False
                 if not hidden:
                     tag = TAGS.get(data[position + 5 : following - 1])
                     if tag is not None:
-                        self._tagged(tag)
+                        instead = self._tagged(tag)
+                        hidden = bool(instead)
             elif action == S_PARSED:
                 hidden = self._parsed() or hidden
             elif action == S_CLOSED:
                 hidden, instead = self._closed()
             elif action == S_ERROR:
                 payload = data[position + 5 : following]
-                if b"\0VFATAL\0" in payload or b"\0VPANIC\0" in payload:
-                    verdict |= BROKEN
                 if hidden:
                     self.last_error = payload
+                if b"\0VFATAL\0" in payload or b"\0VPANIC\0" in payload:
+                    verdict |= BROKEN
+                    hidden = False  # the server's last words are for whoever is there
+                elif hidden:
                     if self.client is not None:
                         raise settings_refused(payload)
                 elif self.segment and self._heals(payload, position == 0):
@@ -332,10 +375,6 @@ class ServerRelay(protocol.ServerRelay):
                 self._after_error()
             elif action == S_PARAMETER:
                 self._report(data[position + 5 : following - 1])
-            elif action == S_EMPTY:
-                if self.pending and self.pending[0] == EMPTY_FOR_DEALLOCATE:
-                    self.pending.popleft()
-                    hidden, instead = True, DEALLOCATED
             elif action == S_COPY_IN:
                 self.copying_in = True
             elif action == S_ILLEGAL:
@@ -362,15 +401,14 @@ class ServerRelay(protocol.ServerRelay):
             verdict |= RELEASE
         return verdict
 
-    def _ready(self, status: int) -> None:
-        """ReadyForQuery: the oldest Query or Sync is answered in full."""
+    def _ready(self, status: int) -> bool:
+        """ReadyForQuery: the oldest Query or Sync is answered in full. True if the client did not ask for it."""
         pending = self.pending
-        while True:
-            if not pending:
-                raise RemoteProtocolError("ReadyForQuery without a query")
-            mark = pending.popleft()
-            if type(mark) is bytes or mark in READY_MARKS:
-                break
+        if pending and not (type(pending[0]) is bytes or pending[0] in READY_MARKS):
+            self._undo_skipped()  # They were sent after the error had come already.
+        if not pending:
+            raise RemoteProtocolError("ReadyForQuery without a query")
+        mark = pending.popleft()
         self.in_transaction = status != wire.IDLE
         self.copying_in = False
         self._hiding = bool(pending) and pending[0] == HIDDEN_QUERY
@@ -387,6 +425,7 @@ class ServerRelay(protocol.ServerRelay):
                 "transactions of several statements are not possible in statement pooling mode",
                 hint='Use pool_mode = "transaction", or leave out BEGIN.',
             )
+        return mark == HIDDEN_SYNC
 
     def _report(self, payload: bytes) -> None:
         """ParameterStatus."""
@@ -405,8 +444,14 @@ class ServerRelay(protocol.ServerRelay):
         step = self.pending.popleft() if self.pending else None
         if step == PARSE:
             return False
+        if step == HIDDEN_PARSE:
+            return True
         if isinstance(step, PreparedStep):
-            return step.client is None
+            step.confirmed = True
+            self.statements.known.setdefault(step.statement, step)  # A DEALLOCATE ALL before it may have been answered meanwhile.
+            return step.owner is None
+        if isinstance(step, DuplicateStep):
+            return False
         raise RemoteProtocolError("ParseComplete without a Parse")
 
     def _closed(self) -> tuple[bool, bytes]:
@@ -417,6 +462,9 @@ class ServerRelay(protocol.ServerRelay):
         if isinstance(step, StandInStep):
             return True, wire.PARSE_COMPLETE_MESSAGE
         if isinstance(step, EvictStep):
+            self.statements.remove(step.prepared)
+            return True, b""
+        if step == HIDDEN_CLOSE:
             return True, b""
         raise RemoteProtocolError("CloseComplete without a Close")
 
@@ -427,33 +475,88 @@ class ServerRelay(protocol.ServerRelay):
             self.suspect = True
         self.copying_in = False
         self._in_error = True
+        self._undo_skipped()
+
+    def _undo_skipped(self) -> None:
+        """The server will not do what is left of the segment: the last step is undone first."""
+        skipped = []
         pending = self.pending
         while pending and not (type(pending[0]) is bytes or pending[0] in READY_MARKS):
-            self._undo(pending.popleft())
+            skipped.append(pending.popleft())
+        for step in reversed(skipped):
+            self._undo(step)
 
     def _undo(self, step: object) -> None:
         if isinstance(step, PreparedStep):
-            self.statements.known.pop(step.statement, None)
-            if step.client is not None:
-                step.client.statements.remove(step.name)
+            self.statements.remove(step)
+            if step.owner is not None:
+                step.owner.remove(step.name)
         elif isinstance(step, StandInStep):
             step.client.statements.remove(step.name)
         elif isinstance(step, ClosedStep):
-            step.client.statements.names.setdefault(step.name, step.statement)
+            step.client.statements.restore(step.name, step.statement)
         elif isinstance(step, EvictStep):
-            self.statements.known[step.statement] = None
-        elif step == PARSE:
-            self.unnamed = None
-            if self.client is not None:
+            if step.prepared.confirmed:
+                self.statements.known[step.prepared.statement] = step.prepared
+        elif isinstance(step, DeallocatedStep):
+            step.client.statements.restore(step.name, step.statement)
+        elif isinstance(step, int):
+            # PARSE, CLOSING and their hidden forms. Was this one refused, or never read? The unnamed statement is one or the other.
+            self.unnamed = UNKNOWN
+            if step == PARSE and self.client is not None:
                 self.client.unnamed = None
 
     def _renamed(self, payload: bytes) -> bytes:
         """An error that names one of our statements, with the client's own name for it; b"" when it names none."""
         if SERVER_PREFIX not in payload or self.client is None:
             return b""
+        head = self.pending[0] if self.pending else None
+        if isinstance(head, DuplicateStep):
+            payload = payload.replace(b'"' + head.statement.name + b'"', b'"' + head.name + b'"')
         for name, statement in self.client.statements.names.items():
             payload = payload.replace(b'"' + statement.name + b'"', b'"' + name + b'"')
         return wire.message(wire.ERROR_RESPONSE, payload)
+
+    def prepare(self, statement: Statement, owner: ClientStatements | None, name: bytes) -> bytes:
+        """The messages that prepare `statement`, whether or not it is prepared already, and make room for it. See PreparedStep."""
+        step = PreparedStep(statement, owner, name)
+        closing = b""
+        for gone in self.statements.add(step):
+            self.pending.append(EvictStep(gone))
+            closing += wire.message(wire.CLOSE, b"S" + gone.statement.name + b"\0")
+        self.pending.append(step)
+        return closing + statement.parse
+
+    def has(self, statement: Statement, owner: ClientStatements, name: bytes) -> bool:
+        """True if `statement` will be prepared when the server reads what is sent next; `name` is what its owner calls it.
+
+        A Parse in an earlier segment may still fail, or be skipped, without this segment failing with it. Only if it was the client's own
+        for this very name, then what it asks now must fail, too.
+        """
+        step = self.statements.known.get(statement)
+        if step is None:
+            return False
+        if step.confirmed or (step.owner is owner and step.name == name) or self._in_this_segment(step):
+            self.statements.known.move_to_end(statement)
+            return True
+        return False
+
+    def parse_is_unsure(self) -> bool:
+        """True if the newest Parse of the unnamed statement is in an earlier segment and not answered yet."""
+        earlier = False
+        for step in reversed(self.pending):
+            if step in {PARSE, HIDDEN_PARSE}:
+                return earlier
+            earlier = earlier or type(step) is bytes or step in READY_MARKS
+        return False
+
+    def _in_this_segment(self, step: object) -> bool:
+        for later in reversed(self.pending):
+            if later is step:
+                return True
+            if type(later) is bytes or later in READY_MARKS:
+                return False
+        return False
 
     def _heals(self, payload: bytes, first: bool) -> bool:
         """The one error that is the pooling's fault: another client changed a table under a shared plan. Prepare anew and ask again.
@@ -473,38 +576,44 @@ class ServerRelay(protocol.ServerRelay):
         self.segment_statement = None
         # The failed segment's ReadyForQuery stays hidden; then an empty Sync's worth of our own, then the client's segment again.
         self.pending.clear()
-        self.pending.extend((HIDDEN_QUERY, EvictStep(statement), PreparedStep(statement, None, b""), SYNC))
+        self.pending.append(HIDDEN_QUERY)
+        self.to_server += self.prepare(statement, None, b"") + segment
+        self.pending.append(SYNC)
         self._hiding = True
-        close = wire.message(wire.CLOSE, b"S" + statement.name + b"\0")
-        self.to_server += close + statement.parse + segment
         return True
 
-    def _tagged(self, tag: int) -> None:
-        """A command that matters has run."""
+    def _tagged(self, tag: int) -> bytes:
+        """A command that matters has run. Returns what the client is told in place of its tag, or b""."""
+        if tag == T_UNLISTEN:
+            if not (self.pending and isinstance(self.pending[0], DeallocatedStep)):
+                return b""
+            self.pending.popleft()
+            return DEALLOCATED
+        statement = self._text()
         if tag == T_COMMIT:
             self.changes += self.changes_in_transaction
             self.changes_in_transaction = []
             self.savepoints = []
             self._in_error = False
-            self._text()
-            return
-        statement = self._text()
-        if tag == T_ROLLBACK:
+        elif tag == T_ROLLBACK:
             self._rolled_back(statement)
         elif tag == T_SAVEPOINT:
             if statement:
                 self.savepoints.append((sql.savepoint_name(statement), len(self.changes_in_transaction)))
+        elif tag == T_RELEASE:
+            del self.savepoints[self._savepoint(statement) :]
         elif tag == T_SET:
             if statement:
                 self.changes_in_transaction += sql.changes(statement)
                 self.session_changed = True
         elif tag == T_DEALLOCATE_ALL:
             self._deallocated_all()
-        else:
+        elif tag == T_DISCARD_ALL:
             self._deallocated_all()
             self.changes_in_transaction.append(("*", None))
             self.session_changed = True
             self.pins = 0
+        return b""
 
     def _rolled_back(self, statement: list[bytes]) -> None:
         """ROLLBACK, or ROLLBACK TO a savepoint, which keeps what was set before it."""
@@ -513,12 +622,18 @@ class ServerRelay(protocol.ServerRelay):
             self.changes_in_transaction = []
             self.savepoints = []
             return
-        name = sql.savepoint_name(statement)
+        index = self._savepoint(statement)
+        if index < len(self.savepoints):
+            del self.changes_in_transaction[self.savepoints[index][1] :]
+            del self.savepoints[index + 1 :]
+
+    def _savepoint(self, statement: list[bytes]) -> int:
+        """Where the savepoint that a statement names is in `savepoints`: the newest of that name. Their number if it is not there."""
+        name = sql.savepoint_name(statement) if statement else b""
         for index in range(len(self.savepoints) - 1, -1, -1):
             if self.savepoints[index][0] == name:
-                del self.changes_in_transaction[self.savepoints[index][1] :]
-                del self.savepoints[index + 1 :]
-                return
+                return index
+        return len(self.savepoints)
 
     def _text(self) -> list[bytes]:
         """The tokens of the statement whose tag has come: the next telling one of a simple Query, or the oldest telling Execute."""
@@ -527,7 +642,7 @@ class ServerRelay(protocol.ServerRelay):
             self.pending.popleft()
             return sql.tokens(head.text)
         if isinstance(head, bytes):
-            telling = [s for s in sql.statements(head[5:-1]) if s[0].lower() in sql.TELLING_WORDS or s[0].lower() in ENDING_WORDS]
+            telling = [s for s in sql.statements(head[5:-1]) if s[0].lower() in sql.TELLING_WORDS]
             self._texts_seen += 1
             if self._texts_seen <= len(telling):
                 return telling[self._texts_seen - 1]
@@ -536,19 +651,19 @@ class ServerRelay(protocol.ServerRelay):
     def _deallocated_all(self) -> None:
         """The session's prepared statements are gone; for the client they were all it had, for us they are prepared again on demand."""
         self.statements.known.clear()
-        self.unnamed = None
         if self.client is not None:
             self.client.statements.clear()
-            self.client.unnamed = None
+        for step in self.pending:
+            if isinstance(step, PreparedStep):
+                self.statements.known[step.statement] = step
+                if step.owner is not None:
+                    step.owner.restore(step.name, step.statement)
 
     def _forget_changes(self) -> None:
         self.session_changed = False
         self.changes = []
         self.changes_in_transaction = []
         self.savepoints = []
-
-
-ENDING_WORDS: Final = frozenset((b"commit", b"end", b"prepare"))
 
 
 class ClientRelay(protocol.ClientRelay):
@@ -571,7 +686,8 @@ class ClientRelay(protocol.ClientRelay):
         self._held = HeldBytes()
         self._skip = 0
         self._discarding = False
-        self._portals: dict[bytes, Statement | bytes] = {}
+        self._portals: dict[bytes, bytes] = {}
+        """The texts of portals bound in this lease, from the first telling one on."""
 
     def held_bytes(self) -> int:
         return self._held.size
@@ -588,11 +704,10 @@ class ClientRelay(protocol.ClientRelay):
             part, data = data[:taken], data[taken:]
             if server is not None:
                 server.unfinished = self._skip > 0
-                if not data:
-                    self.to_server += part
-                    return FORWARD
-                verdict = self._process(data, server)
+                verdict = self._process(data, server) if data else FORWARD
                 self.to_server = part + self.to_server
+                if server.is_quiet() and RELEASING[server.mode][wire.IDLE]:
+                    verdict |= RELEASE  # That was the end of late copy data, which nothing answers.
                 return verdict
         if not data:
             return FORWARD
@@ -690,9 +805,10 @@ class ClientRelay(protocol.ClientRelay):
                 if action in {C_COPY_DATA, C_COPY_END} or self._discarding:
                     self._skip = following - end
                     return FORWARD
-                if self._may_begin(kind, length, end - position):
+                enough = self._enough(kind, action, length)
+                if end - position >= enough:
                     break
-                self._held.keep(data[position:], length + 1)
+                self._held.keep(data[position:], enough)
                 return FORWARD
             if action == C_SYNC:
                 # With nothing before it, the answer is known; and after a refusal this is where the client is told to go on.
@@ -710,13 +826,16 @@ class ClientRelay(protocol.ClientRelay):
         self._held.keep(data[position:] if position else data, UNTIL_ATTACHED)
         return NEEDS_SERVER
 
-    def _may_begin(self, kind: int, length: int, have: int) -> bool:
-        """Part of a long message is there: is it enough to pass it on as it comes?"""
-        if length <= self.limits.frame_bytes:
-            return False
-        if kind == wire.PARSE:
-            return length > self.limits.statement_bytes and have > SMALL_MESSAGE
-        return have > SMALL_MESSAGE
+    def _enough(self, kind: int, action: int, length: int) -> int:
+        """How many bytes of an unfinished message must be there to handle it: all of a short one, the head of a long one."""
+        if action == C_COPY_DATA:
+            return 5
+        if action == C_ILLEGAL:
+            raise illegal_message(kind)
+        if length > SMALL_MESSAGE and action in SHORT_ACTIONS:
+            raise RemoteProtocolError(f"a message of kind {chr(kind)!r} and {length} bytes")
+        cap = self.limits.statement_bytes if action == C_PARSE else self.limits.frame_bytes
+        return length + 1 if length <= max(cap, SMALL_MESSAGE) else SMALL_MESSAGE
 
     # -------------------------------------------------------------------------------------------------------- with a lease
 
@@ -730,80 +849,83 @@ class ClientRelay(protocol.ClientRelay):
         rewrites = self.limits.mode != SESSION
         pending = server.pending
         binds = 0
-        while end - position >= 5:
-            kind, length = _unpack(data, position)
-            following = position + length + 1
-            if following > end or length < 4:
-                check_length(length)
-                if CLIENT_ACTION[kind] == C_COPY_DATA or self._may_begin(kind, length, end - position):
-                    whole = False
-                else:
-                    break
-            else:
+        try:
+            while end - position >= 5:
+                kind, length = _unpack(data, position)
+                following = position + length + 1
+                action = CLIENT_ACTION[kind]
                 whole = True
-            action = CLIENT_ACTION[kind]
-            instead: bytes | None = None
-            if action == C_QUERY:
-                if server.unsynced:
-                    raise RemoteProtocolError("a simple Query in the middle of an extended one", hint="Send Sync before it.")
-                self.unnamed = None
-                server.unnamed = None
-                frame = data if start == 0 and position == 0 and following == end else data[position:following]
-                pending.append(frame)
-                server.segment_statement = None
-                if rewrites and data[position + 5] in MAYBE_DEALLOCATE:
-                    instead = self._query_instead(frame, server)
-            elif action == C_BIND:
-                server.unsynced = True
-                binds += 1
-                if rewrites:
-                    instead = self._bind(data, position, following if whole else end, length, server)
-            elif action == C_EXECUTE:
-                server.unsynced = True
-                if self._portals:
-                    self._executed(data, position, server)
-            elif action == C_SYNC:
-                server.unsynced = False
-                pending.append(SYNC)
-            elif action == C_PARSE:
-                server.unsynced = True
-                instead = self._parse(data, position, following, whole, server, rewrites)
-            elif action == C_NAMED:
-                server.unsynced = True
-                instead = self._named(data, position, following, kind, server, rewrites)
-            elif action == C_FLUSH:
-                pass
-            elif action == C_COPY_DATA:
-                if not server.copying_in:
-                    instead = b""
-            elif action == C_COPY_END:
-                instead = self._copy_ended(server)
-            elif action == C_CALL:
-                pending.append(CALL)
-            elif action == C_TERMINATE:
-                verdict = CLOSE
-                end = position
-                break
-            else:
-                raise illegal_message(kind)
-            if instead is not None:
-                out = [] if out is None else out
-                if start < position:
-                    out.append(data[start:position])
-                if instead:
-                    out.append(instead)
-                start = following if whole else end
-            if not whole:
-                self._skip = following - end
-                server.unfinished = True
-                position = end
-                break
-            if length > SMALL_MESSAGE and action in {C_NAMED, C_EXECUTE, C_SYNC, C_FLUSH}:
-                raise RemoteProtocolError(f"a message of kind {chr(kind)!r} and {length} bytes")
-            position = following
+                if following > end or length < 4:
+                    check_length(length)
+                    if end - position < self._enough(kind, action, length):
+                        break
+                    whole = False
+                instead: bytes | None = None
+                if action == C_QUERY:
+                    ending = self._end_segment(server) if server.unsynced else b""
+                    self.unnamed = None
+                    server.unnamed = None
+                    frame = data if start == 0 and position == 0 and following == end else data[position:following]
+                    pending.append(frame)
+                    server.segment_statement = None
+                    if rewrites and whole and data[position + 5] in MAYBE_DEALLOCATE:
+                        instead = self._query_instead(frame, server)
+                    if ending:
+                        instead = ending + (frame if instead is None else instead)
+                elif action == C_BIND:
+                    server.unsynced = RUNNING
+                    binds += 1
+                    if rewrites:
+                        instead = self._bind(data, position, following if whole else end, length, server)
+                elif action == C_EXECUTE:
+                    server.unsynced = RUNNING
+                    if self._portals:
+                        self._executed(data, position, server)
+                elif action == C_SYNC:
+                    server.unsynced = SYNCED
+                    pending.append(SYNC)
+                elif action == C_PARSE:
+                    server.unsynced = server.unsynced or PREPARING
+                    instead = self._parse(data, position, following, whole, server, rewrites)
+                elif action == C_NAMED:
+                    server.unsynced = server.unsynced or PREPARING
+                    instead = self._named(data, position, following, kind, server, rewrites)
+                elif action == C_FLUSH:
+                    pass
+                elif action == C_COPY_DATA:
+                    pass  # Outside a copy the server drops it: the copy has failed, or it begins when this arrives (docs: COPY Operations).
+                elif action == C_COPY_END:
+                    self._copy_ended(server)
+                elif action == C_CALL:
+                    pending.append(CALL)
+                elif action == C_TERMINATE:
+                    verdict = CLOSE
+                    end = position
+                    break
+                else:
+                    raise illegal_message(kind)
+                if instead is not None:
+                    out = [] if out is None else out
+                    if start < position:
+                        out.append(data[start:position])
+                    if instead:
+                        out.append(instead)
+                    start = following if whole else end
+                if not whole:
+                    self._skip = following - end
+                    server.unfinished = True
+                    position = end
+                    break
+                position = following
+        except (RemoteProtocolError, IndexError, ValueError) as error:
+            # What stood before it in `data` is expected to be answered, and will not be sent.
+            server.suspect = bool(pending)
+            if isinstance(error, RemoteProtocolError):
+                raise
+            raise RemoteProtocolError(f"malformed message of kind {chr(kind)!r}") from error
         if position < end:
             tail = data[position:end]
-            self._held.keep(tail, 1 + _unpack(tail, 0)[1] if len(tail) >= 5 else 5)
+            self._held.keep(tail, self._enough(kind, action, length) if len(tail) >= 5 else 5)
         if out is None:
             self.to_server = data if position == len(data) else data[:position]
         else:
@@ -813,6 +935,18 @@ class ClientRelay(protocol.ClientRelay):
         if binds:
             self._remember_segment(server, binds)
         return verdict
+
+    def _end_segment(self, server: ServerRelay) -> bytes:
+        """A simple Query follows a Parse or Describe without Sync (so asyncpg begins a COPY). Send the Sync, and hide its answer.
+
+        Then an error of the Parse does not swallow the Query, and we know how many answers are to come.
+        """
+        if server.unsynced == RUNNING:
+            # A Sync of ours would commit what the Query, failing, would have rolled back.
+            raise RemoteProtocolError("a simple Query in the middle of an extended one", hint="Send Sync before it.")
+        server.unsynced = SYNCED
+        server.pending.append(HIDDEN_SYNC)
+        return wire.SYNC_MESSAGE
 
     def _remember_segment(self, server: ServerRelay, binds: int) -> None:
         """For healing: the chunk that was just made is a whole segment with one Bind, if it ends with the only Sync under way."""
@@ -827,117 +961,104 @@ class ClientRelay(protocol.ClientRelay):
             server.segment = self.to_server
 
     def _query_instead(self, frame: bytes, server: ServerRelay) -> bytes | None:
-        """DEALLOCATE of a statement that the client prepared by protocol: an empty query takes its place."""
+        """DEALLOCATE of a statement that the client prepared by protocol: the server never knew its name."""
         name = sql.deallocated_name(frame[5:-1])
         if name is None or name not in self.statements.names:
             return None
-        self.statements.remove(name)
         mark = server.pending.pop()
-        server.pending.extend((EMPTY_FOR_DEALLOCATE, mark))
-        return EMPTY_QUERY
+        server.pending.extend((DeallocatedStep(self, name), mark))
+        return wire.query(DO_NOTHING)
 
     def _parse(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay, rewrites: bool) -> bytes | None:
-        name_end = data.find(0, position + 5)
-        named = name_end != position + 5
-        if name_end < 0 or (named and not whole):
+        if not rewrites:
+            server.pending.append(PARSE)
+            return None
+        name_end = data.index(0, position + 5, following)
+        if name_end == position + 5:
+            return self._parse_unnamed(data, position, following, whole, server)
+        if not whole:
             raise RemoteProtocolError(
                 "the text of a prepared statement is too long", hint="Raise limits.statement_bytes.", sqlstate="54000"
             )
-        if not (named and rewrites):
-            return self._parse_unnamed(data, position, following, whole, named, server)
         name = data[position + 5 : name_end]
+        existing = self.statements.names.get(name)
+        if existing is not None:
+            # As on a direct connection: 42P05. The server says so of a statement that it has; that one, lest it takes another in its place.
+            instead = self._ensure(existing, server, name)
+            server.pending.append(DuplicateStep(name, existing))
+            return instead + existing.parse
         statement = shared(data[name_end + 1 : following])
-        if name in self.statements.names:
-            # As on a direct connection: 42P05. The server says so of a name that it knows.
-            instead = self._ensure(self.statements.names[name], server)
-            server.pending.append(PARSE)
-            return instead + wire.message(wire.PARSE, self.statements.names[name].name + b"\0" + statement.key)
         self.statements.add(name, statement)
-        if statement in server.statements.known:
-            server.statements.known.move_to_end(statement)
+        if server.has(statement, self.statements, name):
             server.pending.append(StandInStep(self, name))
             return STAND_IN_CLOSE
-        evicting = self._make_room(statement, server)
-        server.pending.append(PreparedStep(statement, self, name))
-        return evicting + statement.parse
+        return server.prepare(statement, self.statements, name)
 
-    def _parse_unnamed(self, data: bytes, position: int, following: int, whole: bool, named: bool, server: ServerRelay) -> bytes | None:
+    def _parse_unnamed(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay) -> bytes | None:
         server.pending.append(PARSE)
-        if named:
-            return None
-        if not whole:
-            self.unnamed = server.unnamed = None
-            return None
-        frame = data[position:following]
-        self.unnamed = frame if len(frame) <= self.limits.statement_bytes else None
-        server.unnamed = frame
-        return self._empty_if_deallocating(frame[6:])
-
-    def _empty_if_deallocating(self, key: bytes) -> bytes | None:
-        """An unnamed Parse of DEALLOCATE name: prepare an empty statement in its place; `_bind` knows it by its text."""
-        if key[0] not in MAYBE_DEALLOCATE:
-            return None
-        name = sql.deallocated_name(key[: key.index(0)])
-        if name is None or name not in self.statements.names:
-            return None
-        return wire.message(wire.PARSE, b"\0\0\0\0")
+        if whole:
+            self.unnamed = server.unnamed = data[position:following]
+        else:
+            # Too long to be kept. On another server connection this takes its place, and the server's complaint tells the client.
+            self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + TOO_LONG_TO_KEEP + b"\0\0\0")
+        return None
 
     def _bind(self, data: bytes, position: int, end: int, length: int, server: ServerRelay) -> bytes | None:
-        portal_end = data.find(0, position + 5, end)
-        name_end = data.find(0, portal_end + 1, end)
-        if portal_end < 0 or name_end < 0:
-            raise RemoteProtocolError("Bind without the names of a portal and a statement")
+        portal_end = data.index(0, position + 5, end)
+        name_end = data.index(0, portal_end + 1, end)
         if name_end == portal_end + 1:
-            return self._bind_unnamed(data, position, portal_end, server)
+            return self._bind_unnamed(data, position, portal_end, end, length, server)
         name = data[portal_end + 1 : name_end]
         statement = self.statements.names.get(name)
         if statement is None:
             server.segment_statement = None
             if not name.startswith(SERVER_PREFIX):
                 return None  # the server says that it does not exist
-            own, prefix = NEVER_PREPARED, b""
-        else:
-            own, prefix = statement.name, self._ensure(statement, server)
-            server.segment_statement = statement
-            if statement.telling or self._portals:
-                self._portals[data[position + 5 : portal_end]] = statement
-        head = HEADER.pack(wire.BIND, length + len(own) - len(name))
-        return b"".join((prefix, head, data[position + 5 : portal_end + 1], own, data[name_end:end]))
+            return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
+        if statement.telling or self._portals:
+            self._portals[data[position + 5 : portal_end]] = statement.text()
+            if statement.deallocates in self.statements.names:
+                statement, name = shared(DO_NOTHING_KEY), b""
+        server.segment_statement = statement
+        prefix = self._ensure(statement, server, name)
+        return prefix + bound_to(statement.name, data, position, portal_end, name_end, end, length)
 
-    def _bind_unnamed(self, data: bytes, position: int, portal_end: int, server: ServerRelay) -> bytes | None:
+    def _bind_unnamed(self, data: bytes, position: int, portal_end: int, end: int, length: int, server: ServerRelay) -> bytes | None:
         """Bind of the unnamed statement: it must be this client's own."""
         server.segment_statement = None
         unnamed = self.unnamed
-        prefix: bytes | None = None
+        if unnamed is not None:
+            text = unnamed[6 : unnamed.index(0, 6)]
+            if self._portals or sql.first_word(text) in sql.TELLING_WORDS:
+                self._portals[data[position + 5 : portal_end]] = text
+                if sql.deallocated_name(text) in self.statements.names:
+                    nothing = shared(DO_NOTHING_KEY)
+                    prefix = self._ensure(nothing, server, b"")
+                    return prefix + bound_to(nothing.name, data, position, portal_end, portal_end + 1, end, length)
+        again = self._unnamed_again(server)
+        return again + data[position:end] if again else None
+
+    def _unnamed_again(self, server: ServerRelay) -> bytes:
+        """What must be sent first so that the session has the client's unnamed statement, or none if it has none."""
+        unnamed = self.unnamed
+        if server.unnamed is unnamed and not (len(server.pending) > 1 and server.parse_is_unsure()):
+            return b""
+        server.unnamed = unnamed
         if unnamed is None:
-            if server.unnamed is not None:
-                # Another client's unnamed statement is there; on a direct connection there would be none.
-                server.unnamed = None
-                server.pending.append(EvictStep(NO_STATEMENT))
-                prefix = wire.message(wire.CLOSE, b"S\0")
-        elif server.unnamed is not unnamed:
-            server.unnamed = unnamed
-            server.pending.append(PreparedStep(NO_STATEMENT, None, b""))
-            prefix = unnamed
-        if unnamed is not None and (self._portals or sql.first_word(unnamed[6:]) in sql.TELLING_WORDS):
-            self._portals[data[position + 5 : portal_end]] = unnamed[6 : unnamed.index(0, 6)]
-        if prefix is None:
-            return None
-        length = _unpack(data, position)[1]
-        return prefix + data[position : position + length + 1]
+            # Another client's is there; on a direct connection there would be none.
+            server.pending.append(HIDDEN_CLOSE)
+            return CLOSE_UNNAMED
+        server.pending.append(HIDDEN_PARSE)
+        return unnamed
 
     def _executed(self, data: bytes, position: int, server: ServerRelay) -> None:
         """Execute of a portal whose statement may be a telling one."""
-        bound = self._portals.get(data[position + 5 : data.index(0, position + 5)])
-        if bound is None:
-            return
-        text = bound if isinstance(bound, bytes) else bound.text()
-        if sql.first_word(text) not in sql.TELLING_WORDS:
+        text = self._portals.get(data[position + 5 : data.index(0, position + 5)])
+        if text is None or sql.first_word(text) not in sql.TELLING_WORDS:
             return
         name = sql.deallocated_name(text)
         if name is not None and name in self.statements.names:
-            self.statements.remove(name)
-            server.pending.append(EMPTY_FOR_DEALLOCATE)
+            server.pending.append(DeallocatedStep(self, name))
         else:
             server.pending.append(TellingStep(text))
 
@@ -953,7 +1074,8 @@ class ClientRelay(protocol.ClientRelay):
         if what != STATEMENT_KIND or not rewrites:
             return None
         if not name:
-            return self._describe_unnamed(data[position:following], server)
+            again = self._unnamed_again(server)
+            return again + data[position:following] if again else None
         statement = self.statements.names.get(name)
         if kind == wire.CLOSE:
             if statement is None:
@@ -964,50 +1086,20 @@ class ClientRelay(protocol.ClientRelay):
             return STAND_IN_CLOSE
         if statement is None:
             return wire.message(wire.DESCRIBE, b"S" + NEVER_PREPARED + b"\0") if name.startswith(SERVER_PREFIX) else None
-        return self._ensure(statement, server) + wire.message(wire.DESCRIBE, b"S" + statement.name + b"\0")
+        return self._ensure(statement, server, name) + wire.message(wire.DESCRIBE, b"S" + statement.name + b"\0")
 
-    def _describe_unnamed(self, frame: bytes, server: ServerRelay) -> bytes | None:
-        if self.unnamed is None:
-            if server.unnamed is None:
-                return None
-            server.unnamed = None
-            server.pending.append(EvictStep(NO_STATEMENT))
-            return wire.message(wire.CLOSE, b"S\0") + frame
-        if server.unnamed is self.unnamed:
-            return None
-        server.unnamed = self.unnamed
-        server.pending.append(PreparedStep(NO_STATEMENT, None, b""))
-        return self.unnamed + frame
+    def _ensure(self, statement: Statement, server: ServerRelay, name: bytes) -> bytes:
+        """What must be sent first so that `statement`, which the client calls `name`, is prepared; b"" if it is."""
+        return b"" if server.has(statement, self.statements, name) else server.prepare(statement, None, b"")
 
-    def _ensure(self, statement: Statement, server: ServerRelay) -> bytes:
-        """What must be sent first so that `statement` is prepared on this server connection; b"" if it is."""
-        known = server.statements.known
-        if statement in known:
-            known.move_to_end(statement)
-            return b""
-        evicting = self._make_room(statement, server)
-        server.pending.append(PreparedStep(statement, None, b""))
-        return evicting + statement.parse
-
-    def _make_room(self, statement: Statement, server: ServerRelay) -> bytes:
-        evicted = server.statements.add(statement)
-        if evicted is None:
-            return b""
-        server.pending.append(EvictStep(evicted))
-        return wire.message(wire.CLOSE, b"S" + evicted.name + b"\0")
-
-    def _copy_ended(self, server: ServerRelay) -> bytes | None:
+    def _copy_ended(self, server: ServerRelay) -> None:
         """CopyDone or CopyFail. Syncs that were sent before the copy began were read during it and ignored (docs: COPY Operations)."""
-        if not server.copying_in:
-            return b""
         pending = server.pending
-        if pending and type(pending[0]) is not bytes:
+        if server.copying_in and SYNC in pending:
+            server.unsynced = SYNCED if type(pending[0]) is bytes else RUNNING
             kept = [step for step in pending if step != SYNC]
-            if len(kept) != len(pending):
-                pending.clear()
-                pending.extend(kept)
-                server.unsynced = True
-        return None
+            pending.clear()
+            pending.extend(kept)
 
     # -------------------------------------------------------------------------------------------------------- the end of a lease
 
@@ -1060,6 +1152,12 @@ def settings_refused(payload: bytes) -> ServerLost:
     return ServerLost(f"the settings of the session could not be brought back: {report.get('M', '')}", sqlstate=report.get("C"))
 
 
+def bound_to(name: bytes, data: bytes, position: int, portal_end: int, name_end: int, end: int, length: int) -> bytes:
+    """The Bind at `position` of `data`, to the statement `name` instead of the one that it names."""
+    head = HEADER.pack(wire.BIND, length + len(name) - (name_end - portal_end - 1))
+    return b"".join((head, data[position + 5 : portal_end + 1], name, data[name_end:end]))
+
+
 def illegal_message(kind: int) -> RemoteProtocolError:
     """A client sent what no logged-in client sends."""
     return RemoteProtocolError(f"invalid frontend message type {kind}")
@@ -1068,6 +1166,9 @@ def illegal_message(kind: int) -> RemoteProtocolError:
 UNTIL_ATTACHED: Final = 1 << 62
 """`HeldBytes.need` of a client that waits for a server connection: whatever it sends is put behind."""
 STATEMENT_KIND: Final = ord("S")
+DO_NOTHING_KEY: Final = DO_NOTHING + b"\0\0\0"
+TOO_LONG_TO_KEEP: Final = b"the unnamed statement was too long to be kept for another server connection"
 MAYBE_DEALLOCATE: Final = frozenset(b"dD \t\r\n/-")
-NO_STATEMENT: Final = Statement(b"\0\0\0", 0)
-"""Stands for the unnamed statement in steps that would otherwise name one."""
+UNKNOWN: Final = b"?"
+"""`ServerRelay.unnamed` when nobody can tell which one the session has: not this client's, at any rate."""
+CLOSE_UNNAMED: Final = wire.message(wire.CLOSE, b"S\0")

@@ -23,7 +23,7 @@ COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
 FIRST_WORD: Final = re.compile(rb"(?:\s+|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*([A-Za-z]*)")
 DEALLOCATE: Final = re.compile(rb'\s*deallocate\s+(?:prepare\s+)?("(?:[^"]|"")+"|[a-z_\x80-\xff][\w$\x80-\xff]*)\s*;?\s*\Z', re.IGNORECASE)
 
-TELLING_WORDS: Final = frozenset((b"set", b"reset", b"discard", b"deallocate", b"rollback", b"savepoint", b"abort"))
+TELLING_WORDS: Final = frozenset(b"set reset discard deallocate commit end prepare rollback abort savepoint release".split())
 """Statements of which the relay keeps the text until the server has said that they ran."""
 
 Change = tuple[str, str | None]

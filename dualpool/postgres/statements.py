@@ -74,11 +74,18 @@ class ClientStatements:
             )
         self.names[name] = statement
 
-    def remove(self, name: bytes) -> None:
-        """The client has closed `name`, or preparing it failed."""
+    def remove(self, name: bytes) -> Statement | None:
+        """The client has closed `name`, or preparing it failed. Returns what it was."""
         statement = self.names.pop(name, None)
         if statement is not None:
             self.bytes -= len(statement.key)
+        return statement
+
+    def restore(self, name: bytes, statement: Statement | None) -> None:
+        """It was not closed after all."""
+        if statement is not None and name not in self.names:
+            self.names[name] = statement
+            self.bytes += len(statement.key)
 
     def clear(self) -> None:
         """DEALLOCATE ALL."""
@@ -86,18 +93,41 @@ class ClientStatements:
         self.bytes = 0
 
 
+class PreparedStep:
+    """A Parse for a shared statement: under way, or done (`confirmed`). If the server skips or refuses it, it is not prepared after all."""
+
+    __slots__ = ("confirmed", "name", "owner", "statement")
+
+    def __init__(self, statement: Statement, owner: ClientStatements | None, name: bytes) -> None:
+        self.statement = statement
+        self.owner = owner
+        """Set when a client itself sent the Parse, as `name`: then its answer is the client's."""
+        self.name = name
+        self.confirmed = False
+
+
 class ServerStatements:
-    """What one server connection has prepared, the least recently used first."""
+    """What one server connection has prepared, the least recently used first: for each statement the step that prepared it."""
 
     __slots__ = ("known", "limit")
 
     def __init__(self, limit: int) -> None:
-        self.known: OrderedDict[Statement, None] = OrderedDict()
+        self.known: OrderedDict[Statement, PreparedStep] = OrderedDict()
         self.limit = limit
 
-    def add(self, statement: Statement) -> Statement | None:
-        """It is about to be prepared. Returns the one that must be closed to make room."""
-        self.known[statement] = None
-        if len(self.known) > self.limit:
-            return self.known.popitem(last=False)[0]
-        return None
+    def add(self, step: PreparedStep) -> list[PreparedStep]:
+        """`step` is about to prepare its statement. Returns the steps whose statements must be closed first."""
+        known = self.known
+        gone = []
+        before = known.pop(step.statement, None)
+        if before is not None:
+            gone.append(before)
+        known[step.statement] = step
+        if len(known) > self.limit:
+            gone.append(known.popitem(last=False)[1])
+        return gone
+
+    def remove(self, step: PreparedStep) -> None:
+        """What `step` prepared is not there (any more)."""
+        if self.known.get(step.statement) is step:
+            del self.known[step.statement]

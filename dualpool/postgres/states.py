@@ -51,9 +51,8 @@ S_ERROR: Final = 4
 S_PARSED: Final = 5
 S_CLOSED: Final = 6
 S_PARAMETER: Final = 7
-S_EMPTY: Final = 8
-S_COPY_IN: Final = 9
-S_ASYNC: Final = 10
+S_COPY_IN: Final = 8
+S_ASYNC: Final = 9
 
 SERVER_LEGAL: Final = {
     wire.DATA_ROW: S_PASS,
@@ -72,7 +71,7 @@ SERVER_LEGAL: Final = {
     wire.PARSE_COMPLETE: S_PARSED,
     wire.CLOSE_COMPLETE: S_CLOSED,
     wire.PARAMETER_STATUS: S_PARAMETER,
-    wire.EMPTY_QUERY: S_EMPTY,
+    wire.EMPTY_QUERY: S_PASS,
     wire.COPY_IN: S_COPY_IN,
     wire.COPY_BOTH: S_COPY_IN,
     wire.NOTICE: S_ASYNC,
