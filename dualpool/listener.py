@@ -87,7 +87,9 @@ def _remove_stale(path: str) -> None:
 
 
 def close_listening(sock: socket.socket) -> None:
-    """Close; a Unix socket's file goes with it."""
+    """Close, unless that is done; a Unix socket's file goes with it."""
+    if sock.fileno() < 0:
+        return
     path = sock.getsockname() if sock.family == socket.AF_UNIX else ""
     sock.close()
     if path:
