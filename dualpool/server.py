@@ -364,12 +364,14 @@ async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo
 
 
 async def _listen(door: Door, sockets: list[socket.socket], accepting: trio.CancelScope) -> None:
-    """One listener: its clients' nursery outlives its accept loops, which `accepting` ends."""
+    """One listener: its clients' nursery outlives its accept loops, which `accepting` ends; then others may listen there."""
     async with trio.open_nursery() as clients:
         with accepting:
             async with trio.open_nursery() as loops:
                 for sock in sockets:
                     loops.start_soon(accept_clients, sock, clients, door.receive)
+        for sock in sockets:
+            close_listening(sock)
 
 
 def main(config: Config, path: Path | None = None) -> int:
