@@ -50,8 +50,8 @@ class Channel(Handler):
 
     def open(self) -> None:
         """Begin to read."""
-        self.interest = READ
-        self.reactor.add(self.fd, self, READ)
+        self.interest = READ if self.queue is None else READ | WRITE
+        self.reactor.add(self.fd, self, self.interest)
         if self.tls and self.transport.pending():
             self.reactor.again(self.fd, self)
 

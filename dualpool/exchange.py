@@ -4,6 +4,7 @@ A `Stream` borrows a non-blocking socket from whoever owns the connection; nothi
 either by an exchange or by the reactor, never by both.
 """
 
+import contextlib
 import socket
 import ssl
 from collections.abc import Callable
@@ -110,6 +111,11 @@ class Stream:
             local_certificate=getattr(self.context, "certificate_der", b""),
             peer_certificate=tls.getpeercert(binary_form=True) or b"",
         )
+
+    def end(self) -> None:
+        """Tell the peer that nothing more will come."""
+        with contextlib.suppress(OSError):
+            self.sock.shutdown(socket.SHUT_WR)
 
     def transport(self) -> Transport:
         """The socket as the reactor wants it."""

@@ -516,6 +516,15 @@ class Pool:
         self.budget.release(conn.lane)
         self._dispatch()
 
+    def condemn(self, conn: Leasable, reason: str) -> None:
+        """`conn`, which somebody holds or works on, is unfit for anybody else: close it. It counts until the server has let go of it."""
+        if conn.state in UNCOUNTED or conn.state == CLOSING:
+            return
+        self._forget_state(conn)
+        self._end_lease(conn)
+        self._discard(conn, reason)
+        self._follow_up()
+
     def closed(self, conn: Leasable) -> None:
         """The answer to `PoolIO.close`: the server no longer counts `conn`."""
         self.lost(conn)

@@ -83,6 +83,10 @@ class ServerRelay:
         """How many prepared statements the session holds."""
         return 0
 
+    def is_midway(self) -> bool:
+        """True when part of a message of the server has gone to the client, so that nothing but its rest may follow."""
+        raise NotImplementedError
+
     def is_lost(self) -> bool:
         """True when the conversation cannot be continued (half a message was sent, answers cannot be counted): close the connection."""
         raise NotImplementedError

@@ -175,7 +175,9 @@ class Server(Supervisor, PoolIO):
         if conn.channel.is_open():
             with trio.move_on_after(GOODBYE_SECONDS, shield=True), contextlib.suppress(ConnectionClosed):
                 stream = Stream(conn.channel.lend().sock, server_side=False)
-                await stream.send_all(conn.engine.goodbye)
+                if conn.relay.answered() and not conn.relay.is_lost():
+                    await stream.send_all(conn.engine.goodbye)
+                stream.end()
                 while True:
                     await stream.receive(1 << 16)
             conn.channel.close()

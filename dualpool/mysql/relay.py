@@ -215,6 +215,9 @@ class ServerRelay(protocol.ServerRelay):
     def count_statements(self) -> int:
         return len(self.statements.known)
 
+    def is_midway(self) -> bool:
+        return (self._skip > 0 or self._continued) and not self._hiding
+
     def is_lost(self) -> bool:
         return self.unfinished
 

@@ -171,6 +171,9 @@ class MemoryStream:
             data += await self.receive(size - len(data))
         return data
 
+    def end(self) -> None:
+        self.sock.end.outgoing.closed = True
+
     def transport(self) -> Transport:
         return self.sock
 

@@ -13,21 +13,10 @@ from tests.simulation.runner import SimulationFailure, replay, run_schedules
 
 SCHEDULES = int(os.environ.get("DUALPOOL_SCHEDULES", "10000")) // 20
 
-found = pytest.mark.xfail(
-    reason="Channel.open forgets that a send queue waits; a FATAL that comes while a setting's answer is hidden is hidden, too; "
-    "ServerConnection.lose adds its error to a message that was forwarded in part",
-    raises=SimulationFailure,
-    strict=True,
-)
-"""Found by this simulation. With the three mended, every schedule passes; then this mark must go."""
-
-
-@found
 def test_every_client_gets_its_own_replies_and_every_invariant_holds_in_every_schedule() -> None:
     run_schedules("links", SCHEDULES)
 
 
-@found
 def test_a_seed_is_one_schedule() -> None:
     assert replay("links", 3) == replay("links", 3)
 
