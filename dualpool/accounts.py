@@ -18,6 +18,8 @@ class Account:
     `secrets` are what is stored for the user, as in the configuration: plain passwords, `SCRAM-SHA-256$...`, `md5...` (PostgreSQL),
     `*HEX` and `$A$005$...` (MySQL). Any one that fits lets the client in. None at all: only `trust` or a certificate lets it in.
     `decoy`: the user or the database is unknown; the login must look and last like one with a wrong password, and fail.
+    `certificate_name`: the CN that its certificate must have, if not the user's name. `passthrough`: whatever password the client sends is
+    the one, because the server will be asked before it gets in.
     `console`: the database is the admin console. `admin` may do everything there, `monitor` may look.
     """
 
@@ -31,6 +33,8 @@ class Account:
     monitor: bool = False
     console: bool = False
     decoy: bool = False
+    certificate_name: str = ""
+    passthrough: bool = False
 
 
 @attrs.frozen

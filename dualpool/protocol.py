@@ -307,6 +307,14 @@ class Engine:
         """Ask the server how many connections it allows to ordinary users. Raises ServerLost."""
         raise NotImplementedError
 
+    def find_secrets(self, login: "ServerLogin", sql: str, user: str) -> "Exchange[tuple[str, ...] | None]":
+        """Ask an idle session what the server stores to recognise `user` (see Account.secrets); None: it knows no such user.
+
+        `sql` returns a row with the name and the stored secret, and has $1 in the place of the name; "" is the engine's own way. Raises
+        ConnectFailed with the server's error, ServerLost.
+        """
+        raise NotImplementedError
+
     def recover(self, relay: ServerRelay) -> "Exchange[None]":
         """After a client vanished: read and drop what it was owed, roll back, and see that the session is quiet. Raises ServerLost."""
         raise NotImplementedError

@@ -52,6 +52,9 @@ class MysqlEngine(Engine):
     def capacity(self, relay: AnyServerRelay, login: ServerLogin) -> Exchange[int]:
         return backend.capacity(login)
 
+    def find_secrets(self, login: ServerLogin, sql: str, user: str) -> Exchange[tuple[str, ...] | None]:
+        return backend.find_secrets(login, sql, user)
+
     def recover(self, relay: AnyServerRelay) -> Exchange[None]:
         assert isinstance(relay, ServerRelay)
         return backend.recover(relay)

@@ -65,6 +65,7 @@ TLS_MODES: Final = frozenset(("require", "verify-ca", "verify-full"))
 CR_SSL_CONNECTION_ERROR: Final = 2026
 CR_AUTH_PLUGIN_ERROR: Final = 2061
 UNKNOWN_VARIABLE: Final = 1193
+NULL_VALUE: Final = 0xFB
 LIMITS: Final = ("max_connections", "max_user_connections")
 
 TRACKERS: Final = {
@@ -448,6 +449,77 @@ def capacity(login: ServerLogin) -> Exchange[int]:
     if "max_connections" not in limits or not numbers:
         raise ServerLost("the server does not tell max_connections")
     return min(numbers)
+
+
+SECRET_QUERY: Final = (
+    "SELECT user, authentication_string FROM mysql.user WHERE user = $1 AND host = '%' AND account_locked = 'N'"
+    " AND password_expired = 'N' AND plugin IN ('mysql_native_password', 'caching_sha2_password')"
+)
+"""The hashes by which a client can be checked. A user of certain hosts only is left to those hosts: we are not there."""
+MARIADB_SECRET_QUERY: Final = (
+    "SELECT u.user, u.authentication_string FROM mysql.user u JOIN mysql.global_priv g ON g.user = u.user AND g.host = u.host"
+    " WHERE u.user = $1 AND u.host = '%' AND u.is_role = 'N' AND u.password_expired = 'N' AND u.plugin = 'mysql_native_password'"
+    " AND COALESCE(JSON_VALUE(g.priv, '$.account_locked'), '0') NOT IN ('1', 'true')"
+)
+
+
+def find_secrets(login: ServerLogin, sql: str, user: str) -> Exchange[tuple[str, ...] | None]:
+    """What the server stores to recognise `user`; None: it knows no such user. Raises ConnectFailed, ServerLost."""
+    own = MARIADB_SECRET_QUERY if "MariaDB" in login.version else SECRET_QUERY
+    # As hexadecimal digits a name needs no escaping, whatever the server's sql_mode and character sets are.
+    literal = f"_utf8mb4 x'{user.encode('utf-8', 'surrogateescape').hex()}'"
+    talk = Conversation(MAX_REPLY)
+    talk.eager = True
+    try:
+        yield Send(query((sql or own).replace("$1", literal), login.capabilities))
+        rows = yield from read_rows(talk, login.capabilities)
+    except (ConnectionClosed, RemoteProtocolError) as error:
+        raise ServerLost("the server did not answer when it was asked for a user") from error
+    if talk.leftover:
+        raise ServerLost("the server says more than it was asked")
+    if not rows:
+        return None
+    if len(rows[0]) < 2:
+        raise ConnectFailed("auth_query must return two columns: the user, and the stored password")
+    name, secret = rows[0][:2]
+    if name is None:
+        return None
+    return (secret.decode("latin-1"),) if secret else ()
+
+
+def read_rows(talk: Conversation, capabilities: int) -> Exchange[list[list[bytes | None]]]:
+    """The rows of a result, as text. Raises ConnectFailed for the server's error."""
+    talk.sequence = 1
+    payload = yield from talk.receive()
+    if payload[:1] == b"\xff":
+        raise _query_refused(payload)
+    columns, _ = wire.get_lenenc(payload, 0)
+    for _ in range(columns if capabilities & wire.CLIENT_DEPRECATE_EOF else columns + 1):
+        yield from talk.receive()
+    rows: list[list[bytes | None]] = []
+    while not is_end(payload := (yield from talk.receive()), capabilities):
+        if payload[:1] == b"\xff":
+            raise _query_refused(payload)
+        rows.append(_row(payload))
+    return rows
+
+
+def _row(payload: bytes) -> list[bytes | None]:
+    values: list[bytes | None] = []
+    position = 0
+    while position < len(payload):
+        if payload[position] == NULL_VALUE:
+            values.append(None)
+            position += 1
+        else:
+            value, position = wire.get_lenenc_bytes(payload, position)
+            values.append(value)
+    return values
+
+
+def _query_refused(payload: bytes) -> ConnectFailed:
+    answer = parse_error(payload)
+    return ConnectFailed(f"auth_query failed at the server: {answer.message} ({answer.errno})")
 
 
 def setup_sql(capabilities: int) -> str:

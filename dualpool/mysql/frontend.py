@@ -209,7 +209,7 @@ class _Proof:
         if self.plugin == auth.CLEAR:
             return (yield from self._check_password(auth.end_at_nul(self.token)))
         if not self.token or self.token == b"\0":
-            return LearntSecret() if "" in self.account.secrets else None
+            return LearntSecret() if "" in self.account.secrets or self.account.passthrough else None
         if self.plugin == auth.NATIVE:
             return auth.check_native(self.account.secrets, self.token, self.nonce)
         if self.plugin == auth.ED25519:
@@ -258,7 +258,7 @@ class _Proof:
     def _check_password(self, password: str | None) -> Exchange[LearntSecret | None]:
         if password is None:
             return None
-        if self._opens_to_anyone():
+        if self._opens_to_anyone() or self.account.passthrough:
             return LearntSecret(password=password)
         fitting: list[str] = yield Offload(partial(auth.fitting_secrets, self.account.secrets, password))
         for secret in fitting:
@@ -268,7 +268,7 @@ class _Proof:
 
     def _check_certificate(self) -> None:
         certificate = self.login.tls.peer_certificate if self.login.tls else b""
-        if self.account.decoy or not certificate or _common_name(certificate) != self.account.user:
+        if self.account.decoy or not certificate or _common_name(certificate) != (self.account.certificate_name or self.account.user):
             raise self._denied()
 
     def _denied(self) -> LoginFailed:

@@ -51,6 +51,9 @@ class PostgresEngine(Engine):
     def capacity(self, relay: AnyServerRelay, login: ServerLogin) -> Exchange[int]:
         return backend.capacity()
 
+    def find_secrets(self, login: ServerLogin, sql: str, user: str) -> Exchange[tuple[str, ...] | None]:
+        return backend.find_secrets(sql, user)
+
     def recover(self, relay: AnyServerRelay) -> Exchange[None]:
         assert isinstance(relay, ServerRelay)
         return backend.recover(relay)

@@ -291,6 +291,63 @@ def capacity() -> Exchange[int]:
                 return number
 
 
+SECRET_QUERY: Final = (
+    "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END"
+    " FROM pg_catalog.pg_authid WHERE rolname=$1 AND rolcanlogin"
+)
+"""PgBouncer's default auth_query. A password whose time is over is none (CVE-2025-2291)."""
+
+
+def find_secrets(sql: str, user: str) -> Exchange[tuple[str, ...] | None]:
+    """What the server stores to recognise `user`; None: it knows no such user. Raises ConnectFailed, ServerLost."""
+    name = messages.raw(user)
+    parse = wire.message(wire.PARSE, b"\0" + messages.raw(sql or SECRET_QUERY) + b"\0\0\0")
+    bind = wire.message(wire.BIND, b"\0\0\0\0\0\1" + wire.INT32.pack(len(name)) + name + b"\0\0")
+    yield Send(parse + bind + wire.message(wire.EXECUTE, b"\0\0\0\0\0") + wire.SYNC_MESSAGE)
+    data, rows, refusal = b"", [], ""
+    while True:
+        try:
+            data += yield ReceiveSome()
+        except ConnectionClosed as closed:
+            raise ServerLost("the server closed the connection when it was asked for a user") from closed
+        answers, data = split(data)
+        for kind, payload in answers:
+            if kind == wire.DATA_ROW:
+                rows.append(_values(payload))
+            elif kind == wire.ERROR_RESPONSE:
+                refusal = messages.parse_report(payload).get("M", "") or "no reason given"
+            elif kind == wire.READY:
+                if data:
+                    raise ServerLost("the server says more than it was asked")
+                if refusal:
+                    raise ConnectFailed(f"auth_query failed at the server: {refusal}")
+                return _secrets(rows)
+
+
+def _values(row: bytes) -> list[bytes | None]:
+    """The columns of a DataRow."""
+    values: list[bytes | None] = []
+    position = 2
+    while position < len(row):
+        (length,) = wire.INT32.unpack_from(row, position)
+        position += 4
+        values.append(None if length < 0 else row[position : position + length])
+        position += max(length, 0)
+    return values
+
+
+def _secrets(rows: list[list[bytes | None]]) -> tuple[str, ...] | None:
+    """Of the first row: no name is no user, and no password is one that nothing opens."""
+    if not rows:
+        return None
+    if len(rows[0]) < 2:
+        raise ConnectFailed("auth_query must return two columns: the user, and the stored password")
+    name, secret = rows[0][:2]
+    if name is None:
+        return None
+    return (messages.text(secret),) if secret else ()
+
+
 def _guarded(work: Callable[[ServerRelay], Exchange[None]], relay: ServerRelay) -> Exchange[None]:
     try:
         yield from work(relay)

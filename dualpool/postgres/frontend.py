@@ -288,7 +288,7 @@ def _check_not_decoy(account: Account) -> None:
 def _check_certificate(account: Account, tls: TlsInfo | None) -> None:
     if tls is None or not tls.peer_certificate:
         raise LoginFailed("connection requires a valid client certificate", hint="Connect with TLS, sslcert and sslkey.", sqlstate="28000")
-    if account.decoy or auth.common_name(tls.peer_certificate) != account.user:
+    if account.decoy or auth.common_name(tls.peer_certificate) != (account.certificate_name or account.user):
         raise LoginFailed(f'certificate authentication failed for user "{account.user}"', sqlstate="28000")
 
 
@@ -314,6 +314,8 @@ def _sent_password() -> Exchange[bytes]:
 def _clear_text(account: Account, tls: TlsInfo | None) -> Exchange[LearntSecret | None]:
     yield Send(messages.authentication(messages.AUTH_CLEARTEXT))
     sent = yield from _sent_password()
+    if account.passthrough:
+        return LearntSecret(password=messages.text(sent))
     if sent and (_is_known(account, sent) or (yield from _opens_verifier(account, sent))):
         return LearntSecret(password=messages.text(sent))
     return None
