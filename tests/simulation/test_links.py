@@ -45,11 +45,11 @@ def _no_reset(server: Server, conn: ServerConnection, cancel: bool) -> None:
     [
         (ServerRelay, "is_quiet", lambda relay: not relay.pending),
         (ServerRelay, "_tagged", lambda relay, tag: None),
-        (ServerRelay, "_after_error", lambda relay: None),
+        (ServerRelay, "_parsed", lambda relay: bool(relay.pending.popleft()) and False),
         (ClientRelay, "_ensure", lambda relay, statement, server: b""),
         (ServerConnection, "release", _release_during_a_cancel),
         (ServerConnection, "abandoned", _give_back_as_it_is),
-        (ServerConnection, "lose", lambda conn, error, told=False: conn.channel.close()),
+        (ServerConnection, "lose", lambda conn, error, **how: conn.channel.close()),
         (Server, "tidy", _no_reset),
         (Server, "check", lambda server, conn: None),
     ],
