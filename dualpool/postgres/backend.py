@@ -50,14 +50,12 @@ def secure(target: ServerTarget) -> Exchange[TlsInfo | None]:
     if target.host.startswith("/") or (target.sslmode == "disable" and not target.direct_tls):
         return None
     if target.direct_tls:
-        direct: TlsInfo = yield StartTls("postgresql")
-        return direct
+        return (yield from _handshake(target, "postgresql"))
     yield Send(messages.request(wire.SSL_REQUEST))
     # Exactly one byte: whatever was slipped in behind it in plain text must break the handshake (CVE-2021-23222).
     answer: bytes = yield Receive(1)
     if answer == b"S":
-        tls: TlsInfo = yield StartTls()
-        return tls
+        return (yield from _handshake(target))
     if answer == b"N" and target.sslmode in PLAIN_ALLOWED:
         return None
     if answer == b"N":
@@ -65,6 +63,16 @@ def secure(target: ServerTarget) -> Exchange[TlsInfo | None]:
         raise ConnectFailed(message, hint="turn on ssl at the server, or set sslmode=prefer in the backend url")
     # An error text here could have been planted by anybody on the way, so it is not shown (CVE-2024-10977).
     raise ConnectFailed(f"{_place(target)} did not answer the request for TLS as a PostgreSQL server does")
+
+
+def _handshake(target: ServerTarget, alpn: str = "") -> Exchange[TlsInfo]:
+    """TLS. A server that is not trusted is refused like a wrong password: asking again will not change it."""
+    try:
+        tls: TlsInfo = yield StartTls(alpn)
+    except RemoteProtocolError as error:
+        message = f"the login at {_place(target)} failed: {error.message}"
+        raise ConnectFailed(message, hint="check sslmode and sslrootcert in the backend url", sqlstate="28000") from error
+    return tls
 
 
 def _place(target: ServerTarget) -> str:
