@@ -51,7 +51,9 @@ class BudgetExhausted(PoolError):
 
 
 class TooManyClients(PoolError):
-    """`limits.max_client_connections` is reached."""
+    """`limits.max_client_connections` is reached: a login ends."""
+
+    severity = "FATAL"
 
 
 class PoolClosed(PoolError):
