@@ -21,6 +21,7 @@ class Account:
     `certificate_name`: the CN that its certificate must have, if not the user's name. `passthrough`: whatever password the client sends is
     the one, because the server will be asked before it gets in.
     `console`: the database is the admin console. `admin` may do everything there, `monitor` may look.
+    `configured`: the configuration names the user; if it no longer does, the user has to go.
     """
 
     user: str
@@ -32,6 +33,7 @@ class Account:
     admin: bool = False
     monitor: bool = False
     console: bool = False
+    configured: bool = False
     decoy: bool = False
     certificate_name: str = ""
     passthrough: bool = False

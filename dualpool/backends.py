@@ -1,5 +1,6 @@
 """The backends at run time: their budgets and pools, and which pool serves which client."""
 
+import ssl
 from typing import cast
 
 import attrs
@@ -9,7 +10,7 @@ from dualpool.budget import Budget
 from dualpool.config import Backend, Config, Database
 from dualpool.counters import Counters
 from dualpool.engines import ENGINES
-from dualpool.link import ServerConnection
+from dualpool.link import Client, ServerConnection
 from dualpool.pool import Pool, PoolIO, PoolSettings
 from dualpool.protocol import Engine, RelayLimits
 from dualpool.reactor import Clock
@@ -34,8 +35,24 @@ class BackendState:
         # Until the server has said what it allows, one connection goes ahead and asks.
         self.budget = Budget(config.name, 1 if limit is None else limit, config.reserved_maintenance)
         self.host_index = 0
+        self.identity = identity_of(config)
         self.version: str | None = None
         """What clients are told of the server's version in their greeting; None: it has not been asked."""
+
+    def reconfigure(self, config: Backend, tls: ssl.SSLContext | None) -> None:
+        """Another configuration of the same protocol."""
+        if (config.budget, config.reserved_maintenance) != (self.config.budget, self.config.reserved_maintenance):
+            limit = config.budget_number
+            self.asks_capacity = limit is None
+            self.budget.set_limit(self.budget.limit if limit is None else limit, config.reserved_maintenance)
+        if config.hosts != self.config.hosts:
+            self.host_index = 0
+        self.config, self.tls, self.identity = config, tls, identity_of(config)
+
+
+def identity_of(config: Backend) -> Backend:
+    """What must be equal for two connections to be interchangeable: everything but how many there may be and how they are checked."""
+    return attrs.evolve(config, budget="auto", reserved_maintenance=0, check_query="")
 
 
 class PoolEntry:
@@ -48,6 +65,9 @@ class PoolEntry:
         self.pool = pool
         self.welcomes: dict[Settings, dict[str, str]] = {}
         self.database_key: DatabaseKey = (backend.config.protocol, database.name)
+        self.identity = backend.identity
+        self.login: ClientLogin | None = None
+        """That of the client for whom the pool was made."""
 
     @property
     def engine(self) -> Engine:
@@ -93,12 +113,17 @@ class Backends:
         self.halts = Halts()
         self.retired: dict[DatabaseKey, Counters] = {}
         """What pools had counted that exist no more."""
-        limits = config.limits
-        self.relay_limits = [
-            RelayLimits(mode, limits.frame_bytes, limits.statement_bytes, limits.statements_per_client, limits.statements_per_server)
-            for mode in range(3)
-        ]
+        self.relay_limits = [RelayLimits(mode) for mode in range(3)]
         """By pool mode: every relay of a mode shares one."""
+        self._take_limits()
+
+    def _take_limits(self) -> None:
+        limits = self.config.limits
+        for shared in self.relay_limits:
+            shared.frame_bytes = limits.frame_bytes
+            shared.statement_bytes = limits.statement_bytes
+            shared.statements_per_client = limits.statements_per_client
+            shared.statements_per_server = limits.statements_per_server
 
     def entry(self, protocol: str, login: ClientLogin) -> PoolEntry:
         """The pool of a client that has logged in, so its database exists."""
@@ -111,6 +136,7 @@ class Backends:
         found = self._entries.get(key)
         if found is None:
             found = self._make(backend, database, self._target(backend.config, database, user, password), self._settings(database, login))
+            found.login = login
             self._entries[key] = found
         found.learn(login.learnt)
         return found
@@ -133,6 +159,49 @@ class Backends:
             entry = self._by_pool.pop(pool)
             self.retired.setdefault(entry.database_key, Counters()).add(pool.counters)
             pool.leave_budget()
+
+    def reconfigure(self, config: Config, contexts: dict[str, ssl.SSLContext | None]) -> None:
+        """Another configuration; `contexts`: TLS towards its backends. `rearrange` must follow."""
+        self.config = config
+        self._take_limits()
+        for name in self.states.keys() - config.backends.keys():
+            del self.states[name]
+        for name, backend in config.backends.items():
+            state = self.states.get(name)
+            if state is None or state.config.protocol != backend.protocol:
+                self.states[name] = BackendState(backend)
+            else:
+                state.reconfigure(backend, contexts[name])
+
+    def rearrange(self, clients: list[Client]) -> None:
+        """Bring the pools in line with the configuration, and each of `clients` to the pool that is now its own."""
+        outdated = [key for key, entry in self._entries.items() if not self._refresh(entry)]
+        closing = [self._entries.pop(key) for key in outdated]
+        for client in clients:
+            if client.login is not None and not client.login.replication:
+                pool = self.entry(client.engine.name, client.login).pool
+                if pool is not client.pool:
+                    client.move_to(pool)
+        for entry in closing:
+            entry.pool.close()
+
+    def _refresh(self, entry: PoolEntry) -> bool:
+        """Give a pool what the configuration says now. False if the pool must go: its database is elsewhere, or its user another one."""
+        database = self.config.find_database(*entry.database_key)
+        state = self.states.get(database.backend) if database is not None else None
+        if database is None or state is not entry.backend or entry.login is None:
+            return False
+        user, password = self._server_user(state.config, database, entry.login)
+        if user != entry.target.user:
+            return False
+        target = attrs.evolve(self._target(state.config, database, user, password), learnt=entry.target.learnt)
+        entry.database = database
+        entry.pool.configure(self._settings(database, entry.login))
+        if target != entry.target or state.identity != entry.identity:
+            entry.target, entry.identity = target, state.identity
+            entry.welcomes.clear()
+            entry.pool.reconnect()
+        return True
 
     def gather(self, pool: Pool) -> None:
         """Bring the counters of a pool up to date."""

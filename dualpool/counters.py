@@ -1,8 +1,8 @@
 """What is counted of a pool's traffic. [hot]
 
-Counting happens where bytes are at hand anyway: once for each chunk that is read, and once for each chunk that ends queries. Times are seconds
-of the reactor's clock, so they are as fine as its batches. What relays count for themselves (parses, binds) is fetched by `gather` when
-somebody wants to know.
+Counting happens where bytes are at hand anyway: once for each chunk that is read, and once for each chunk that ends queries. Times are
+seconds of the reactor's clock, so they are as fine as its batches. What relays count for themselves (parses, binds) is fetched by
+`gather_client` and `gather_server` when somebody wants to know.
 """
 
 from bisect import bisect_left

@@ -13,16 +13,19 @@ from typing import Any, TypeVar
 import trio
 
 from dualpool.accounts import Account
+from dualpool.answers import Answer, Column
 from dualpool.errors import LocalProtocolError, RemoteProtocolError
 from dualpool.protocol import (
     Command,
     ConnectionClosed,
+    DescribeCommand,
     Exchange,
     FindAccount,
     Offload,
     Peek,
     Receive,
     ReceiveSome,
+    RunCommand,
     Send,
     StartTls,
     TlsInfo,
@@ -31,6 +34,18 @@ from dualpool.transport import TlsTransport, Transport
 
 R = TypeVar("R")
 AccountFinder = Callable[[FindAccount], Account]
+
+
+class CommandRunner:
+    """Who carries out the commands of an admin console session."""
+
+    def describe(self, text: str) -> tuple[Column, ...] | None:
+        """The columns that the command answers with, or None. Raises DualpoolError."""
+        raise NotImplementedError
+
+    async def run(self, text: str) -> Answer:
+        """Carry it out. Raises DualpoolError."""
+        raise NotImplementedError
 
 
 class Stream:
@@ -126,7 +141,9 @@ class Stream:
         self.sock.close()
 
 
-async def drive(exchange: Exchange[R], stream: Stream, find_account: AccountFinder | None = None) -> R:
+async def drive(
+    exchange: Exchange[R], stream: Stream, find_account: AccountFinder | None = None, commands: CommandRunner | None = None
+) -> R:
     """Run an exchange to its end and return its result. Raises what it raises; ConnectionClosed if the peer goes away."""
     result: Any = None
     error: Exception | None = None
@@ -137,7 +154,7 @@ async def drive(exchange: Exchange[R], stream: Stream, find_account: AccountFind
             return stop.value  # type: ignore[no-any-return]
         result, error = None, None
         try:
-            result = await _obey(command, stream, find_account)
+            result = await _obey(command, stream, find_account, commands)
         except Exception as raised:
             error = raised
         except BaseException:
@@ -145,7 +162,7 @@ async def drive(exchange: Exchange[R], stream: Stream, find_account: AccountFind
             raise
 
 
-async def _obey(command: Command, stream: Stream, find_account: AccountFinder | None) -> Any:
+async def _obey(command: Command, stream: Stream, find_account: AccountFinder | None, commands: CommandRunner | None) -> Any:
     match command:
         case Send():
             return await stream.send_all(command.data)
@@ -161,4 +178,8 @@ async def _obey(command: Command, stream: Stream, find_account: AccountFinder | 
             return await trio.to_thread.run_sync(command.call)
         case FindAccount() if find_account is not None:
             return find_account(command)
+        case RunCommand() if commands is not None:
+            return await commands.run(command.text)
+        case DescribeCommand() if commands is not None:
+            return commands.describe(command.text)
     raise LocalProtocolError(f"an exchange asked for {type(command).__name__}, which has no meaning here")

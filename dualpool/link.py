@@ -197,6 +197,18 @@ class Client(ChannelOwner):
             self.channel.close()
         self.supervisor.client_ended(self, reason)
 
+    def move_to(self, pool: "Pool") -> None:
+        """Another pool serves this client from now on. What it holds of the old one it keeps to the end of the lease."""
+        waiter = self.waiter
+        if waiter is not None:
+            self.pool.withdraw(waiter)
+        self.counters.gather_client(self.relay)
+        self.pool.clients -= 1
+        pool.clients += 1
+        self.pool, self.counters = pool, pool.counters
+        if waiter is not None:
+            pool.enqueue(waiter)
+
     def cancel_wait(self, error: DualpoolError) -> bool:
         """End the wait for a server connection with `error`; the client lives on. False if it is not waiting."""
         waiter = self.waiter

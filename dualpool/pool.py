@@ -452,6 +452,10 @@ class Pool:
         """Does anybody wait whom a connection would help now, in the maintenance lane?"""
         return bool(self._waiting[MAINTENANCE]) and not self.is_paused
 
+    def waiters(self, lane: int) -> list[Waiter]:
+        """Those who wait in a lane, in the order in which they came."""
+        return list(self._waiting[lane])
+
     def waiting_since(self) -> float:
         """When the one who has waited longest came; infinite if nobody waits."""
         return min((next(iter(queue)).enqueued_at for queue in self._waiting if queue), default=math.inf)

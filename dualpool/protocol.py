@@ -58,8 +58,9 @@ class ServerRelay:
         self.dirty: bool = False
         """The session holds state that must be reset before another client may have it."""
         self.queries: int = 0
-        """Requests of clients that were answered in full, of which `transactions` left no transaction open. Whoever counts sets both to 0."""
+        """Requests of clients that were answered in full. Whoever counts sets it to 0 again, and so with `transactions`."""
         self.transactions: int = 0
+        """Those of them that left no transaction open."""
         self.parses: int = 0
         """Statements that were prepared on the server, whoever asked for them."""
 

@@ -20,9 +20,11 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
-from dualpool.accounts import CancelRequest, ServerTarget
+from dualpool.accounts import CancelRequest, ClientLogin, ServerTarget
+from dualpool.admin.console import Console
+from dualpool.admin.stats import Statistics
 from dualpool.backends import Backends, BackendState
-from dualpool.config import Config
+from dualpool.config import Config, load
 from dualpool.connector import Connector
 from dualpool.deadlines import Deadlines
 from dualpool.engines import ENGINES
@@ -33,16 +35,18 @@ from dualpool.link import Client, ServerConnection, Supervisor
 from dualpool.listener import accept_clients, address_of, bound_sockets, close_listening
 from dualpool.log import LOGGER, configure, event
 from dualpool.pool import Pool, PoolIO
-from dualpool.protocol import TRANSACTION, ConnectionClosed, Exchange
+from dualpool.protocol import TRANSACTION, ConnectionClosed, Engine, Exchange
 from dualpool.pump import pump
 from dualpool.reactor import Reactor, best_poller
+from dualpool.reload import Reload, context_of, farewell
 from dualpool.session import Clients, Door, canceled
-from dualpool.tls import listener_context
 
 GOODBYE_SECONDS: Final = 1.0
 """How long a server may take to close its end after our goodbye, before we close anyway."""
 GREETING_SECONDS: Final = 1.0
 """How long the first client waits for the server's version."""
+STATS_PERIOD: Final = 60.0
+"""Seconds over which the averages of SHOW STATS are taken, as in PgBouncer."""
 MIN_TICK: Final = 0.02
 MAX_TICK: Final = 1.0
 DRAIN_TICK: Final = 0.02
@@ -60,14 +64,30 @@ class ServerInfo:
 class Server(Supervisor, PoolIO):
     """One configuration, running. The methods that Supervisor and PoolIO ask for only schedule."""
 
-    def __init__(self, config: Config, pools_nursery: trio.Nursery, reactor: Reactor | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        pools_nursery: trio.Nursery,
+        reactor: Reactor | None = None,
+        *,
+        path: Path | None = None,
+        stopping: trio.Event | None = None,
+    ) -> None:
         self.config = config
+        self.path = path
+        self.stopping = trio.Event() if stopping is None else stopping
+        self.stop_mode = "drain"
+        self.doors: list[Door] = []
+        self.leaving: set[Client] = set()
+        """Clients that a reload no longer allows, until they are between two transactions."""
         self.reactor = reactor or Reactor(best_poller())
         self.clients = Clients()
         self.backends = Backends(config, self.reactor.clock, self)
         self.connector = Connector(self.reactor, self, config.timeouts.server_connect)
         self.deadlines = Deadlines(config.timeouts)
         self.draining = False
+        self.statistics = Statistics(self.backends, self.clients.by_id, self.now())
+        self.console = Console(self)
         self._nursery = pools_nursery
 
     # -------------------------------------------------------------------------------------------------------------- Supervisor
@@ -229,13 +249,67 @@ class Server(Supervisor, PoolIO):
             conn.ready_again()
         return True
 
+    # ---------------------------------------------------------------------------------------------------------- administration
+
+    def now(self) -> float:
+        """The time, in seconds of the reactor's clock."""
+        self.reactor.clock.now = monotonic()
+        return self.reactor.clock.now
+
+    def connections_of(self, pool: Pool) -> list[ServerConnection]:
+        """A pool's connections, the oldest first."""
+        return sorted((conn for conn in pool.connections if isinstance(conn, ServerConnection)), key=lambda conn: conn.id)
+
+    def engine_of(self, protocol: str) -> Engine:
+        """The engine of a protocol."""
+        return ENGINES[protocol]
+
+    async def serve_console(self, stream: Stream, engine: Engine, login: ClientLogin) -> None:
+        """A client of the admin console, from its welcome to its end."""
+        await self.console.serve(stream, engine, login, login.connection_id, self.clients.secret(login.connection_id))
+
+    async def reload(self) -> list[str]:
+        """Read the configuration file again. Returns warnings; raises ConfigError, and then nothing has changed."""
+        try:
+            if self.path is None:
+                raise ConfigError("there is no configuration file to reload", hint="dualpool was started with URLs.")
+            warnings = self.reconfigure(await trio.to_thread.run_sync(load, self.path))
+        except ConfigError as error:
+            event(logging.ERROR, f"reload failed, nothing has changed: {error}")
+            raise
+        event(logging.INFO, "configuration reloaded")
+        for warning in warnings:
+            event(logging.WARNING, warning)
+        return warnings
+
+    def reconfigure(self, config: Config) -> list[str]:
+        """Take another configuration. Returns warnings; raises ConfigError, and then nothing has changed."""
+        return Reload(self, config).carry_out()
+
+    def take_timeouts(self) -> None:
+        """What is derived from the configuration's timeouts."""
+        self.deadlines = Deadlines(self.config.timeouts)
+        self.connector.timeout = self.config.timeouts.server_connect or float("inf")
+
+    def send_away(self) -> None:
+        """End the clients that a reload no longer allows, as soon as they are between two transactions."""
+        for client in list(self.leaving):
+            if client.ended_by:
+                self.leaving.discard(client)
+            elif client.waiter is not None or client.server is None or client.server.relay.is_quiet():
+                client.expel(farewell())
+
     # ----------------------------------------------------------------------------------------------------------------- cancels
 
     async def cancel(self, request: CancelRequest) -> None:
         """A client's cancel request (PostgreSQL). Returns when the server has taken it; a wrong key is ignored, as a server does."""
-        client = self.clients.find(request)
+        if not self.clients.is_genuine(request):
+            return
+        client, session = self.clients.by_id.get(request.process_id), self.console.sessions.get(request.process_id)
         if client is not None:
             await self._cancel_client(client)
+        elif session is not None:
+            session.cancel()
 
     async def _cancel_inside(self, client: Client, key: int) -> None:
         victim = self.clients.by_id.get(key)
@@ -270,15 +344,16 @@ class Server(Supervisor, PoolIO):
 
     async def sweep(self) -> None:
         """Enforce the deadlines of pools and clients, for ever."""
-        tick = self._tick()
         while True:
-            await trio.sleep(tick)
+            await trio.sleep(self._tick())
             # The reactor's clock stands still while no event comes.
             now = self.reactor.clock.now = monotonic()
             for pool in self.backends.pools():
                 pool.sweep(now)
             self.deadlines.sweep(self.clients.by_id.values(), now)
             self.backends.forget_closed()
+            self.statistics.sweep(now, STATS_PERIOD)
+            self.send_away()
 
     def _tick(self) -> float:
         """Fine enough for the shortest time that is set."""
@@ -296,6 +371,25 @@ class Server(Supervisor, PoolIO):
                 if client.is_idle():
                     client.expel(AdminShutdown("dualpool is shutting down", hint="Connect again."))
             await trio.sleep(DRAIN_TICK)
+
+    def stop(self, mode: str) -> None:
+        """End the process. `mode`: now; drain (see `drain`, within timeouts.shutdown); wait_for_servers (`drain` without a time limit);
+        wait_for_clients (until they have left by themselves)."""
+        self.stop_mode = mode
+        self.stopping.set()
+
+    async def finish(self) -> None:
+        """Do what the stop mode asks for before everything ends."""
+        if self.stop_mode == "now":
+            return
+        limited = self.stop_mode == "drain" and self.config.timeouts.shutdown
+        with trio.move_on_after(self.config.timeouts.shutdown if limited else float("inf")):
+            if self.stop_mode == "wait_for_clients":
+                self.draining = True
+                while self.clients.by_id:  # noqa: ASYNC110
+                    await trio.sleep(DRAIN_TICK)
+            else:
+                await self.drain()
 
     def close_pools(self) -> None:
         """No more server connections; idle ones are closed."""
@@ -318,11 +412,11 @@ async def serve(
     for warning in config.warnings:
         event(logging.WARNING, warning)
     async with trio.open_nursery() as pools_nursery:
-        server = Server(config, pools_nursery, reactor)
+        server = Server(config, pools_nursery, reactor, path=path, stopping=stopping)
         pools_nursery.start_soon(pump, server.reactor)
         pools_nursery.start_soon(server.sweep)
         try:
-            await _serve_clients(server, task_status, stopping)
+            await _serve_clients(server, task_status)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(2 * GOODBYE_SECONDS):
                 server.close_pools()
@@ -331,21 +425,21 @@ async def serve(
             pools_nursery.cancel_scope.cancel()
 
 
-async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo], stopping: trio.Event | None) -> None:
+async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo]) -> None:
     doors = []
     addresses: dict[str, list[str]] = {}
     with contextlib.ExitStack() as sockets:
         for name, listener in server.config.listeners.items():
             engine = ENGINES[listener.protocol]
-            try:
-                tls = listener_context(listener.tls, engine.alpn) if listener.tls is not None and listener.tls.offered else None
-            except (OSError, ValueError) as error:
-                raise ConfigError(f"listeners.{name}.tls: {error}") from error
+            tls = context_of(listener, engine)
             bound = bound_sockets(listener)
             for sock in bound:
                 sockets.callback(close_listening, sock)
-            doors.append((Door(server, listener, engine, tls), bound))
-            addresses[name] = [address_of(sock) for sock in bound]
+            door = Door(server, listener, engine, tls)
+            door.sockets, door.addresses = bound, [address_of(sock) for sock in bound]
+            doors.append((door, bound))
+            server.doors.append(door)
+            addresses[name] = door.addresses
         async with trio.open_nursery() as nursery:
             scopes = [trio.CancelScope() for _ in doors]
             for (door, bound), scope in zip(doors, scopes, strict=True):
@@ -354,15 +448,11 @@ async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo
                 for address in listening:
                     event(logging.INFO, f'listener "{name}" listening on {address}')
             task_status.started(ServerInfo(addresses))
-            if stopping is None:
-                await trio.sleep_forever()
-            else:
-                await stopping.wait()
-                for scope in scopes:
-                    scope.cancel()
-                with trio.move_on_after(server.config.timeouts.shutdown or float("inf")):
-                    await server.drain()
-                nursery.cancel_scope.cancel()
+            await server.stopping.wait()
+            for scope in scopes:
+                scope.cancel()
+            await server.finish()
+            nursery.cancel_scope.cancel()
 
 
 async def _listen(door: Door, sockets: list[socket.socket], accepting: trio.CancelScope) -> None:

@@ -11,13 +11,14 @@ import socket
 from itertools import count
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolicy
 from dualpool.backends import PoolEntry
 from dualpool.checkout import checkout
 from dualpool.config import LANES, POOL_MODES, Config, Listener
-from dualpool.errors import AdminShutdown, DualpoolError, LoginTimeout, QueryCanceled, TooManyClients
+from dualpool.errors import AdminShutdown, DualpoolError, LoginFailed, LoginTimeout, PoolClosed, QueryCanceled, TooManyClients
 from dualpool.exchange import Stream, drive
 from dualpool.link import Client, ServerConnection
 from dualpool.log import event
@@ -27,6 +28,8 @@ from dualpool.tls import ListenerContext
 if TYPE_CHECKING:
     from dualpool.server import Server
 
+CONSOLE_DATABASES = frozenset({"dualpool", "pgbouncer"})
+"""What clients connect to in order to reach the admin console, unless the configuration has a database of that name."""
 CLOSE_GRACE = 1.0
 """Seconds for sending a last error message to a client that does not get in."""
 UNTRUSTED = "auto"
@@ -52,11 +55,10 @@ class Clients:
         """The cancel key that belongs to a virtual process id: 32 bytes; protocol 3.0 uses the first 4."""
         return hmac.digest(self._key, process_id.to_bytes(4, "big"), hashlib.sha256)
 
-    def find(self, request: CancelRequest) -> Client | None:
-        """Whose key it is; None if it is nobody's."""
+    def is_genuine(self, request: CancelRequest) -> bool:
+        """Is the key that of its process id?"""
         expected = self.secret(request.process_id)
-        fits = len(request.secret) in {4, len(expected)} and hmac.compare_digest(expected[: len(request.secret)], request.secret)
-        return self.by_id.get(request.process_id) if fits else None
+        return len(request.secret) in {4, len(expected)} and hmac.compare_digest(expected[: len(request.secret)], request.secret)
 
     async def until_ended(self, client: Client) -> None:
         """Sleep until `ended(client)`; a cancellation wakes it, too."""
@@ -85,12 +87,21 @@ class Door:
         self.listener = listener
         self.engine = engine
         self.tls = tls
+        self.sockets: list[socket.socket] = []
+        """Where it listens, and `addresses`: the same as text."""
+        self.addresses: list[str] = []
+        self.accepted = 0
+        self.arriving = 0
+        """Clients in the middle of their login, and `clients`: those that are in."""
+        self.clients = 0
 
     async def receive(self, sock: socket.socket) -> None:
         """A client has connected. The session's whole life; raises nothing but cancellation."""
         stream = Stream(sock, self.tls, server_side=True)
+        self.accepted += 1
+        self.arriving += 1
         try:
-            client, entry = await self._let_in(stream)
+            guest = await self._let_in(stream)
         except (DualpoolError, ConnectionClosed, OSError) as error:
             if isinstance(error, DualpoolError):
                 event(logging.WARNING, f'listener "{self.listener.name}": login of {_peer(sock)} failed: {error}', sqlstate=error.sqlstate)
@@ -99,17 +110,29 @@ class Door:
         except BaseException:
             stream.close()
             raise
-        if client is not None and entry is not None:
-            try:
-                await self.server.clients.until_ended(client)
-                if client.channel.is_open():
-                    # It has not read its last message yet, and may never do.
-                    await trio.sleep(CLOSE_GRACE)
-            finally:
-                self._see_off(client, entry)
+        finally:
+            self.arriving -= 1
+        self.clients += 1
+        try:
+            if isinstance(guest, Client):
+                await self._host(guest)
+            elif guest is not None:
+                await self.server.serve_console(stream, self.engine, guest)
+        finally:
+            self.clients -= 1
 
-    async def _let_in(self, stream: Stream) -> tuple[Client | None, PoolEntry | None]:
-        """The login. None, None for a cancel request, which has been dealt with."""
+    async def _host(self, client: Client) -> None:
+        """The client is the reactor's; be there for its end."""
+        try:
+            await self.server.clients.until_ended(client)
+            if client.channel.is_open():
+                # It has not read its last message yet, and may never do.
+                await trio.sleep(CLOSE_GRACE)
+        finally:
+            self._see_off(client)
+
+    async def _let_in(self, stream: Stream) -> Client | ClientLogin | None:
+        """The login. A ClientLogin is for the admin console; None was a cancel request, which has been dealt with."""
         server = self.server
         with trio.move_on_after(server.config.timeouts.client_login or float("inf")):
             process_id = server.clients.new_id()
@@ -117,8 +140,10 @@ class Door:
             if isinstance(answer, CancelRequest):
                 await server.cancel(answer)
                 stream.close()
-                return None, None
+                return None
             try:
+                if answer.account.console:
+                    return console_guest(answer, process_id)
                 return await self._welcome(stream, answer, process_id)
             except DualpoolError as error:
                 with trio.move_on_after(CLOSE_GRACE):
@@ -130,25 +155,39 @@ class Door:
             await stream.send_all(self.engine.error_message(timeout))
         raise timeout
 
-    async def _welcome(self, stream: Stream, login: ClientLogin, process_id: int) -> tuple[Client, PoolEntry]:
+    async def _welcome(self, stream: Stream, login: ClientLogin, process_id: int) -> Client:
         """Tell the client that it is in, and hand its socket to the reactor."""
         server, account = self.server, login.account
-        entry = server.backends.entry(self.listener.protocol, login)
-        if login.replication:
-            entry = server.backends.replication_entry(entry, login)
-            parameters: dict[str, str] = {}
-        else:
-            parameters = await self._parameters(entry, login)
+        entry, parameters = await self._place(login)
         mode = SESSION if login.replication else account.mode
         relay = self.engine.client_relay(login, server.backends.relay_limits[mode])
         client = Client(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane)
         client.id = process_id
+        client.login = login
         server.clients.by_id[process_id] = client
         entry.pool.clients += 1
+        entry.pool.counters.logins += 1
         client.channel.send(self.engine.welcome(login, parameters, process_id, server.clients.secret(process_id)))
         client.channel.open()
         event(logging.DEBUG, f"client {process_id}: {account.user} logged in to {account.database}", client=process_id)
-        return client, entry
+        return client
+
+    async def _place(self, login: ClientLogin) -> tuple[PoolEntry, dict[str, str]]:
+        """The client's pool, and what the client is told. A reload may have put another pool in the place of the first one meanwhile."""
+        backends, protocol = self.server.backends, self.listener.protocol
+        entry = backends.entry(protocol, login)
+        if login.replication:
+            return backends.replication_entry(entry, login), {}
+        while True:
+            try:
+                parameters = await self._parameters(entry, login)
+            except PoolClosed:
+                if backends.entry(protocol, login) is entry:
+                    raise
+            else:
+                if backends.entry(protocol, login) is entry:
+                    return entry, parameters
+            entry = backends.entry(protocol, login)
 
     async def _parameters(self, entry: PoolEntry, login: ClientLogin) -> dict[str, str]:
         """What a client with these start-up settings is told. The first one of each kind asks a server."""
@@ -162,14 +201,15 @@ class Door:
         entry.remember_welcome(wanted, parameters)
         return parameters
 
-    def _see_off(self, client: Client, entry: PoolEntry) -> None:
+    def _see_off(self, client: Client) -> None:
         if not client.ended_by:
             client.expel(AdminShutdown("dualpool is shutting down", hint="Connect again."))
         client.channel.close()
         event(logging.DEBUG, f"client {client.id}: {client.ended_by}", client=client.id)
         del self.server.clients.by_id[client.id]
-        entry.pool.clients -= 1
-        self.server.backends.retire(entry)
+        client.counters.gather_client(client.relay)
+        client.pool.clients -= 1
+        self.server.backends.retire(self.server.backends.entry_of(client.pool))
 
     # ------------------------------------------------------------------------------------------------------------ accounts
 
@@ -203,6 +243,8 @@ class Door:
             )
         if server.draining:
             raise AdminShutdown("dualpool is shutting down", hint="Connect again.")
+        if (self.listener.protocol, asked.database) in server.backends.halts.disabled:
+            raise PoolClosed(f'database "{asked.database}" is disabled', hint="ENABLE on the admin console ends that.")
         return account
 
 
@@ -210,6 +252,8 @@ def account_for(config: Config, listener: Listener, user: str, database: str) ->
     """What the configuration says of a user in a database; a decoy for what it does not know."""
     found = config.find_database(listener.protocol, database)
     known = config.users.get(user)
+    if database in CONSOLE_DATABASES and (found is None or found.name not in {own.name for own in config.databases.values()}):
+        return console_account(config, listener, user, database)
     if found is None or (known is None and (listener.auth != "trust" or config.users)):
         return Account(user, database, method=listener.auth, decoy=True)
     lane = MAINTENANCE if known is not None and known.maintenance else LANES[listener.lane]
@@ -223,7 +267,25 @@ def account_for(config: Config, listener: Listener, user: str, database: str) ->
         mode=SESSION if lane != APPLICATION else POOL_MODES[mode],
         lane=lane,
         admin=user in config.admin.users,
+        configured=known is not None,
     )
+
+
+def console_account(config: Config, listener: Listener, user: str, database: str) -> Account:
+    """A user of the admin console. Whoever may not use it is told so after the login, as everybody's name and password are checked."""
+    admin, monitor = user in config.admin.users, user in config.admin.stats_users
+    known = config.users.get(user)
+    if known is None and (listener.auth != "trust" or config.users):
+        return Account(user, database, method=listener.auth, console=True, decoy=True)
+    secrets = known.password if known is not None else ()
+    return Account(user, database, secrets=secrets, method=listener.auth, admin=admin, monitor=monitor, console=True)
+
+
+def console_guest(login: ClientLogin, process_id: int) -> ClientLogin:
+    """A login to the admin console, if its user may have it. Raises LoginFailed."""
+    if not (login.account.admin or login.account.monitor):
+        raise LoginFailed("not allowed", sqlstate="42501", errno=1227, hint="Users of the admin console are in admin.users and admin.stats_users.")
+    return attrs.evolve(login, connection_id=process_id)
 
 
 def _peer(sock: socket.socket) -> str:

@@ -266,6 +266,9 @@ class ServerRelay(protocol.ServerRelay):
     def is_midway(self) -> bool:
         return self._skip > 0 and not self._skip_hidden
 
+    def count_statements(self) -> int:
+        return len(self.statements.known)
+
     def is_lost(self) -> bool:
         return self.suspect or self.unfinished
 
@@ -425,7 +428,14 @@ class ServerRelay(protocol.ServerRelay):
                 "transactions of several statements are not possible in statement pooling mode",
                 hint='Use pool_mode = "transaction", or leave out BEGIN.',
             )
-        return mark == HIDDEN_SYNC
+        if mark == HIDDEN_QUERY:
+            return False
+        if mark == HIDDEN_SYNC:
+            return True
+        self.queries += 1
+        if status == wire.IDLE:
+            self.transactions += 1
+        return False
 
     def _report(self, payload: bytes) -> None:
         """ParameterStatus."""
@@ -519,6 +529,7 @@ class ServerRelay(protocol.ServerRelay):
 
     def prepare(self, statement: Statement, owner: ClientStatements | None, name: bytes) -> bytes:
         """The messages that prepare `statement`, whether or not it is prepared already, and make room for it. See PreparedStep."""
+        self.parses += 1
         step = PreparedStep(statement, owner, name)
         closing = b""
         for gone in self.statements.add(step):
@@ -688,6 +699,9 @@ class ClientRelay(protocol.ClientRelay):
         self._discarding = False
         self._portals: dict[bytes, bytes] = {}
         """The texts of portals bound in this lease, from the first telling one on."""
+
+    def count_statements(self) -> int:
+        return len(self.statements.names)
 
     def held_bytes(self) -> int:
         return self._held.size
@@ -933,6 +947,7 @@ class ClientRelay(protocol.ClientRelay):
                 out.append(data[start:position])
             self.to_server = b"".join(out)
         if binds:
+            self.binds += binds
             self._remember_segment(server, binds)
         return verdict
 
@@ -970,7 +985,9 @@ class ClientRelay(protocol.ClientRelay):
         return wire.query(DO_NOTHING)
 
     def _parse(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay, rewrites: bool) -> bytes | None:
+        self.parses += 1
         if not rewrites:
+            server.parses += 1
             server.pending.append(PARSE)
             return None
         name_end = data.index(0, position + 5, following)
@@ -995,6 +1012,7 @@ class ClientRelay(protocol.ClientRelay):
         return server.prepare(statement, self.statements, name)
 
     def _parse_unnamed(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay) -> bytes | None:
+        server.parses += 1
         server.pending.append(PARSE)
         if whole:
             self.unnamed = server.unnamed = data[position:following]

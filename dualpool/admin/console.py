@@ -1,0 +1,125 @@
+"""The console's sessions: clients that are logged in to it, whichever protocol they speak."""
+
+import socket
+import ssl
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from dualpool.accounts import ClientLogin
+from dualpool.admin.commands import Command, check_allowed, parse
+from dualpool.admin.tables import Row, address, application_name, pointer
+from dualpool.answers import Answer, Column
+from dualpool.errors import DualpoolError, QueryCanceled
+from dualpool.exchange import CommandRunner, Stream, drive
+from dualpool.protocol import ConnectionClosed, Engine
+
+if TYPE_CHECKING:
+    from dualpool.server import Server
+
+
+class Console:
+    """All sessions, by the id that their clients know as process or connection id."""
+
+    def __init__(self, server: "Server") -> None:
+        self.server = server
+        self.sessions: dict[int, Session] = {}
+        self.logins = 0
+        self.commands = 0
+
+    async def serve(self, stream: Stream, engine: Engine, login: ClientLogin, process_id: int, secret: bytes) -> None:
+        """One client's session, from its welcome to its end."""
+        session = Session(self, stream, login, process_id)
+        self.sessions[process_id] = session
+        self.logins += 1
+        try:
+            with session.whole:
+                await drive(engine.console(login, process_id, secret), stream, commands=session)
+        except (DualpoolError, ConnectionClosed):
+            pass  # It has been told, or is gone.
+        finally:
+            del self.sessions[process_id]
+            stream.transport().close()
+
+
+class Session(CommandRunner):
+    """A client of the console."""
+
+    def __init__(self, console: Console, stream: Stream, login: ClientLogin, process_id: int) -> None:
+        self.console = console
+        self.stream = stream
+        self.login = login
+        self.id = process_id
+        self.whole = trio.CancelScope()
+        self.connected_at = self.asked_at = console.server.now()
+        self._command = trio.CancelScope()
+        self._canceled = False
+
+    def describe(self, text: str) -> tuple[Column, ...] | None:
+        """See CommandRunner."""
+        return self._understood(text).columns
+
+    async def run(self, text: str) -> Answer:
+        """See CommandRunner. Raises QueryCanceled if `cancel` was called, ConnectionClosed if the client left during a long command."""
+        command = self._understood(text)
+        server = self.console.server
+        self.console.commands += 1
+        self.asked_at = server.now()
+        if not command.waits:
+            return await command.run(server)
+        self._canceled = False
+        answers: list[Answer | DualpoolError] = []
+        async with trio.open_nursery() as nursery:
+            self._command = nursery.cancel_scope
+            nursery.start_soon(self._watch, nursery.cancel_scope)
+            try:
+                answers.append(await command.run(server))
+            except DualpoolError as error:
+                answers.append(error)
+            nursery.cancel_scope.cancel()
+        if not answers:
+            raise QueryCanceled("canceling statement due to user request") if self._canceled else ConnectionClosed
+        if isinstance(answers[0], DualpoolError):
+            raise answers[0]
+        return answers[0]
+
+    def cancel(self) -> None:
+        """The client's own cancel request: end the command that runs."""
+        self._canceled = True
+        self._command.cancel()
+
+    def end(self) -> None:
+        """End the session."""
+        self.whole.cancel()
+
+    def row(self, stamp: Callable[[float], str]) -> Row:
+        """As SHOW CLIENTS tells it."""
+        sock = self.stream.sock
+        cipher = sock.cipher() if isinstance(sock, ssl.SSLSocket) else None
+        tls = f"{cipher[1]}/{cipher[0]}" if cipher is not None else ""
+        return (
+            "C", self.login.account.user, self.login.account.database, "none", "active", *address(sock.getpeername),
+            *address(sock.getsockname), stamp(self.connected_at), stamp(self.asked_at), 0, 0, 0, pointer(self), "", 0, tls,
+            application_name(self.login.parameters), 0, self.id,
+        )  # fmt: skip
+
+    def _understood(self, text: str) -> Command:
+        command = parse(text)
+        check_allowed(command, admin=self.login.account.admin)
+        return command
+
+    async def _watch(self, scope: trio.CancelScope) -> None:
+        """Cancel `scope` when the client goes away. Where TLS hides that, the command goes on to its end."""
+        sock = self.stream.sock
+        if isinstance(sock, ssl.SSLSocket):
+            return
+        await trio.lowlevel.wait_readable(sock)
+        try:
+            gone = not sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            gone = False
+        except OSError:
+            gone = True
+        if gone:
+            scope.cancel()

@@ -1,0 +1,105 @@
+"""Putting a new configuration in the place of the running one. What can fail happens first; then nothing waits and nothing fails.
+
+What stays: listening sockets (another address needs a restart), clients that the new file still allows, server connections of pools that
+still mean the same login at the same server. A pool whose login or server is another one replaces its connections; clients whose database
+is on another backend now go over to a new pool.
+"""
+
+import ssl
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from dualpool.config import Config, Listener
+from dualpool.errors import AdminShutdown, ConfigError
+from dualpool.log import LEVELS, LOGGER
+from dualpool.protocol import Engine
+from dualpool.tls import ListenerContext, backend_context, listener_context
+
+if TYPE_CHECKING:
+    from dualpool.link import Client
+    from dualpool.server import Server
+    from dualpool.session import Door
+
+RESTART: Final = "takes effect after a restart"
+
+
+class Reload:
+    """A configuration that is about to be taken. The constructor raises ConfigError if it cannot be; `carry_out` does not."""
+
+    def __init__(self, server: "Server", config: Config) -> None:
+        self.server = server
+        self.config = config
+        self.contexts: dict[Door, ListenerContext | None] = {}
+        self.listeners: dict[Door, Listener] = {}
+        for door in server.doors:
+            listener = config.listeners.get(door.listener.name)
+            if listener is not None:
+                # Addresses and protocol are the socket's, which stays.
+                self.listeners[door] = attrs.evolve(
+                    listener, bind=door.listener.bind, protocol=door.listener.protocol, backlog=door.listener.backlog
+                )
+                self.contexts[door] = context_of(listener, door.engine)
+        self.backend_contexts = {name: self._backend_context(name) for name in config.backends}
+
+    def carry_out(self) -> list[str]:
+        """Take it. Returns what will only be true after a restart."""
+        server, config = self.server, self.config
+        warnings = list(config.warnings) + self._needs_restart()
+        for door, listener in self.listeners.items():
+            door.listener, door.tls = listener, self.contexts[door]
+        if config.log.level != server.config.log.level:
+            LOGGER.setLevel(LEVELS[config.log.level])
+        server.config = config
+        server.take_timeouts()
+        server.backends.reconfigure(config, self.backend_contexts)
+        leaving = [client for client in server.clients.by_id.values() if not may_stay(server, client)]
+        server.leaving.update(leaving)
+        server.backends.rearrange([client for client in server.clients.by_id.values() if client not in server.leaving])
+        server.send_away()
+        return warnings
+
+    def _backend_context(self, name: str) -> ssl.SSLContext | None:
+        backend = self.config.backends[name]
+        try:
+            return backend_context(backend, self.server.engine_of(backend.protocol).alpn)
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"backends.{name}: {error}") from error
+
+    def _needs_restart(self) -> list[str]:
+        old, new = self.server.config, self.config
+        changes = [f"listeners.{name}: a new listener {RESTART}" for name in new.listeners.keys() - old.listeners.keys()]
+        changes += [f"listeners.{name}: that it is gone {RESTART}" for name in old.listeners.keys() - new.listeners.keys()]
+        for name in sorted(new.listeners.keys() & old.listeners.keys()):
+            for key in ("bind", "protocol", "backlog"):
+                if getattr(new.listeners[name], key) != getattr(old.listeners[name], key):
+                    changes.append(f"listeners.{name}.{key}: the change {RESTART}")
+        if new.admin.http != old.admin.http:
+            changes.append(f"admin.http: the change {RESTART}")
+        return changes
+
+
+def context_of(listener: Listener, engine: Engine) -> ListenerContext | None:
+    """What a listener offers to its clients. Raises ConfigError for files that cannot be used."""
+    if listener.tls is None or not listener.tls.offered:
+        return None
+    try:
+        return listener_context(listener.tls, engine.alpn)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"listeners.{listener.name}.tls: {error}") from error
+
+
+def may_stay(server: "Server", client: "Client") -> bool:
+    """Does the configuration still have the client's database, and its user, if it had one for it?"""
+    login = client.login
+    if login is None:
+        return True
+    config = server.config
+    if config.find_database(client.engine.name, login.account.database) is None:
+        return False
+    return login.account.user in config.users or not login.account.configured
+
+
+def farewell() -> AdminShutdown:
+    """What a client is told whose user or database is gone."""
+    return AdminShutdown("the configuration has changed: this user or database is gone")
