@@ -11,7 +11,7 @@ from typing import Final
 
 from dualpool.buffer import HIGH_WATER
 from dualpool.channel import Channel, ChannelOwner
-from dualpool.errors import DualpoolError, ServerLost
+from dualpool.errors import AdminShutdown, DualpoolError, ServerLost
 from dualpool.lease import Leasable, Waiter
 from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, RELEASE, ClientRelay, Engine, ServerRelay
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 VANISHED: Final = "client closed the connection"
 SAID_GOODBYE: Final = "client ended the session"
+CONNECTION_KILLED: Final = 1927
+"""MariaDB Error Codes: ER_CONNECTION_KILLED."""
 
 
 class Supervisor:
@@ -178,6 +180,10 @@ class Client(ChannelOwner):
             silent = silent or (self.server is not None and self.server.relay.is_midway())
             self.channel.finish(b"" if silent else self.relay.error_message(error))
             self.leave(error.message, cancel=True)
+
+    def kill(self) -> None:
+        """End this client because another one asked for it."""
+        self.expel(AdminShutdown("Connection was killed", hint="Connect again.", errno=CONNECTION_KILLED))
 
     def leave(self, reason: str, cancel: bool) -> None:
         """Close, and see to it that the server connection becomes fit for others. `cancel`: stop what it is still running."""

@@ -96,12 +96,14 @@ class ServerRelay:
 class ClientRelay:
     """One client's protocol state: the bytes that wait, its prepared statements, the settings that it wants."""
 
-    __slots__ = ("binds", "cancel_key", "parses", "to_client", "to_server")
+    __slots__ = ("binds", "cancel_connection", "cancel_key", "parses", "to_client", "to_server")
 
     def __init__(self) -> None:
         self.to_client: bytes = b""
         self.to_server: bytes = b""
         self.cancel_key: int = 0
+        self.cancel_connection: bool = False
+        """CANCEL means not what the client with `cancel_key` runs, but that client."""
         self.parses: int = 0
         """Statements that the client prepared, and `binds`: how often it ran one."""
         self.binds: int = 0

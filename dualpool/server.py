@@ -313,9 +313,14 @@ class Server(Supervisor, PoolIO):
 
     async def _cancel_inside(self, client: Client, key: int) -> None:
         victim = self.clients.by_id.get(key)
-        if victim is not None and victim.may_be_canceled_by(client):
+        if victim is None or not victim.may_be_canceled_by(client):
+            client.canceled(False)
+            return
+        if client.relay.cancel_connection:
+            victim.kill()
+        else:
             await self._cancel_client(victim)
-        client.canceled(victim is not None)
+        client.canceled(True)
 
     async def _cancel_client(self, client: Client) -> None:
         if client.cancel_wait(canceled()):

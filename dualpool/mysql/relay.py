@@ -899,7 +899,6 @@ class ClientRelay(protocol.ClientRelay):
         "_suspects",
         "_warning_columns",
         "_warnings",
-        "cancel_connection",
         "capabilities",
         "captures",
         "connection_id",
@@ -921,8 +920,6 @@ class ClientRelay(protocol.ClientRelay):
         self.connection_id = connection_id
         self.server: ServerRelay | None = None
         self.state = IDLE
-        self.cancel_connection = False
-        """Of a CANCEL verdict: KILL CONNECTION, not KILL QUERY."""
         self._login_settings = login_settings
         self.statements = ClientStatements(limits.statements_per_client, limits.statement_bytes)
         self._held = b""
