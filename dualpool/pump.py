@@ -34,26 +34,27 @@ async def pump(reactor: Reactor) -> None:
 
 
 async def _pump_with_tasks(reactor: Reactor, poller: TaskPoller) -> None:
-    """One task per socket waits for its readiness; a batch follows at once."""
-    scopes: dict[int, trio.CancelScope] = {}
+    """One task for each direction of each socket waits for its readiness; a batch follows at once."""
+    scopes: dict[tuple[int, int], trio.CancelScope] = {}
     async with trio.open_nursery() as nursery:
 
-        async def watch(fd: int, interest: int, scope: trio.CancelScope) -> None:
-            wait, what = (trio.lowlevel.wait_writable, WRITE) if interest & WRITE else (trio.lowlevel.wait_readable, READ)
+        async def watch(fd: int, what: int, scope: trio.CancelScope) -> None:
+            wait = trio.lowlevel.wait_writable if what == WRITE else trio.lowlevel.wait_readable
             with scope:
-                while True:
+                # The batch may have closed `fd`, or even another one before its task ran first: then there is nothing to wait for.
+                while not scope.cancel_called:
                     await wait(fd)
                     poller.ready(fd, what)
                     reactor.dispatch()
 
         def interested(fd: int, interest: int) -> None:
-            scope = scopes.pop(fd, None)
-            if scope is not None:
-                scope.cancel()
-                trio.lowlevel.notify_closing(fd)
-            if interest > 0:
-                scopes[fd] = trio.CancelScope()
-                nursery.start_soon(watch, fd, interest, scopes[fd])
+            for what in (READ, WRITE):
+                if interest > 0 and interest & what:
+                    if (fd, what) not in scopes:
+                        scope = scopes[fd, what] = trio.CancelScope()
+                        nursery.start_soon(watch, fd, what, scope)
+                elif (fd, what) in scopes:
+                    scopes.pop((fd, what)).cancel()
 
         poller.watch = interested
         await trio.sleep_forever()
