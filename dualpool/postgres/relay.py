@@ -137,7 +137,7 @@ def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:
     """One simple Query. Roles first when they go and last when they come: the other settings may need their rights."""
     resets = [f"RESET {quoted_name(name)}" for name in sorted(gone, key=lambda name: name not in ROLES)]
     sets = [wanted[name] for name in sorted(wanted, key=lambda name: name in ROLES)]
-    return wire.query("; ".join(resets + sets).encode("latin-1", "replace"))
+    return wire.query(messages.raw("; ".join(resets + sets)))
 
 
 ROLES: Final = ("role", "session_authorization")
@@ -364,6 +364,8 @@ class ServerRelay(protocol.ServerRelay):
                 payload = data[position + 5 : following]
                 if hidden:
                     self.last_error = payload
+                if self.wants_writes and b"\0C25006\0" in payload:
+                    self.refused_write = self.dirty = True
                 if b"\0VFATAL\0" in payload or b"\0VPANIC\0" in payload:
                     verdict |= BROKEN
                     hidden = False  # the server's last words are for whoever is there
@@ -399,7 +401,8 @@ class ServerRelay(protocol.ServerRelay):
             if start < position:
                 out.append(data[start:position])
             self.to_client = b"".join(out)
-        self.segment = b""
+        if position:
+            self.segment = b""
         if ready and RELEASING[self.mode][wire.IDLE] and self.is_quiet():
             verdict |= RELEASE
         return verdict
@@ -440,7 +443,7 @@ class ServerRelay(protocol.ServerRelay):
     def _report(self, payload: bytes) -> None:
         """ParameterStatus."""
         raw_name, _, raw_value = payload.partition(b"\0")
-        name, value = raw_name.decode("utf-8", "replace"), raw_value.decode("utf-8", "replace")
+        name, value = messages.text(raw_name), messages.text(raw_value)
         self.reported[name] = value
         if self._hiding:
             return  # the answer to a difference that we sent: both sides know
@@ -862,7 +865,7 @@ class ClientRelay(protocol.ClientRelay):
         verdict = FORWARD
         rewrites = self.limits.mode != SESSION
         pending = server.pending
-        binds = 0
+        binds = 2 if server.unsynced else 0  # a segment that began earlier cannot be sent again as a whole
         try:
             while end - position >= 5:
                 kind, length = _unpack(data, position)

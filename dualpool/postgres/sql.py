@@ -136,7 +136,7 @@ def _setting_name(words: list[bytes]) -> tuple[str, list[bytes]]:
     end = 1
     while end + 1 < len(words) and words[end] == b".":
         end += 2
-    return ".".join(identifier(word).decode("utf-8", "replace") for word in words[:end:2]), words[end:]
+    return ".".join(identifier(word).decode("utf-8", "surrogateescape") for word in words[:end:2]), words[end:]
 
 
 def _reset(words: list[bytes]) -> list[Change]:
@@ -166,8 +166,13 @@ def _characteristics(words: list[bytes]) -> list[Change]:
 
 
 def _joined(statement: list[bytes]) -> str:
-    """The statement again, its tokens apart; latin-1 keeps every byte."""
-    return b" ".join(statement).replace(b" . ", b".").replace(b"- ", b"-").decode("latin-1")
+    """The statement again, its tokens apart; every byte survives, as in messages.text()."""
+    parts: list[bytes] = []
+    before = b"."
+    for token in statement:
+        parts.append(token if b"." in {token, before} else b" " + token)
+        before = token
+    return b"".join(parts).decode("utf-8", "surrogateescape")
 
 
 def _end_of_comment(text: bytes, position: int) -> int:

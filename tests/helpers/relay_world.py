@@ -1,20 +1,21 @@
 """Clients and model servers joined by relays, without sockets: bytes move in pieces, in an order that a seed decides.
 
-`World` does what link.py does with verdicts. Each client has a model server of its own beside it (`direct`), which is fed the same bytes; what
-the client reads through the relays must be what `direct` answers.
+`World` does what link.py does with verdicts. Each client has a model server of its own beside it (`direct`), which is fed the same bytes;
+what the client reads through the relays must be what `direct` answers.
 """
 
 import difflib
 import random
 from collections import deque
 
+from dualpool.errors import ServerLost
 from dualpool.postgres import ENGINE, backend
 from dualpool.postgres.relay import ClientRelay, ServerRelay
+from dualpool.postgres.sql import setter
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, Exchange, ReceiveSome, RelayLimits, Send
 from dualpool.state import settings
 from tests.helpers import frames
 from tests.helpers.model_postgres import REPORTED, ModelServer
-from dualpool.postgres.sql import setter
 
 
 class Server:
@@ -215,7 +216,7 @@ class World:
             assert server.relay.is_quiet()
             assert not server.outbox
             return True
-        except backend.ServerLost:
+        except ServerLost:
             return False
 
     def check_answers(self, client: Client) -> None:
