@@ -1,5 +1,6 @@
 """The backends at run time: their budgets and pools, and which pool serves which client."""
 
+import re
 import ssl
 from typing import cast
 
@@ -19,6 +20,11 @@ from dualpool.tls import backend_context
 
 DatabaseKey = tuple[str, str]
 """The protocol of a database's clients, and the name that they call it by."""
+MD5 = re.compile(r"md5[0-9a-f]{32}")
+HASHED = re.compile(r"md5[0-9a-f]{32}\Z|SCRAM-SHA-256\$|\*[0-9A-Fa-f]{40}\Z|\$[AB]\$|0x24[0-9A-Fa-f]+\Z")
+"""The stored forms of a password, of both engines."""
+LOOKUP_CONNECTIONS = 2
+"""For the auth_query of one backend in one database."""
 MAX_WELCOMES = 1000
 """Sets of start-up settings whose answer is remembered, per pool."""
 
@@ -80,9 +86,9 @@ class PoolEntry:
             self.welcomes.clear()
         self.welcomes[wanted] = parameters
 
-    def learn(self, learnt: LearntSecret | None) -> None:
-        """A client has logged in; where the server's password is not configured, what its login revealed serves instead."""
-        if learnt is not None and not self.target.password and learnt != self.target.learnt:
+    def learn(self, user: str, learnt: LearntSecret | None) -> None:
+        """The client `user` has logged in; if that is the server's user too, what its login revealed serves there from now on."""
+        if learnt is not None and user == self.target.user and not self.target.password and learnt != self.target.learnt:
             self.target = attrs.evolve(self.target, learnt=learnt)
 
 
@@ -110,6 +116,7 @@ class Backends:
         self.states = {name: BackendState(backend) for name, backend in config.backends.items()}
         self._entries: dict[tuple[str, str, str], PoolEntry] = {}
         self._by_pool: dict[Pool, PoolEntry] = {}
+        self._lookups: dict[tuple[str, str], PoolEntry] = {}
         self.halts = Halts()
         self.retired: dict[DatabaseKey, Counters] = {}
         """What pools had counted that exist no more."""
@@ -138,7 +145,7 @@ class Backends:
             found = self._make(backend, database, self._target(backend.config, database, user, password), self._settings(database, login))
             found.login = login
             self._entries[key] = found
-        found.learn(login.learnt)
+        found.learn(login.account.user, login.learnt)
         return found
 
     def replication_entry(self, entry: PoolEntry, login: ClientLogin) -> PoolEntry:
@@ -146,6 +153,30 @@ class Backends:
         target = attrs.evolve(entry.target, parameters=entry.target.parameters | login.parameters)
         settings = PoolSettings(size=1, query_wait=self.config.timeouts.query_wait)
         return self._make(entry.backend, entry.database, target, settings)
+
+    def lookup_entry(self, backend: Backend, database: Database) -> PoolEntry:
+        """The pool in which a backend's auth_query runs, in `database`, which may be on another backend. It never serves a client."""
+        state = self.states[database.backend]
+        password = backend.auth_password or (backend.password if backend.user == backend.auth_user else "")
+        target = self._target(state.config, database, backend.auth_user, password)
+        key = (backend.name, database.name)
+        found = self._lookups.get(key)
+        if found is not None and found.target == target and not found.pool.is_closed:
+            return found
+        if found is not None:
+            found.pool.close()
+        settings = PoolSettings(size=LOOKUP_CONNECTIONS, query_wait=self.config.timeouts.query_wait)
+        made = self._lookups[key] = self._make(state, database, target, settings)
+        return made
+
+    def trial_entry(self, protocol: str, login: ClientLogin) -> PoolEntry:
+        """A pool of one connection, which shows whether the server takes the client's password. To be closed after it."""
+        database = self.config.find_database(protocol, login.account.database)
+        assert database is not None
+        state = self.states[database.backend]
+        target = self._target(state.config, database, login.account.user, "")
+        settings = PoolSettings(size=1, query_wait=self.config.timeouts.query_wait)
+        return self._make(state, database, attrs.evolve(target, learnt=login.learnt), settings)
 
     def retire(self, entry: PoolEntry) -> None:
         """The client of a replication pool has gone: close the pool; `forget_closed` does the rest."""
@@ -194,7 +225,10 @@ class Backends:
         user, password = self._server_user(state.config, database, entry.login)
         if user != entry.target.user:
             return False
-        target = attrs.evolve(self._target(state.config, database, user, password), learnt=entry.target.learnt)
+        target = self._target(state.config, database, user, password)
+        if user == entry.login.account.user:
+            # Its clients' logins have told its password, and later ones tell a new one.
+            target = attrs.evolve(target, learnt=entry.target.learnt)
         entry.database = database
         entry.pool.configure(self._settings(database, entry.login))
         if target != entry.target or state.identity != entry.identity:
@@ -234,7 +268,13 @@ class Backends:
     def _target(self, backend: Backend, database: Database, user: str, password: str) -> ServerTarget:
         host, port = backend.hosts[0]
         direct = backend.sslnegotiation == "direct"
-        return ServerTarget(host, port, user, database.database, password, None, backend.sslmode, direct, dict(backend.parameters))
+        stored = self._stored(user) if not password else None
+        return ServerTarget(host, port, user, database.database, password, stored, backend.sslmode, direct, dict(backend.parameters))
+
+    def _stored(self, user: str) -> LearntSecret | None:
+        """What [users] and the userlist say of a server's user that has no password elsewhere."""
+        known = self.config.users.get(user)
+        return stored_secret(known.password) if known is not None else None
 
     def _server_user(self, backend: Backend, database: Database, login: ClientLogin) -> tuple[str, str]:
         if database.user:
@@ -258,3 +298,11 @@ class Backends:
             login_retry=timeouts.server_login_retry,
             check_delay=timeouts.server_check_delay,
         )
+
+
+def stored_secret(secrets: tuple[str, ...]) -> LearntSecret | None:
+    """What of a user's stored secrets can log in at a server: a plain password, or PostgreSQL's md5 hash."""
+    for secret in secrets:
+        if secret and not HASHED.match(secret):
+            return LearntSecret(password=secret)
+    return next((LearntSecret(stage1=secret.encode()) for secret in secrets if MD5.fullmatch(secret)), None)

@@ -7,7 +7,7 @@ either by an exchange or by the reactor, never by both.
 import contextlib
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import trio
@@ -33,7 +33,7 @@ from dualpool.protocol import (
 from dualpool.transport import TlsTransport, Transport
 
 R = TypeVar("R")
-AccountFinder = Callable[[FindAccount], Account]
+AccountFinder = Callable[[FindAccount], Awaitable[Account]]
 
 
 class CommandRunner:
@@ -132,6 +132,10 @@ class Stream:
         with contextlib.suppress(OSError):
             self.sock.shutdown(socket.SHUT_WR)
 
+    def is_tls(self) -> bool:
+        """Has the TLS handshake been done?"""
+        return isinstance(self.sock, ssl.SSLSocket)
+
     def transport(self) -> Transport:
         """The socket as the reactor wants it."""
         return TlsTransport(self.sock) if isinstance(self.sock, ssl.SSLSocket) else Transport(self.sock)
@@ -177,7 +181,7 @@ async def _obey(command: Command, stream: Stream, find_account: AccountFinder | 
         case Offload():
             return await trio.to_thread.run_sync(command.call)
         case FindAccount() if find_account is not None:
-            return find_account(command)
+            return await find_account(command)
         case RunCommand() if commands is not None:
             return await commands.run(command.text)
         case DescribeCommand() if commands is not None:

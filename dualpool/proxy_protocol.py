@@ -7,6 +7,7 @@ else: to guess would let anybody claim any address.
 import ipaddress
 import struct
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from dualpool.authentication.hba import Network, plain
@@ -28,6 +29,12 @@ TCP4: Final = 0x11
 TCP6: Final = 0x21
 ADDRESSES: Final = {TCP4: struct.Struct("!4s4sHH"), TCP6: struct.Struct("!16s16sHH")}
 V1_FAMILIES: Final = {b"TCP4": 4, b"TCP6": 6}
+
+
+@lru_cache(maxsize=64)
+def networks(texts: tuple[str, ...]) -> tuple[Network, ...]:
+    """The networks that a listener's configuration names."""
+    return tuple(ipaddress.ip_network(text) for text in texts)
 
 
 def speaks_for_others(peer: Peer, networks: Iterable[Network]) -> bool:

@@ -23,6 +23,7 @@ import trio
 from dualpool.accounts import CancelRequest, ClientLogin, ServerTarget
 from dualpool.admin.console import Console
 from dualpool.admin.stats import Statistics
+from dualpool.authentication.gate import Gate
 from dualpool.backends import Backends, BackendState
 from dualpool.config import Config, load
 from dualpool.connector import Connector
@@ -82,6 +83,7 @@ class Server(Supervisor, PoolIO):
         """Clients that a reload no longer allows, until they are between two transactions."""
         self.reactor = reactor or Reactor(best_poller())
         self.clients = Clients()
+        self.gate = Gate(self)
         self.backends = Backends(config, self.reactor.clock, self)
         self.connector = Connector(self.reactor, self, config.timeouts.server_connect)
         self.deadlines = Deadlines(config.timeouts)

@@ -8,6 +8,7 @@ import hmac
 import logging
 import secrets
 import socket
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -15,21 +16,21 @@ import attrs
 import trio
 
 from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolicy
+from dualpool.authentication.gate import Visit
 from dualpool.backends import PoolEntry
 from dualpool.checkout import checkout
-from dualpool.config import LANES, POOL_MODES, Config, Listener
+from dualpool.config import Listener
 from dualpool.errors import AdminShutdown, DualpoolError, LoginFailed, LoginTimeout, PoolClosed, QueryCanceled, TooManyClients
 from dualpool.exchange import Stream, drive
 from dualpool.link import Client, ServerConnection
 from dualpool.log import event
-from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION, ConnectionClosed, Engine, FindAccount
+from dualpool.protocol import MAINTENANCE, SESSION, ConnectionClosed, Engine, FindAccount
+from dualpool.proxy_protocol import networks, read_header, speaks_for_others
 from dualpool.tls import ListenerContext
 
 if TYPE_CHECKING:
     from dualpool.server import Server
 
-CONSOLE_DATABASES = frozenset({"dualpool", "pgbouncer"})
-"""What clients connect to in order to reach the admin console, unless the configuration has a database of that name."""
 CLOSE_GRACE = 1.0
 """Seconds for sending a last error message to a client that does not get in."""
 UNTRUSTED = "auto"
@@ -98,13 +99,20 @@ class Door:
     async def receive(self, sock: socket.socket) -> None:
         """A client has connected. The session's whole life; raises nothing but cancellation."""
         stream = Stream(sock, self.tls, server_side=True)
+        try:
+            visit = Visit(stream)
+        except OSError:
+            stream.close()
+            return
         self.accepted += 1
         self.arriving += 1
         try:
-            guest = await self._let_in(stream)
+            guest = await self._let_in(visit)
         except (DualpoolError, ConnectionClosed, OSError) as error:
             if isinstance(error, DualpoolError):
-                event(logging.WARNING, f'listener "{self.listener.name}": login of {_peer(sock)} failed: {error}', sqlstate=error.sqlstate)
+                self.server.gate.failed(visit, error)
+                where, who = f'listener "{self.listener.name}"', visit.peer.name
+                event(logging.WARNING, f"{where}: login of {who} failed: {error}", sqlstate=error.sqlstate)
             stream.transport().close()
             return
         except BaseException:
@@ -131,17 +139,21 @@ class Door:
         finally:
             self._see_off(client)
 
-    async def _let_in(self, stream: Stream) -> Client | ClientLogin | None:
+    async def _let_in(self, visit: Visit) -> Client | ClientLogin | None:
         """The login. A ClientLogin is for the admin console; None was a cancel request, which has been dealt with."""
-        server = self.server
+        server, stream = self.server, visit.stream
         with trio.move_on_after(server.config.timeouts.client_login or float("inf")):
+            if speaks_for_others(visit.peer, networks(self.listener.proxy_protocol)):
+                visit.peer = await drive(read_header(visit.peer), stream)
             process_id = server.clients.new_id()
-            answer = await drive(self.engine.accept(await self._policy(stream, process_id)), stream, self._find_account)
+            policy = await self._policy(visit, process_id)
+            answer = await drive(self.engine.accept(policy), stream, partial(self._find_account, visit))
             if isinstance(answer, CancelRequest):
                 await server.cancel(answer)
                 stream.close()
                 return None
             try:
+                await self._trust(visit, answer)
                 if answer.account.console:
                     return console_guest(answer, process_id)
                 return await self._welcome(stream, answer, process_id)
@@ -154,6 +166,14 @@ class Door:
         with trio.move_on_after(CLOSE_GRACE):
             await stream.send_all(self.engine.error_message(timeout))
         raise timeout
+
+    async def _trust(self, visit: Visit, login: ClientLogin) -> None:
+        """The client has proven who it is, but for what only the server can tell."""
+        if login.account.passthrough:
+            await self.server.gate.prove(self.listener.protocol, login)
+        self.server.gate.succeeded(visit)
+        for ignored in self.listener.ignore_parameters:
+            login.parameters.pop(ignored, None)
 
     async def _welcome(self, stream: Stream, login: ClientLogin, process_id: int) -> Client:
         """Tell the client that it is in, and hand its socket to the reactor."""
@@ -213,15 +233,15 @@ class Door:
 
     # ------------------------------------------------------------------------------------------------------------ accounts
 
-    async def _policy(self, stream: Stream, process_id: int) -> FrontendPolicy:
+    async def _policy(self, visit: Visit, process_id: int) -> FrontendPolicy:
         tls = self.listener.tls
         return FrontendPolicy(
             tls=self.tls is not None,
             tls_required=tls is not None and tls.required,
             client_certificates=tls is not None and bool(tls.client_ca),
-            unix_socket=stream.sock.family == socket.AF_UNIX,
+            unix_socket=visit.is_local,
             max_startup_bytes=self.server.config.limits.max_startup_bytes,
-            client_address=_peer(stream.sock),
+            client_address="" if visit.is_local else visit.peer.name,
             connection_id=process_id,
             server_version=await self._server_version(),
         )
@@ -233,9 +253,9 @@ class Door:
                 return await self.server.greeted_version(backend)
         return ""
 
-    def _find_account(self, asked: FindAccount) -> Account:
+    async def _find_account(self, visit: Visit, asked: FindAccount) -> Account:
         server = self.server
-        account = account_for(server.config, self.listener, asked.user, asked.database)
+        account = await server.gate.account(self.listener, visit, asked)
         limit = server.config.limits.max_client_connections
         if len(server.clients.by_id) >= limit and account.lane != MAINTENANCE:
             raise TooManyClients(
@@ -248,52 +268,12 @@ class Door:
         return account
 
 
-def account_for(config: Config, listener: Listener, user: str, database: str) -> Account:
-    """What the configuration says of a user in a database; a decoy for what it does not know."""
-    found = config.find_database(listener.protocol, database)
-    known = config.users.get(user)
-    if database in CONSOLE_DATABASES and (found is None or found.name not in {own.name for own in config.databases.values()}):
-        return console_account(config, listener, user, database)
-    if found is None or (known is None and (listener.auth != "trust" or config.users)):
-        return Account(user, database, method=listener.auth, decoy=True)
-    lane = MAINTENANCE if known is not None and known.maintenance else LANES[listener.lane]
-    mode = (known.pool_mode if known is not None else None) or found.pool_mode or listener.pool_mode
-    return Account(
-        user,
-        database,
-        secrets=known.password if known is not None else (),
-        method=listener.auth,
-        # Maintenance works are sessions: migrations hold locks and settings across transactions.
-        mode=SESSION if lane != APPLICATION else POOL_MODES[mode],
-        lane=lane,
-        admin=user in config.admin.users,
-        configured=known is not None,
-    )
-
-
-def console_account(config: Config, listener: Listener, user: str, database: str) -> Account:
-    """A user of the admin console. Whoever may not use it is told so after the login, as everybody's name and password are checked."""
-    admin, monitor = user in config.admin.users, user in config.admin.stats_users
-    known = config.users.get(user)
-    if known is None and (listener.auth != "trust" or config.users):
-        return Account(user, database, method=listener.auth, console=True, decoy=True)
-    secrets = known.password if known is not None else ()
-    return Account(user, database, secrets=secrets, method=listener.auth, admin=admin, monitor=monitor, console=True)
-
-
 def console_guest(login: ClientLogin, process_id: int) -> ClientLogin:
     """A login to the admin console, if its user may have it. Raises LoginFailed."""
     if not (login.account.admin or login.account.monitor):
-        raise LoginFailed("not allowed", sqlstate="42501", errno=1227, hint="Users of the admin console are in admin.users and admin.stats_users.")
+        hint = "Users of the admin console are in admin.users and admin.stats_users."
+        raise LoginFailed("not allowed", sqlstate="42501", errno=1227, hint=hint)
     return attrs.evolve(login, connection_id=process_id)
-
-
-def _peer(sock: socket.socket) -> str:
-    try:
-        name = sock.getpeername()
-    except OSError:
-        return "a client that is gone"
-    return f"{name[0]}:{name[1]}" if isinstance(name, tuple) else "a local client"
 
 
 def canceled() -> QueryCanceled:
