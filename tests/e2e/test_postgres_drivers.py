@@ -6,9 +6,10 @@ import io
 import os
 import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pg8000.dbapi
@@ -20,8 +21,8 @@ from psycopg.rows import dict_row
 from trio_asyncio import aio_as_trio
 
 from dualpool.dev import EmbeddedPostgres
-from tests.e2e.postgres_world import DEADLINE, World, in_thread
-from tests.helpers.servers import unique
+from tests.e2e.postgres_world import DEADLINE, RunWorld, World, in_thread
+from tests.helpers.servers import PostgresServer, unique
 
 MEGABYTES = 50
 
@@ -313,3 +314,85 @@ def test_two_pg_dumps_at_once(world: World, listener: str, table: str) -> None:
     ]
     for run in runs:
         assert run.result().count("dumped ") == 500
+
+
+# ------------------------------------------------------------------------------------------------------- all on one server connection
+
+
+async def test_clients_that_rest_hold_nothing_whatever_they_did_before(run_world: RunWorld, postgres_server: PostgresServer) -> None:
+    """One server connection for all: a client that kept it, although it is at rest, would starve the next."""
+    world = run_world(postgres_server, 1, '[timeouts]\nquery_wait = "5s"')
+    world.execute("CREATE TABLE shared (id int PRIMARY KEY, name text)")
+    world.execute("GRANT ALL ON shared TO app")
+    resting: list[Any] = []
+
+    async def with_asyncpg() -> None:
+        client = await asyncpg.connect(world.url())
+        resting.append(client)
+        await client.copy_records_to_table("shared", records=[(1, "a")], columns=["id", "name"])
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await client.copy_records_to_table("shared", records=[(1, "b")], columns=["id", "name"])
+        with pytest.raises(asyncpg.UndefinedTableError):
+            await client.copy_records_to_table("nowhere", records=[(1, "b")])
+        for wrong in ("SELEC 1", "SELECT * FROM nowhere"):
+            with pytest.raises(asyncpg.PostgresError):
+                await client.prepare(wrong)
+            with pytest.raises(asyncpg.PostgresError):
+                await client.fetch(wrong)
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await client.executemany("SELECT 1 / $1::int", [(1,), (0,), (2,)])
+        with pytest.raises(TimeoutError):
+            await client.fetch("SELECT pg_sleep(60)", timeout=0.05)
+        with pytest.raises(ZeroDivisionError):
+            await client.copy_to_table("shared", source=failing(), columns=["id"])
+        await client.fetch("SELECT * FROM shared WHERE id = $1", 1)
+
+    async def failing() -> AsyncIterator[bytes]:
+        yield b"7\n"
+        raise ZeroDivisionError
+
+    def with_psycopg() -> None:
+        client = world.connect(prepare_threshold=0)
+        resting.append(client)
+        with pytest.raises(psycopg.errors.UniqueViolation), client.cursor().copy("COPY shared FROM STDIN") as copy:
+            copy.write("1\ta\n")
+        with client.cursor().copy("COPY shared TO STDOUT") as copy:
+            assert list(copy)
+        with pytest.raises(psycopg.errors.UndefinedTable), client.cursor().copy("COPY nowhere FROM STDIN"):
+            pass
+        with pytest.raises(psycopg.errors.SyntaxError):
+            client.execute("SELEC %s", [1])
+        with pytest.raises(psycopg.errors.DivisionByZero), client.pipeline():
+            client.execute("SELECT 1/%s::int", [0])
+            client.execute("SELECT %s", [1])
+        with client.transaction(), client.cursor("named") as cursor:
+            cursor.execute("SELECT generate_series(1, 10)")
+            cursor.fetchone()
+
+    def with_pg8000() -> None:
+        client = pg8000.dbapi.connect("app", "127.0.0.1", "app", world.pooler.port(), "app")
+        resting.append(client)
+        client.autocommit = True
+        cursor = client.cursor()
+        for wrong, parameters in (("SELEC %s", (1,)), ("SELECT 1/%s", (0,)), ("SELECT nothing", ())):
+            with pytest.raises(pg8000.dbapi.DatabaseError):
+                cursor.execute(wrong, parameters)
+        cursor.execute("COPY shared FROM STDIN", stream=io.BytesIO(b"20\ta\n"))
+        with pytest.raises(pg8000.dbapi.DatabaseError, match="23505"):
+            cursor.execute("COPY shared FROM STDIN", stream=io.BytesIO(b"20\ta\n"))
+        cursor.execute("COPY shared TO STDOUT", stream=io.BytesIO())
+
+    with trio.fail_after(2 * DEADLINE):
+        async with trio_asyncio.open_loop():
+            for _ in range(2):
+                await aio_as_trio(with_asyncpg)()
+                await trio.to_thread.run_sync(with_psycopg)
+                world.execute("DELETE FROM shared WHERE id <> 1")
+                await trio.to_thread.run_sync(with_pg8000)
+                world.execute("DELETE FROM shared")
+            assert await trio.to_thread.run_sync(lambda: len(world.server_connections())) == 1
+            for client in resting:
+                if isinstance(client, asyncpg.Connection):
+                    client.terminate()
+                else:
+                    client.close()
