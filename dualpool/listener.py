@@ -27,7 +27,7 @@ def bound_sockets(listener: Listener) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for bind in listener.bind:
-            sockets += _bound(bind, listener.backlog)
+            sockets += sockets_for(bind, listener.backlog)
     except OSError as error:
         for sock in sockets:
             sock.close()
@@ -46,7 +46,8 @@ def address_of(sock: socket.socket) -> str:
     return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
 
 
-def _bound(bind: Bind, backlog: int) -> list[socket.socket]:
+def sockets_for(bind: Bind, backlog: int) -> list[socket.socket]:
+    """Listening, non-blocking sockets for all that an address means. Raises OSError."""
     if bind.unix:
         return [_listening(socket.AF_UNIX, bind.unix, backlog)]
     found = socket.getaddrinfo(bind.host or None, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)

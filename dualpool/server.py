@@ -25,7 +25,7 @@ from dualpool.admin.console import Console
 from dualpool.admin.stats import Statistics
 from dualpool.authentication.gate import Gate
 from dualpool.backends import Backends, BackendState
-from dualpool.config import Config, load
+from dualpool.config import Bind, Config, load
 from dualpool.connector import Connector
 from dualpool.deadlines import Deadlines
 from dualpool.engines import ENGINES
@@ -33,7 +33,7 @@ from dualpool.errors import AdminShutdown, ConfigError, DualpoolError, ServerLos
 from dualpool.exchange import Stream, drive
 from dualpool.lease import Leasable
 from dualpool.link import Client, ServerConnection, Supervisor
-from dualpool.listener import accept_clients, address_of, bound_sockets, close_listening
+from dualpool.listener import accept_clients, address_of, bound_sockets, close_listening, sockets_for
 from dualpool.log import LOGGER, configure, event
 from dualpool.pool import Pool, PoolIO
 from dualpool.protocol import TRANSACTION, ConnectionClosed, Engine, Exchange
@@ -46,6 +46,7 @@ GOODBYE_SECONDS: Final = 1.0
 """How long a server may take to close its end after our goodbye, before we close anyway."""
 GREETING_SECONDS: Final = 1.0
 """How long the first client waits for the server's version."""
+HTTP_BACKLOG: Final = 16
 STATS_PERIOD: Final = 60.0
 """Seconds over which the averages of SHOW STATS are taken, as in PgBouncer."""
 MIN_TICK: Final = 0.02
@@ -78,6 +79,8 @@ class Server(Supervisor, PoolIO):
         self.path = path
         self.stopping = trio.Event() if stopping is None else stopping
         self.stop_mode = "drain"
+        self.stopped = trio.Event()
+        """No more clients."""
         self.doors: list[Door] = []
         self.leaving: set[Client] = set()
         """Clients that a reload no longer allows, until they are between two transactions."""
@@ -411,10 +414,12 @@ async def serve(
     task_status: trio.TaskStatus[ServerInfo] = trio.TASK_STATUS_IGNORED,
     stopping: trio.Event | None = None,
     reactor: Reactor | None = None,
+    hangup: bool = False,
 ) -> None:
     """Run `config` until cancelled, or until `stopping` is set and the clients have finished (at most `timeouts.shutdown`).
 
     `task_status.started()` gets a ServerInfo. Raises ConfigError if a listener cannot be opened. `path`: the file of `config`.
+    `hangup`: SIGHUP reads it again.
     """
     for warning in config.warnings:
         event(logging.WARNING, warning)
@@ -422,6 +427,8 @@ async def serve(
         server = Server(config, pools_nursery, reactor, path=path, stopping=stopping)
         pools_nursery.start_soon(pump, server.reactor)
         pools_nursery.start_soon(server.sweep)
+        if hangup:
+            pools_nursery.start_soon(_reload_on_hangup, server)
         try:
             await _serve_clients(server, task_status)
         finally:
@@ -447,6 +454,9 @@ async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo
             doors.append((door, bound))
             server.doors.append(door)
             addresses[name] = door.addresses
+        http = http_sockets(server.config.admin.http)
+        for sock in http:
+            sockets.callback(close_listening, sock)
         async with trio.open_nursery() as nursery:
             scopes = [trio.CancelScope() for _ in doors]
             for (door, bound), scope in zip(doors, scopes, strict=True):
@@ -454,12 +464,27 @@ async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo
             for name, listening in addresses.items():
                 for address in listening:
                     event(logging.INFO, f'listener "{name}" listening on {address}')
+            if http:
+                from dualpool.admin.http import serve_http  # costs a third of a second
+
+                nursery.start_soon(serve_http, server, http)
+                addresses["http"] = [address_of(sock) for sock in http]
+                event(logging.INFO, f"admin http listening on {', '.join(addresses['http'])}")
             task_status.started(ServerInfo(addresses))
             await server.stopping.wait()
             for scope in scopes:
                 scope.cancel()
             await server.finish()
+            server.stopped.set()
             nursery.cancel_scope.cancel()
+
+
+def http_sockets(bind: Bind | None) -> list[socket.socket]:
+    """Where HTTP is answered. Raises ConfigError."""
+    try:
+        return [] if bind is None else sockets_for(bind, HTTP_BACKLOG)
+    except OSError as error:
+        raise ConfigError(f"admin.http: cannot listen on {bind}: {error.strerror or error}", hint="Choose another port.") from error
 
 
 async def _listen(door: Door, sockets: list[socket.socket], accepting: trio.CancelScope) -> None:
@@ -499,8 +524,16 @@ async def _serve_until_signal(config: Config, path: Path | None) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_watch_signals, stopping, nursery.cancel_scope)
-        await serve(config, path=path, stopping=stopping)
+        await serve(config, path=path, stopping=stopping, hangup=True)
         nursery.cancel_scope.cancel()
+
+
+async def _reload_on_hangup(server: Server) -> None:
+    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+        async for _ in signals:
+            event(logging.INFO, "SIGHUP: reading the configuration again")
+            with contextlib.suppress(ConfigError):  # which the log has told
+                await server.reload()
 
 
 async def _watch_signals(stopping: trio.Event, everything: trio.CancelScope) -> None:

@@ -358,7 +358,14 @@ class Admin:
 
     users: tuple[str, ...] = setting("Users who may do everything on the admin console.", default=(), example='["app"]')
     stats_users: tuple[str, ...] = setting("Users who may only look (SHOW).", default=(), example='["monitor"]')
-    http: Bind | None = setting("Address of /metrics, /healthz and the dashboard.", default=None, example='"127.0.0.1:9127"')
+    http: Bind | None = setting(
+        "Address of /metrics, /healthz, /readyz, /api/v1 and the dashboard. Whoever reaches it may read.",
+        default=None,
+        example='"127.0.0.1:9127"',
+    )
+    metrics_compat: Literal["none", "pgbouncer"] = setting(
+        "pgbouncer: /metrics also has the names of pgbouncer_exporter, for its dashboards and alerts.", default="none"
+    )
 
 
 @attrs.frozen
