@@ -2,15 +2,16 @@
 
 import re
 import ssl
-from typing import cast
+from typing import TypeVar, cast
 
 import attrs
 
 from dualpool.accounts import ClientLogin, LearntSecret, ServerTarget
-from dualpool.budget import Budget
+from dualpool.budget import Budget, Quota
 from dualpool.config import Backend, Config, Database
 from dualpool.counters import Counters
 from dualpool.engines import ENGINES
+from dualpool.hosts import Hosts
 from dualpool.link import Client, ServerConnection
 from dualpool.pool import Pool, PoolIO, PoolSettings
 from dualpool.protocol import Engine, RelayLimits
@@ -20,6 +21,7 @@ from dualpool.tls import backend_context
 
 DatabaseKey = tuple[str, str]
 """The protocol of a database's clients, and the name that they call it by."""
+V = TypeVar("V")
 MD5 = re.compile(r"md5[0-9a-f]{32}")
 HASHED = re.compile(r"md5[0-9a-f]{32}\Z|SCRAM-SHA-256\$|\*[0-9A-Fa-f]{40}\Z|\$[AB]\$|0x24[0-9A-Fa-f]+\Z")
 """The stored forms of a password, of both engines."""
@@ -41,6 +43,10 @@ class BackendState:
         # Until the server has said what it allows, one connection goes ahead and asks.
         self.budget = Budget(config.name, 1 if limit is None else limit, config.reserved_maintenance)
         self.host_index = 0
+        """Of the host that answered last."""
+        self.capacity_known = False
+        self.hosts = Hosts(config.hosts, config.load_balance)
+        self._quotas: dict[str, Quota] = {}
         self.identity = identity_of(config)
         self.version: str | None = None
         """What clients are told of the server's version in their greeting; None: it has not been asked."""
@@ -51,14 +57,22 @@ class BackendState:
             limit = config.budget_number
             self.asks_capacity = limit is None
             self.budget.set_limit(self.budget.limit if limit is None else limit, config.reserved_maintenance)
-        if config.hosts != self.config.hosts:
-            self.host_index = 0
+        if (config.hosts, config.load_balance) != (self.config.hosts, self.config.load_balance):
+            self.hosts = Hosts(config.hosts, config.load_balance)
         self.config, self.tls, self.identity = config, tls, identity_of(config)
+
+    def quota(self, setting: str, limit: int) -> tuple[Quota, ...]:
+        """The bound that a `max_connections` means, one for all its pools; none for 0."""
+        if not limit:
+            return ()
+        quota = self._quotas.setdefault(setting, Quota(setting, limit))
+        quota.limit = limit
+        return (quota,)
 
 
 def identity_of(config: Backend) -> Backend:
     """What must be equal for two connections to be interchangeable: everything but how many there may be and how they are checked."""
-    return attrs.evolve(config, budget="auto", reserved_maintenance=0, check_query="")
+    return attrs.evolve(config, budget="auto", reserved_maintenance=0, check_query="", load_balance="in-order", idle_after=0.0)
 
 
 class PoolEntry:
@@ -142,7 +156,9 @@ class Backends:
         key = (database.backend, database.name, user)
         found = self._entries.get(key)
         if found is None:
-            found = self._make(backend, database, self._target(backend.config, database, user, password), self._settings(database, login))
+            found = self._make(
+                backend, database, self._target(backend.config, database, user, password), self._settings(backend.config, database, user)
+            )
             found.login = login
             self._entries[key] = found
         found.learn(login.account.user, login.learnt)
@@ -230,7 +246,8 @@ class Backends:
             # Its clients' logins have told its password, and later ones tell a new one.
             target = attrs.evolve(target, learnt=entry.target.learnt)
         entry.database = database
-        entry.pool.configure(self._settings(database, entry.login))
+        entry.pool.configure(self._settings(state.config, database, user))
+        state.budget.bind(entry.pool, self._quotas_of(state, database, user))
         if target != entry.target or state.identity != entry.identity:
             entry.target, entry.identity = target, state.identity
             entry.welcomes.clear()
@@ -258,7 +275,8 @@ class Backends:
         return list(self._by_pool)
 
     def _make(self, backend: BackendState, database: Database, target: ServerTarget, settings: PoolSettings) -> PoolEntry:
-        pool = Pool(f"{database.name}/{target.user}", settings, backend.budget, self._io, self.clock)
+        quotas = self._quotas_of(backend, database, target.user)
+        pool = Pool(f"{database.name}/{target.user}", settings, backend.budget, self._io, self.clock, quotas=quotas)
         entry = PoolEntry(backend, database, target, pool)
         if self.halts.is_paused(entry.database_key):
             pool.pause()
@@ -277,27 +295,47 @@ class Backends:
         return stored_secret(known.password) if known is not None else None
 
     def _server_user(self, backend: Backend, database: Database, login: ClientLogin) -> tuple[str, str]:
+        """Who logs in at the server. A client's own user has its password from `learn`, so that it can change."""
         if database.user:
             return database.user, database.password
         if backend.user:
             return backend.user, backend.password
-        learnt = login.learnt
-        return login.account.user, learnt.password if learnt is not None else ""
+        return login.account.user, ""
 
-    def _settings(self, database: Database, login: ClientLogin) -> PoolSettings:
+    def _quotas_of(self, backend: BackendState, database: Database, user: str) -> tuple[Quota, ...]:
+        """`user`: who logs in at the server."""
+        known = self.config.users.get(user)
+        quotas = backend.quota(f"databases.{database.name}.max_connections", database.max_connections)
+        if known is not None:
+            quotas += backend.quota(f"users.{user}.max_connections", known.max_connections)
+        return quotas
+
+    def _settings(self, backend: Backend, database: Database, user: str) -> PoolSettings:
+        """`user`: who logs in at the server."""
         timeouts = self.config.timeouts
-        user = self.config.users.get(login.account.user)
+        known = self.config.users.get(user)
+        own_wait = database.query_wait is not None
         return PoolSettings(
-            size=user.pool_size if user is not None and user.pool_size is not None else database.pool_size,
+            size=first_set(known.pool_size if known is not None else None, database.pool_size),
             min_size=database.min_pool_size,
-            query_wait=database.query_wait if database.query_wait is not None else timeouts.query_wait,
+            reserve_size=first_set(known.reserve_pool_size if known is not None else None, database.reserve_pool_size),
+            reserve_after=timeouts.reserve_pool,
+            query_wait=first_set(database.query_wait, timeouts.query_wait),
+            query_wait_name=f"databases.{database.name}.query_wait" if own_wait else "timeouts.query_wait",
             query_wait_notify=timeouts.query_wait_notify,
             idle_timeout=timeouts.server_idle,
-            lifetime=timeouts.server_lifetime,
+            idle_after=first_set(database.idle_after, backend.idle_after),
+            lifetime=first_set(database.server_lifetime, timeouts.server_lifetime),
             lifetime_jitter=timeouts.server_lifetime_jitter,
             login_retry=timeouts.server_login_retry,
             check_delay=timeouts.server_check_delay,
+            max_waiting=self.config.limits.max_waiting_clients,
         )
+
+
+def first_set(first: V | None, second: V) -> V:
+    """`first`, unless it was not given; a 0 was."""
+    return second if first is None else first
 
 
 def stored_secret(secrets: tuple[str, ...]) -> LearntSecret | None:

@@ -161,6 +161,11 @@ class Budget(Bound):
         return self._reserve if self.limit is None else min(self._reserve, self.limit - 1)
 
     @property
+    def configured_limit(self) -> int | None:
+        """The limit as it was set."""
+        return self._configured
+
+    @property
     def is_full_elsewhere(self) -> bool:
         """Is the limit lowered because the server has no room for more?"""
         return self._ceiling is not None
@@ -168,14 +173,27 @@ class Budget(Bound):
     def add(self, pool: "Pool", quotas: "tuple[Quota, ...]") -> None:
         """A new pool."""
         self.pools.append(pool)
+        self._bind(pool, quotas)
+
+    def bind(self, pool: "Pool", quotas: "tuple[Quota, ...]") -> None:
+        """Other quotas for `pool`, or others limits of its own."""
+        self._unbind(pool)
+        pool.quotas = quotas
+        self._bind(pool, quotas)
+        self._apply()
+
+    def remove(self, pool: "Pool") -> None:
+        """A pool without connections that will not come back."""
+        self.pools.remove(pool)
+        self._unbind(pool)
+
+    def _bind(self, pool: "Pool", quotas: "tuple[Quota, ...]") -> None:
         for quota in quotas:
             quota.pools.append(pool)
             if quota not in self.quotas:
                 self.quotas.append(quota)
 
-    def remove(self, pool: "Pool") -> None:
-        """A pool without connections that will not come back."""
-        self.pools.remove(pool)
+    def _unbind(self, pool: "Pool") -> None:
         for quota in pool.quotas:
             quota.pools.remove(pool)
             if not quota.pools:

@@ -6,9 +6,7 @@ from typing import Final
 RECEIVE_BYTES: Final = 1 << 17
 """One read takes at most this much: large enough that a big result costs few calls, small enough that others get their turn."""
 HIGH_WATER: Final = 1 << 20
-"""With more than this queued towards one side, the other side is not read."""
-LOW_WATER: Final = 1 << 18
-"""Reading starts again when the queue has shrunk to this."""
+"""With more than this queued towards one side, the other side is not read, until the queue has shrunk to a quarter."""
 
 
 class HeldBytes:

@@ -1,8 +1,8 @@
-"""One socket in the reactor: reads are handed to its owner, writes are queued when the socket is full, and the owner is told when to stop."""
+"""One socket in the reactor: reads go to its owner, writes are queued when the socket is full, and the owner is told when to stop."""
 
 from typing import Final
 
-from dualpool.buffer import HIGH_WATER, LOW_WATER, RECEIVE_BYTES, SendQueue
+from dualpool.buffer import HIGH_WATER, RECEIVE_BYTES, SendQueue
 from dualpool.reactor import READ, WRITE, Handler, Reactor
 from dualpool.transport import TlsTransport, Transport
 
@@ -19,7 +19,7 @@ class ChannelOwner:
         raise NotImplementedError
 
     def drained(self) -> None:
-        """The send queue has shrunk to LOW_WATER after it had been over HIGH_WATER."""
+        """The send queue has shrunk to a quarter of `high_water` after it had been over it."""
         raise NotImplementedError
 
     def ended(self) -> None:
@@ -34,9 +34,11 @@ class ChannelOwner:
 class Channel(Handler):
     """A socket with its send queue. Owns the transport: `close()` ends both."""
 
-    __slots__ = ("broken", "congested", "fd", "finishing", "interest", "owner", "queue", "reactor", "tls", "transport")
+    __slots__ = ("broken", "congested", "fd", "finishing", "high_water", "interest", "owner", "queue", "reactor", "tls", "transport")
 
-    def __init__(self, reactor: Reactor, transport: Transport, owner: ChannelOwner) -> None:
+    def __init__(self, reactor: Reactor, transport: Transport, owner: ChannelOwner, high_water: int = HIGH_WATER) -> None:
+        """`high_water`: with more than this in the send queue it is congested, until a quarter is left."""
+        self.high_water = high_water
         self.reactor = reactor
         self.transport = transport
         self.owner = owner
@@ -101,7 +103,7 @@ class Channel(Handler):
             self._want(self.interest | WRITE)
         elif not self.broken:
             queue.push(data)
-        if queue.size > HIGH_WATER:
+        if queue.size > self.high_water:
             self.congested = True
 
     def on_writable(self) -> None:
@@ -125,7 +127,7 @@ class Channel(Handler):
             if self.finishing:
                 self.close()
                 return
-        if self.congested and queue.size <= LOW_WATER:
+        if self.congested and queue.size <= self.high_water >> 2:
             self.congested = False
             self.owner.drained()
 

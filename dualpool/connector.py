@@ -1,6 +1,8 @@
-"""The only place where server connections are born: dial, TLS, log in."""
+"""The only place where server connections are born: dial, TLS, log in, and see that it is the server that is looked for."""
 
+import logging
 import socket
+from time import monotonic
 from typing import Final
 
 import attrs
@@ -8,10 +10,13 @@ import trio
 
 from dualpool.accounts import ServerLogin, ServerTarget
 from dualpool.backends import BackendState, PoolEntry
-from dualpool.errors import ConnectFailed, DualpoolError
+from dualpool.config import Config
+from dualpool.errors import ConnectFailed, DualpoolError, ServerLost
 from dualpool.exchange import Stream, drive
+from dualpool.hosts import Host, Resolver, rounds
 from dualpool.link import ServerConnection, Supervisor
-from dualpool.protocol import ConnectionClosed, RelayLimits
+from dualpool.log import event
+from dualpool.protocol import MAINTENANCE, ConnectionClosed, RelayLimits
 from dualpool.reactor import Reactor
 
 KEEPALIVE: Final = 1
@@ -20,21 +25,26 @@ MAX_SIMULTANEOUS_LOGINS: Final = 16
 
 
 class Connector:
-    """Connects to backends. `timeout` is for one connect with its login, in seconds; 0 means none."""
+    """Connects to backends. One connect to one host, with its login, has `timeouts.server_connect`."""
 
-    def __init__(self, reactor: Reactor, supervisor: Supervisor, timeout: float) -> None:
+    def __init__(self, reactor: Reactor, supervisor: Supervisor, config: Config) -> None:
         self.reactor = reactor
         self.supervisor = supervisor
-        self.timeout = timeout or float("inf")
+        self.config = config
+        self.timeout = config.timeouts.server_connect or float("inf")
+        self.resolver = Resolver(config.timeouts.dns)
         self._turns: dict[BackendState, trio.CapacityLimiter] = {}
 
-    async def connect(self, entry: PoolEntry, limits: RelayLimits) -> ServerConnection:
+    async def connect(self, entry: PoolEntry, limits: RelayLimits, lane: int) -> ServerConnection:
         """A new server connection for the pool, in the reactor, ready for `pool.connected()`. Raises ConnectFailed."""
-        turn = self._turns.setdefault(entry.backend, trio.CapacityLimiter(MAX_SIMULTANEOUS_LOGINS))
         generation = entry.pool.generation
-        async with turn:
+        if lane == MAINTENANCE:  # does not wait behind others
             stream, target, login = await self._log_in_somewhere(entry)
+        else:
+            async with self._turns.setdefault(entry.backend, trio.CapacityLimiter(MAX_SIMULTANEOUS_LOGINS)):
+                stream, target, login = await self._log_in_somewhere(entry)
         relay = entry.engine.server_relay(login, limits, target)
+        relay.wants_writes = entry.backend.config.target_session_attrs in {"read-write", "primary"}
         conn = ServerConnection(
             self.reactor, stream.transport(), relay, entry.pool, entry.engine, self.supervisor, login, target
         )  # fmt: skip
@@ -48,33 +58,53 @@ class Connector:
         return conn
 
     async def _log_in_somewhere(self, entry: PoolEntry) -> tuple[Stream, ServerTarget, ServerLogin]:
-        """Try the backend's hosts in turn, beginning with the one that answered last."""
-        hosts = entry.backend.config.hosts
-        first = entry.backend.host_index
-        error: DualpoolError = ConnectFailed(f'backend "{entry.backend.config.name}" has no hosts')
-        for offset in range(len(hosts)):
-            index = (first + offset) % len(hosts)
-            host, port = hosts[index]
-            target = attrs.evolve(entry.target, host=host, port=port)
-            try:
-                with trio.fail_after(self.timeout):
-                    stream, login = await self._log_in(entry, target)
-                entry.backend.host_index = index
-                return stream, target, login
-            except trio.TooSlowError:
-                error = ConnectFailed(
-                    f'backend "{entry.backend.config.name}": {host}:{port} did not answer within {self.timeout:g} s',
-                    hint="Check the address; timeouts.server_connect is the limit.",
-                )
-            except ConnectFailed as failed:
-                failed.message = f'backend "{entry.backend.config.name}": {failed.message}'
-                error = failed
+        """Try the backend's hosts in turn, until one is what is looked for."""
+        backend = entry.backend
+        error: DualpoolError = ConnectFailed(f'backend "{backend.config.name}" has no hosts')
+        for roles in rounds(backend.config.target_session_attrs):
+            for host in backend.hosts.order(monotonic()):
+                try:
+                    found = await self._try_host(entry, host, roles)
+                except ConnectFailed as failed:
+                    failed.message = f'backend "{backend.config.name}": {failed.message}'
+                    backend.hosts.failed(host, monotonic())
+                    error = failed
+                else:
+                    backend.hosts.answered(host)
+                    backend.host_index = backend.config.hosts.index(host) if host in backend.config.hosts else 0
+                    return found
         raise error
 
-    async def _log_in(self, entry: PoolEntry, target: ServerTarget) -> tuple[Stream, ServerLogin]:
-        stream = await self.dial(entry.backend, target)
+    async def _try_host(self, entry: PoolEntry, host: Host, roles: frozenset[str]) -> tuple[Stream, ServerTarget, ServerLogin]:
+        target = attrs.evolve(entry.target, host=host[0], port=host[1])
         try:
-            return stream, await drive(entry.engine.connect(target), stream)
+            with trio.fail_after(self.timeout):
+                stream, login = await self._log_in(entry, target, roles)
+        except trio.TooSlowError:
+            raise ConnectFailed(
+                f"{host[0]}:{host[1]} did not answer within {self.timeout:g} s",
+                hint="Check the address; timeouts.server_connect is the limit.",
+            ) from None
+        return stream, target, login
+
+    async def _log_in(self, entry: PoolEntry, target: ServerTarget, roles: frozenset[str]) -> tuple[Stream, ServerLogin]:
+        stream = await self.dial(entry.backend, target)
+        wanted = entry.backend.config.target_session_attrs
+        try:
+            login = await drive(entry.engine.connect(target), stream)
+            if wanted == "any":
+                return stream, login
+            role = await drive(entry.engine.role(login), stream)
+            if role in roles:
+                return stream, login
+            await stream.send_all(entry.engine.goodbye)
+            raise ConnectFailed(
+                f"{target.host}:{target.port} is {role}, but target_session_attrs asks for {wanted}",
+                hint="dualpool goes on looking for such a server among the hosts.",
+            )
+        except ServerLost as lost:
+            stream.close()
+            raise ConnectFailed(f"{target.host}:{target.port}: {lost.message}") from lost
         except ConnectionClosed as closed:
             stream.close()
             raise ConnectFailed("the server closed the connection during the login") from closed
@@ -87,9 +117,9 @@ class Connector:
         try:
             if target.host.startswith("/"):
                 path = backend.engine.socket_path(target.host, target.port)
-                sock = await _connected(socket.AF_UNIX, path)
+                sock = await _connected(socket.AF_UNIX, socket.SOCK_STREAM, 0, path)
             else:
-                sock = await _dial_tcp(target.host, target.port)
+                sock = await self._dial_tcp(target.host, target.port)
         except OSError as error:
             raise ConnectFailed(
                 f"{target.host}:{target.port} cannot be reached: {error.strerror or error}", hint="See that the server is up."
@@ -103,35 +133,48 @@ class Connector:
         backend = entry.backend
         try:
             with trio.fail_after(self.timeout):
-                if backend.asks_capacity:
-                    backend.asks_capacity = False
-                    try:
-                        backend.budget.set_limit(await drive(entry.engine.capacity(conn.relay, conn.login), stream))
-                    except BaseException:
-                        backend.asks_capacity = True
-                        raise
+                # The first one, and the first after all were lost: the server may have started again with other settings.
+                if backend.asks_capacity and not any(pool.connections for pool in backend.budget.pools):
+                    self._set_budget(backend, await drive(entry.engine.capacity(conn.relay, conn.login), stream))
                 if backend.config.connect_query:
                     await drive(entry.engine.check(conn.relay, backend.config.connect_query), stream)
         except (DualpoolError, ConnectionClosed, trio.TooSlowError) as error:
             raise ConnectFailed(f'backend "{backend.config.name}": a new connection could not be prepared: {error}') from error
 
+    def _set_budget(self, backend: BackendState, capacity: int) -> None:
+        """The server allows `capacity` connections. What does not fit is said with its numbers."""
+        budget, name = backend.budget, backend.config.name
+        if budget.configured_limit == capacity and backend.capacity_known:
+            return
+        backend.capacity_known = True
+        budget.set_limit(capacity)
+        sizes = {key: database.pool_size for key, database in self.config.databases.items() if database.backend == name}
+        event(logging.INFO, f'backend "{name}": the server allows {capacity} connections, {budget.reserve} are reserved for maintenance')
+        if sum(sizes.values()) > budget.places():
+            parts = " + ".join(f"{key} {size}" for key, size in sizes.items())
+            event(
+                logging.ERROR if self.config.strict_budget else logging.WARNING,
+                f'backend "{name}": the pool sizes sum to {sum(sizes.values())} ({parts}), but {budget.places()} connections are left '
+                f"({capacity} - {budget.reserve} reserved)",
+            )
 
-async def _dial_tcp(host: str, port: int) -> socket.socket:
-    """The first of the name's addresses that answers."""
-    error: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        try:
-            sock = await _connected(family, address, kind, protocol)
-        except OSError as failed:
-            error = failed
-            continue
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, KEEPALIVE)
-        return sock
-    raise error
+    async def _dial_tcp(self, host: str, port: int) -> socket.socket:
+        """The first of the name's addresses that answers."""
+        error: OSError = OSError(f"{host} has no address")
+        for address in await self.resolver.addresses(host, port):
+            try:
+                sock = await _connected(*address)
+            except OSError as failed:
+                error = failed
+                continue
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, KEEPALIVE)
+            return sock
+        self.resolver.forget(host, port)
+        raise error
 
 
-async def _connected(family: int, address: object, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
+async def _connected(family: int, kind: int, protocol: int, address: object) -> socket.socket:
     sock = trio.socket.socket(family, kind, protocol)
     try:
         await sock.connect(address)

@@ -4,46 +4,92 @@ Precision is that of the sweep (server.py, `Server.tick`): a deadline is noticed
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
-from dualpool.config import Timeouts
+import attrs
+
+from dualpool.config import Config, Database
 from dualpool.errors import ClientIdleTimeout, DualpoolError, IdleInTransactionTimeout, QueryTimeout, TransactionTimeout
 from dualpool.link import Client
 
 
-class Deadlines:
-    """`[timeouts]` of clients, in seconds; 0 there is infinity here."""
+@attrs.frozen
+class Limit:
+    """A time, and the setting that it comes from. As text: what a client is told."""
 
-    def __init__(self, timeouts: Timeouts) -> None:
-        self.query = timeouts.query or math.inf
-        self.transaction = timeouts.transaction or math.inf
-        self.idle_in_transaction = timeouts.idle_in_transaction or math.inf
-        self.client_idle = timeouts.client_idle or math.inf
-        self.any = min(self.query, self.transaction, self.idle_in_transaction, self.client_idle) < math.inf
+    seconds: float
+    """Infinite where the setting is 0."""
+    name: str
 
-    def sweep(self, clients: Iterable[Client], now: float) -> None:
-        """Expel the clients that are over a limit."""
-        if self.any:
-            for client in list(clients):
-                error = self.exceeded(client, now)
-                if error is not None:
-                    client.expel(error)
+    def __str__(self) -> str:
+        return f"{self.name} is {self.seconds:g} s"
 
-    def exceeded(self, client: Client, now: float) -> DualpoolError | None:
-        """The limit that `client` is over, if any."""
-        conn = client.server
-        if conn is None:
-            if client.is_idle() and now - client.asked_at > self.client_idle:
-                return ClientIdleTimeout(f"idle for longer than timeouts.client_idle ({self.client_idle:g} s)")
-            return None
-        if not conn.relay.answered():
-            if now - client.asked_at > self.query:
-                return QueryTimeout(f"the query took longer than timeouts.query ({self.query:g} s)")
-        elif conn.relay.in_transaction and now - max(client.asked_at, conn.answered_at) > self.idle_in_transaction:
-            return IdleInTransactionTimeout(
-                f"idle in a transaction for longer than timeouts.idle_in_transaction ({self.idle_in_transaction:g} s)",
-                hint="End transactions before waiting for something else.",
-            )
-        if conn.relay.in_transaction and now - client.leased_at > self.transaction:
-            return TransactionTimeout(f"the transaction took longer than timeouts.transaction ({self.transaction:g} s)")
+
+@attrs.frozen
+class Times:
+    """What holds for a client."""
+
+    query_wait: Limit
+    client_idle: Limit
+    idle_in_transaction: Limit
+    query: Limit
+    transaction: Limit
+
+    @property
+    def any(self) -> bool:
+        """Must the sweep look at this client at all? (`query_wait` is for its pool to enforce.)"""
+        return min(self.client_idle.seconds, self.idle_in_transaction.seconds, self.query.seconds, self.transaction.seconds) < math.inf
+
+
+NAMES = tuple(attribute.name for attribute in attrs.fields(Times))
+
+
+def times_of(config: Config, database: Database | None, user: str) -> Times:
+    """A user's own times go before those of its database, and these before `[timeouts]`."""
+    known = config.users.get(user)
+    sources: list[tuple[str, object]] = [(f"users.{user}", known)] if known is not None else []
+    if database is not None:
+        sources.append((f"databases.{database.name}", database))
+    sources.append(("timeouts", config.timeouts))
+    return Times(**{name: _first(name, sources) for name in NAMES})
+
+
+def _first(name: str, sources: list[tuple[str, object]]) -> Limit:
+    path, seconds = next((path, seconds) for path, source in sources if (seconds := getattr(source, name)) is not None)
+    return Limit(seconds or math.inf, f"{path}.{name}")
+
+
+def all_times(config: Config) -> Iterator[float]:
+    """Every time that `Times` or a pool may get from `config`; 0 is off."""
+    for source in (config.timeouts, *config.databases.values(), *config.users.values()):
+        for name in NAMES:
+            yield getattr(source, name) or 0.0
+
+
+def sweep(clients: Iterable[Client], now: float) -> None:
+    """Expel the clients that are over a limit."""
+    for client in [client for client in clients if client.times is not None and client.times.any]:
+        error = exceeded(client, now)
+        if error is not None:
+            client.expel(error)
+
+
+def exceeded(client: Client, now: float) -> DualpoolError | None:
+    """The limit that `client` is over, if any."""
+    conn, times = client.server, client.times
+    assert times is not None
+    if conn is None or (conn.relay.is_quiet() and not conn.relay.in_transaction):
+        if client.is_idle() and now - client.asked_at > times.client_idle.seconds:
+            return ClientIdleTimeout(f"idle for too long: {times.client_idle}")
         return None
+    if not conn.relay.answered():
+        if now - client.asked_at > times.query.seconds:
+            return QueryTimeout(f"the query took too long: {times.query}")
+    elif conn.relay.in_transaction and now - max(client.asked_at, conn.answered_at) > times.idle_in_transaction.seconds:
+        return IdleInTransactionTimeout(
+            f"idle in a transaction for too long: {times.idle_in_transaction}",
+            hint="End transactions before waiting for something else.",
+        )
+    if conn.relay.in_transaction and now - client.leased_at > times.transaction.seconds:
+        return TransactionTimeout(f"the transaction took too long: {times.transaction}")
+    return None

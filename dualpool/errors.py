@@ -50,6 +50,10 @@ class BudgetExhausted(PoolError):
     """The backend's budget has no room and nothing idle to take from."""
 
 
+class QueueFull(PoolError):
+    """`limits.max_waiting_clients` wait for the pool already."""
+
+
 class TooManyClients(PoolError):
     """`limits.max_client_connections` is reached: a login ends."""
 

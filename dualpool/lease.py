@@ -73,6 +73,10 @@ class Leasable:
         self.parties: tuple[Party, ...] = ()
         """Whose caps the lease counts against."""
 
+    def seems_alive(self) -> bool:
+        """Is nothing known against it? May be asked while it is leased and nothing was sent; False: it has been reported lost."""
+        return True
+
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.id} of {self.pool.name}: {STATE_NAMES[self.state]}>"
 

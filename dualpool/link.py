@@ -12,16 +12,19 @@ from typing import Final
 from dualpool.buffer import HIGH_WATER
 from dualpool.channel import Channel, ChannelOwner
 from dualpool.errors import AdminShutdown, DualpoolError, ServerLost
-from dualpool.lease import Leasable, Waiter
+from dualpool.lease import Leasable, Party, Waiter
 from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, RELEASE, ClientRelay, Engine, ServerRelay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from dualpool.accounts import ClientLogin, ServerLogin, ServerTarget
+    from dualpool.deadlines import Times
     from dualpool.pool import Pool
     from dualpool.reactor import Reactor
     from dualpool.transport import Transport
 
+UNSEEN: Final = 0.005
+"""Seconds. A server connection that was idle for longer is looked at once more before a request is sent on it."""
 VANISHED: Final = "client closed the connection"
 SAID_GOODBYE: Final = "client ended the session"
 CONNECTION_KILLED: Final = 1927
@@ -57,6 +60,7 @@ class Client(ChannelOwner):
     """A client that is logged in. Its session task created it and ends when `Supervisor.client_ended` was called."""
 
     __slots__ = (
+        "address",
         "asked_at",
         "began_at",
         "channel",
@@ -70,18 +74,23 @@ class Client(ChannelOwner):
         "leased_at",
         "leases",
         "login",
+        "parties",
         "pool",
+        "query_wait",
         "relay",
         "server",
         "supervisor",
+        "times",
+        "wait_limit",
         "waiter",
     )
 
     def __init__(
         self, reactor: "Reactor", transport: "Transport", relay: ClientRelay, pool: "Pool", engine: Engine, supervisor: Supervisor,
-        lane: int,
+        lane: int, buffer_bytes: int = HIGH_WATER,
     ) -> None:  # fmt: skip
-        self.channel = Channel(reactor, transport, self)
+        """`buffer_bytes`: with more than this waiting for the client, its server connection is no longer read."""
+        self.channel = Channel(reactor, transport, self, buffer_bytes)
         self.relay = relay
         self.pool = pool
         self.counters = pool.counters
@@ -101,6 +110,16 @@ class Client(ChannelOwner):
         self.leases = 0
         self.id = 0
         self.ended_by = ""
+        self.address = ""
+        """Where it comes from, without the port; "" on a Unix socket."""
+        self.parties: tuple[Party, ...] = ()
+        """The caps that its requests count against."""
+        self.times: Times | None = None
+        """How long it may take for what; None: as long as it likes."""
+        self.query_wait = 0.0
+        """How long it waits for a server connection; 0: as long as its pool says."""
+        self.wait_limit = ""
+        """The setting behind `query_wait`, with its value, for the message."""
 
     def received(self, data: bytes) -> None:
         """Bytes from the client, or b"" to go on with what the relay holds."""
@@ -208,6 +227,8 @@ class Client(ChannelOwner):
         waiter = self.waiter
         if waiter is not None:
             self.pool.withdraw(waiter)
+            waiter.parties = ()
+        self.parties = ()
         self.counters.gather_client(self.relay)
         self.pool.clients -= 1
         pool.clients += 1
@@ -254,10 +275,11 @@ class Client(ChannelOwner):
         """Take an idle server connection, or queue up for one."""
         if self.relay.to_client:
             self._flush_own_replies()
-        conn = self.pool.take_nowait(self.lane)
-        if conn is not None:
-            self.attach(conn)
-            return
+        if not self.parties:
+            while (conn := self.pool.take_nowait(self.lane)) is not None:
+                if self.clock.now - conn.idle_since < UNSEEN or conn.seems_alive():
+                    self.attach(conn)
+                    return
         self.waiter = ClientWaiter(self)
         if self.relay.held_bytes() > HIGH_WATER:
             self.channel.pause()
@@ -292,6 +314,10 @@ class ClientWaiter(Waiter):
     def __init__(self, client: Client) -> None:
         super().__init__(client.lane)
         self.client = client
+        self.parties = client.parties
+        if client.query_wait:
+            self.deadline = client.clock.now + client.query_wait
+            self.limit = client.wait_limit
 
     def offer(self, conn: Leasable) -> bool:
         """Take the server connection, unless the client is gone."""
@@ -317,7 +343,9 @@ class ClientWaiter(Waiter):
     def notify(self, seconds: float) -> None:
         """The wait has become long enough to tell the client."""
         client = self.client
-        text = f"waiting for a server connection for {seconds:g} s (pool {client.pool.name})"
+        text = f"waiting for a server connection for {seconds:.1f} s (pool {client.pool.name})"
+        if client.pool.is_starting():
+            text = f"the database is starting (pool {client.pool.name})"
         notice = client.engine.notice_message(text)
         if notice:
             client.channel.send(notice)
@@ -399,6 +427,17 @@ class ServerConnection(Leasable, ChannelOwner):
         self.pool.resetting(self)
         self.channel.resume()
         self._tidy(cancel)
+
+    def seems_alive(self) -> bool:
+        """Read what the server may have said while nobody held the connection: a server that ends says so, and then closes it.
+
+        What the reactor has not come to yet would else meet a request, of which nobody could say whether the server has read it.
+        """
+        try:
+            self.channel.on_readable()
+        except Exception as error:
+            self.failed(error)
+        return self.channel.is_open()
 
     def ready_again(self) -> None:
         """It has been tidied up or checked."""

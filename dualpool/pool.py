@@ -26,7 +26,7 @@ import attrs
 
 from dualpool.budget import LANES, Budget, Quota, is_full
 from dualpool.counters import Counters
-from dualpool.errors import CheckoutTimeout, DualpoolError, PoolClosed, TooManyClients
+from dualpool.errors import CheckoutTimeout, DualpoolError, PoolClosed, QueueFull
 from dualpool.lease import CHECKING, CLOSED, CLOSING, CONNECTING, IDLE, LEASED, RESETTING, Leasable, Party, Waiter
 from dualpool.protocol import APPLICATION, MAINTENANCE
 
@@ -68,6 +68,7 @@ class PoolSettings:
         "max_waiting",
         "min_size",
         "query_wait",
+        "query_wait_name",
         "query_wait_notify",
         "reserve_after",
         "reserve_size",
@@ -89,6 +90,7 @@ class PoolSettings:
         reserve_after: float = 5.0,
         idle_after: float = 0.0,
         max_waiting: int = 0,
+        query_wait_name: str = "timeouts.query_wait",
     ) -> None:
         self.size = size
         self.reserve_size = reserve_size
@@ -101,6 +103,8 @@ class PoolSettings:
         self.min_size = min_size
         """Kept open while there are clients (`Pool.clients`); without clients there is no minimum."""
         self.query_wait = query_wait
+        self.query_wait_name = query_wait_name
+        """The setting that `query_wait` comes from, for messages."""
         self.query_wait_notify = query_wait_notify
         self.idle_timeout = idle_timeout
         self.lifetime = lifetime
@@ -359,7 +363,7 @@ class Pool:
         else:
             cause, hint = self._what_is_full()
             cause += self._outlook()
-        limit = limit or f"timeouts.query_wait is {self.settings.query_wait:g} s"
+        limit = limit or f"{self.settings.query_wait_name} is {self.settings.query_wait:g} s"
         message = f'pool "{self.name}": waited {waited:.1f} s for a server connection ({limit}): {cause}'
         return CheckoutTimeout(message, hint=hint)
 
@@ -384,10 +388,10 @@ class Pool:
         # With something idle, and nobody in front, it will not have to wait.
         return 0 < limit <= self._count_lined_up() and bool(self.is_paused or self.has_waiters() or self._parked or not self._idle)
 
-    def _queue_full_error(self) -> TooManyClients:
+    def _queue_full_error(self) -> QueueFull:
         limit = f"limits.max_waiting_clients is {self.settings.max_waiting}"
         message = f'pool "{self.name}": too many clients wait for a server connection ({limit}){self._outlook()}'
-        return TooManyClients(message, hint="Try again later.")
+        return QueueFull(message, hint="Try again later.")
 
     def _refuse(self, waiter: Waiter, error: DualpoolError) -> None:
         """Fail one who just came. Without nesting, should it come again at once with its next request."""

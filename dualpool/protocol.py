@@ -47,7 +47,18 @@ MAINTENANCE: Final = 1
 class ServerRelay:
     """One server connection's protocol state: what it was asked, what it has answered, and what is set on it."""
 
-    __slots__ = ("dirty", "in_transaction", "parses", "pins", "queries", "to_client", "to_server", "transactions")
+    __slots__ = (
+        "dirty",
+        "in_transaction",
+        "parses",
+        "pins",
+        "queries",
+        "refused_write",
+        "to_client",
+        "to_server",
+        "transactions",
+        "wants_writes",
+    )
 
     def __init__(self) -> None:
         self.to_client: bytes = b""
@@ -57,6 +68,9 @@ class ServerRelay:
         """Not 0: the session holds state that cannot be replayed, so the lease goes on after the transaction."""
         self.dirty: bool = False
         """The session holds state that must be reset before another client may have it."""
+        self.wants_writes: bool = False
+        """The pool is for a server that takes writes: an error that says it does not sets `refused_write` and `dirty`."""
+        self.refused_write: bool = False
         self.queries: int = 0
         """Requests of clients that were answered in full. Whoever counts sets it to 0 again, and so with `transactions`."""
         self.transactions: int = 0
@@ -308,6 +322,10 @@ class Engine:
 
     def capacity(self, relay: ServerRelay, login: "ServerLogin") -> "Exchange[int]":
         """Ask the server how many connections it allows to ordinary users. Raises ServerLost."""
+        raise NotImplementedError
+
+    def role(self, login: "ServerLogin") -> "Exchange[str]":
+        """Ask an idle session what the server is: "read-write", "read-only" (a primary that takes no writes) or "standby". ServerLost."""
         raise NotImplementedError
 
     def find_secrets(self, login: "ServerLogin", sql: str, user: str) -> "Exchange[tuple[str, ...] | None]":

@@ -56,6 +56,8 @@ class Reload:
         leaving = [client for client in server.clients.by_id.values() if not may_stay(server, client)]
         server.leaving.update(leaving)
         server.backends.rearrange([client for client in server.clients.by_id.values() if client not in server.leaving])
+        for client in server.clients.by_id.values():
+            server.settle(client)
         server.send_away()
         return warnings
 

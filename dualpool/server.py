@@ -20,17 +20,19 @@ from typing import Any, Final, TypeVar
 import attrs
 import trio
 
+from dualpool import deadlines
 from dualpool.accounts import CancelRequest, ClientLogin, ServerTarget
 from dualpool.admin.console import Console
 from dualpool.admin.stats import Statistics
+from dualpool.admission import Guests, Parties, settle
 from dualpool.authentication.gate import Gate
 from dualpool.backends import Backends, BackendState
 from dualpool.config import Bind, Config, load
 from dualpool.connector import Connector
-from dualpool.deadlines import Deadlines
 from dualpool.engines import ENGINES
 from dualpool.errors import AdminShutdown, ConfigError, DualpoolError, ServerLost
 from dualpool.exchange import Stream, drive
+from dualpool.hosts import rounds
 from dualpool.lease import Leasable
 from dualpool.link import Client, ServerConnection, Supervisor
 from dualpool.listener import accept_clients, address_of, bound_sockets, close_listening, sockets_for
@@ -86,10 +88,11 @@ class Server(Supervisor, PoolIO):
         """Clients that a reload no longer allows, until they are between two transactions."""
         self.reactor = reactor or Reactor(best_poller())
         self.clients = Clients()
+        self.guests = Guests()
+        self.parties = Parties()
         self.gate = Gate(self)
         self.backends = Backends(config, self.reactor.clock, self)
-        self.connector = Connector(self.reactor, self, config.timeouts.server_connect)
-        self.deadlines = Deadlines(config.timeouts)
+        self.connector = Connector(self.reactor, self, config)
         self.draining = False
         self.statistics = Statistics(self.backends, self.clients.by_id, self.now())
         self.console = Console(self)
@@ -183,7 +186,7 @@ class Server(Supervisor, PoolIO):
     async def _connect(self, pool: Pool, lane: int) -> None:
         entry = self.backends.entry_of(pool)
         try:
-            conn = await self.connector.connect(entry, self.backends.relay_limits[TRANSACTION])
+            conn = await self.connector.connect(entry, self.backends.relay_limits[TRANSACTION], lane)
         except DualpoolError as error:
             event(logging.WARNING, f'pool "{pool.name}": connect failed: {error}', sqlstate=error.sqlstate)
             pool.connect_failed(error, lane)
@@ -227,8 +230,29 @@ class Server(Supervisor, PoolIO):
             conn, [conn.engine.recover(relay)], timeouts.recover, "could not be recovered in time", more=relay.dirty
         ):
             return
+        if relay.refused_write and not await self._is_still_writable(conn):
+            return
         if relay.dirty:
             await self._work(conn, [conn.engine.reset(relay)], timeouts.reset, "could not be reset in time")
+
+    async def _is_still_writable(self, conn: ServerConnection) -> bool:
+        """A write was refused, and the pool is for a server that takes writes. If it has become another, every connection to it goes."""
+        entry = self.backends.entry_of(conn.pool)
+        target, host = entry.backend.config.target_session_attrs, f"{conn.target.host}:{conn.target.port}"
+
+        def see() -> Exchange[None]:
+            role = yield from conn.engine.role(conn.login)
+            if role not in rounds(target)[0]:
+                raise ServerLost(f"{host} has become {role}, but target_session_attrs asks for {target}")
+
+        conn.relay.refused_write = False
+        if await self._work(conn, [see()], self.config.timeouts.reset, "is not what it was", more=True):
+            return True
+        event(logging.WARNING, f'backend "{entry.backend.config.name}": {host} takes no writes any more; its connections are closed')
+        entry.backend.hosts.failed((conn.target.host, conn.target.port), monotonic())
+        for pool in entry.backend.budget.pools:
+            pool.reconnect()
+        return False
 
     async def _work(
         self, conn: ServerConnection, exchanges: list[Exchange[None]], seconds: float, failure: str, *, more: bool = False
@@ -291,9 +315,13 @@ class Server(Supervisor, PoolIO):
         """Take another configuration. Returns warnings; raises ConfigError, and then nothing has changed."""
         return Reload(self, config).carry_out()
 
+    def settle(self, client: Client) -> None:
+        """Give a client the times and caps that the configuration has for it."""
+        if client.login is not None:
+            settle(client, self.parties, self.config, client.login)
+
     def take_timeouts(self) -> None:
         """What is derived from the configuration's timeouts."""
-        self.deadlines = Deadlines(self.config.timeouts)
         self.connector.timeout = self.config.timeouts.server_connect or float("inf")
 
     def send_away(self) -> None:
@@ -358,9 +386,11 @@ class Server(Supervisor, PoolIO):
             await trio.sleep(self._tick())
             # The reactor's clock stands still while no event comes.
             now = self.reactor.clock.now = monotonic()
+            for state in self.backends.states.values():
+                state.budget.sweep(now)
             for pool in self.backends.pools():
                 pool.sweep(now)
-            self.deadlines.sweep(self.clients.by_id.values(), now)
+            deadlines.sweep(self.clients.by_id.values(), now)
             self.backends.forget_closed()
             self.statistics.sweep(now, STATS_PERIOD)
             self.send_away()
@@ -368,9 +398,8 @@ class Server(Supervisor, PoolIO):
     def _tick(self) -> float:
         """Fine enough for the shortest time that is set."""
         timeouts = self.config.timeouts
-        times = [timeouts.query_wait, timeouts.query_wait_notify, timeouts.server_idle, timeouts.server_login_retry]
-        times += [timeouts.query, timeouts.transaction, timeouts.idle_in_transaction, timeouts.client_idle]
-        times += [database.query_wait or 0.0 for database in self.config.databases.values()]
+        times = [timeouts.query_wait_notify, timeouts.server_idle, timeouts.server_login_retry, timeouts.reserve_pool]
+        times += deadlines.all_times(self.config)
         return min(MAX_TICK, max(MIN_TICK, min([time for time in times if time] or [MAX_TICK]) / 10))
 
     async def drain(self) -> None:

@@ -3,6 +3,7 @@
 In between, the client's bytes are the reactor's business (link.py); the task only sleeps.
 """
 
+import contextlib
 import hashlib
 import hmac
 import logging
@@ -16,15 +17,16 @@ import attrs
 import trio
 
 from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolicy
+from dualpool.admission import assigned, may_ask_for_maintenance
 from dualpool.authentication.gate import Visit
 from dualpool.backends import PoolEntry
 from dualpool.checkout import checkout
 from dualpool.config import Listener
-from dualpool.errors import AdminShutdown, DualpoolError, LoginFailed, LoginTimeout, PoolClosed, QueryCanceled, TooManyClients
+from dualpool.errors import AdminShutdown, DualpoolError, LoginFailed, LoginTimeout, PoolClosed, QueryCanceled
 from dualpool.exchange import Stream, drive
 from dualpool.link import Client, ServerConnection
 from dualpool.log import event
-from dualpool.protocol import MAINTENANCE, SESSION, ConnectionClosed, Engine, FindAccount
+from dualpool.protocol import SESSION, ConnectionClosed, Engine, FindAccount
 from dualpool.proxy_protocol import networks, read_header, speaks_for_others
 from dualpool.tls import ListenerContext
 
@@ -105,9 +107,14 @@ class Door:
             stream.close()
             return
         self.accepted += 1
+        with contextlib.ExitStack() as place:
+            await self._receive(visit, place)
+
+    async def _receive(self, visit: Visit, place: contextlib.ExitStack) -> None:
+        stream = visit.stream
         self.arriving += 1
         try:
-            guest = await self._let_in(visit)
+            guest = await self._let_in(visit, place)
         except (DualpoolError, ConnectionClosed, OSError) as error:
             if isinstance(error, DualpoolError):
                 self.server.gate.failed(visit, error)
@@ -139,8 +146,11 @@ class Door:
         finally:
             self._see_off(client)
 
-    async def _let_in(self, visit: Visit) -> Client | ClientLogin | None:
-        """The login. A ClientLogin is for the admin console; None was a cancel request, which has been dealt with."""
+    async def _let_in(self, visit: Visit, place: contextlib.ExitStack) -> Client | ClientLogin | None:
+        """The login. A ClientLogin is for the admin console; None was a cancel request, which has been dealt with.
+
+        `place`: closed when the client has left, which is counted until then.
+        """
         server, stream = self.server, visit.stream
         with trio.move_on_after(server.config.timeouts.client_login or float("inf")):
             if speaks_for_others(visit.peer, networks(self.listener.proxy_protocol)):
@@ -154,9 +164,14 @@ class Door:
                 return None
             try:
                 await self._trust(visit, answer)
+                answer = assigned(server.config, self.listener, answer)
                 if answer.account.console:
                     return console_guest(answer, process_id)
-                return await self._welcome(stream, answer, process_id)
+                place.enter_context(server.guests.counted(server.config, self.listener.protocol, answer))
+                client = await self._welcome(stream, answer, process_id)
+                client.address = "" if visit.peer.address is None else str(visit.peer.address)
+                server.settle(client)
+                return client
             except DualpoolError as error:
                 with trio.move_on_after(CLOSE_GRACE):
                     await stream.send_all(self.engine.error_message(error, answer))
@@ -181,7 +196,8 @@ class Door:
         entry, parameters = await self._place(login)
         mode = SESSION if login.replication else account.mode
         relay = self.engine.client_relay(login, server.backends.relay_limits[mode])
-        client = Client(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane)
+        buffer_bytes = server.config.limits.client_buffer_bytes
+        client = Client(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane, buffer_bytes)
         client.id = process_id
         client.login = login
         server.clients.by_id[process_id] = client
@@ -256,11 +272,8 @@ class Door:
     async def _find_account(self, visit: Visit, asked: FindAccount) -> Account:
         server = self.server
         account = await server.gate.account(self.listener, visit, asked)
-        limit = server.config.limits.max_client_connections
-        if len(server.clients.by_id) >= limit and account.lane != MAINTENANCE:
-            raise TooManyClients(
-                f"too many clients: limits.max_client_connections is {limit}", hint="Close idle clients, or raise the limit."
-            )
+        if not account.console and not may_ask_for_maintenance(server.config, account, asked.parameters):
+            server.guests.check(server.config, self.listener.protocol, account.user, account.database)
         if server.draining:
             raise AdminShutdown("dualpool is shutting down", hint="Connect again.")
         if (self.listener.protocol, asked.database) in server.backends.halts.disabled:

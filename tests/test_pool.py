@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from dualpool.errors import CheckoutTimeout, ConnectFailed, PoolClosed, ServerLost, TooManyClients
+from dualpool.errors import CheckoutTimeout, ConnectFailed, PoolClosed, QueueFull, ServerLost
 from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RESETTING, Leasable, Party
 from dualpool.pool import Pool, PoolSettings
 from dualpool.protocol import APPLICATION, MAINTENANCE
@@ -676,7 +676,7 @@ def test_a_queue_that_is_long_enough_refuses_at_once_and_tells_the_wait_to_expec
     (conn,) = desk.lease(pool)
     desk.wait(2)
     first, _, refused = desk.queue(pool, 3)
-    assert isinstance(refused.error, TooManyClients)
+    assert isinstance(refused.error, QueueFull)
     assert refused.error.message == (
         'pool "app": too many clients wait for a server connection (limits.max_waiting_clients is 2); a new request would wait about 6.0 s'
     )

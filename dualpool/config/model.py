@@ -261,6 +261,9 @@ class User:
         "parameter or connection attribute, to do without for once.",
         default=False,
     )
+    maintenance_on_request: bool = setting(
+        "The same for those of the user's clients that say dualpool.lane=maintenance; the others are application clients.", default=False
+    )
     pool_mode: PoolMode | None = setting("Instead of the database's and the listener's.", default=None, example='"session"')
     pool_size: int | None = setting("Instead of the database's, where this is the server user.", default=None, minimum=1, example="5")
     reserve_pool_size: int | None = setting(

@@ -55,6 +55,9 @@ class MysqlEngine(Engine):
     def find_secrets(self, login: ServerLogin, sql: str, user: str) -> Exchange[tuple[str, ...] | None]:
         return backend.find_secrets(login, sql, user)
 
+    def role(self, login: ServerLogin) -> Exchange[str]:
+        return backend.role(login)
+
     def recover(self, relay: AnyServerRelay) -> Exchange[None]:
         assert isinstance(relay, ServerRelay)
         return backend.recover(relay)

@@ -65,6 +65,7 @@ TLS_MODES: Final = frozenset(("require", "verify-ca", "verify-full"))
 CR_SSL_CONNECTION_ERROR: Final = 2026
 CR_AUTH_PLUGIN_ERROR: Final = 2061
 UNKNOWN_VARIABLE: Final = 1193
+OFF: Final = frozenset(("OFF", "0"))
 NULL_VALUE: Final = 0xFB
 LIMITS: Final = ("max_connections", "max_user_connections")
 
@@ -520,6 +521,22 @@ def _row(payload: bytes) -> list[bytes | None]:
 def _query_refused(payload: bytes) -> ConnectFailed:
     answer = parse_error(payload)
     return ConnectFailed(f"auth_query failed at the server: {answer.message} ({answer.errno})")
+
+
+def role(login: ServerLogin) -> Exchange[str]:
+    """What the server is (`Engine.role`): replicas are read_only, and nothing else tells them apart for everybody.
+
+    The session must be idle. Raises ServerLost.
+    """
+    talk = Conversation(MAX_REPLY)
+    talk.eager = True
+    try:
+        yield Send(query("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'super_read_only')", login.capabilities))
+        switches = yield from read_pairs(talk, login.capabilities)
+    except (ConnectionClosed, RemoteProtocolError) as error:
+        raise ServerLost("the server did not answer when it was asked whether it takes writes") from error
+    # MariaDB 12 has values of its own beside ON: NO_LOCK, NO_LOCK_NO_ADMIN.
+    return "read-write" if all(value.upper() in OFF for value in switches.values()) else "standby"
 
 
 def setup_sql(capabilities: int) -> str:

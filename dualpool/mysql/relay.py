@@ -624,6 +624,8 @@ class ServerRelay(protocol.ServerRelay):
 
     def _over(self, ok: Ok | None, error: bytes) -> int:
         """The answer to the first request is over. `error`: the ERR packet's payload, or b""."""
+        if error and self.wants_writes and error[1:3] in READ_ONLY:
+            self.refused_write = self.dirty = True
         request = self.requests.popleft()
         kept = self._kept
         if self.requests:
@@ -827,6 +829,8 @@ class ServerRelay(protocol.ServerRelay):
         return self._chunk[position + 3] + 1 - self._shift
 
 
+READ_ONLY: Final = frozenset(number.to_bytes(2, "little") for number in (1290, 1792, 1836))
+"""ER_OPTION_PREVENTS_STATEMENT (read_only), ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE."""
 NOT_A_COUNT: Final = frozenset((wire.OK, wire.EOF, wire.ERR, wire.LOCAL_INFILE))
 OKS: Final = frozenset((wire.OK, wire.EOF))
 ROW_PHASES: Final = frozenset((s.FIRST_ROW, s.ROWS))

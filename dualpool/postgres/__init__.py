@@ -54,6 +54,9 @@ class PostgresEngine(Engine):
     def find_secrets(self, login: ServerLogin, sql: str, user: str) -> Exchange[tuple[str, ...] | None]:
         return backend.find_secrets(sql, user)
 
+    def role(self, login: ServerLogin) -> Exchange[str]:
+        return backend.role()
+
     def recover(self, relay: AnyServerRelay) -> Exchange[None]:
         assert isinstance(relay, ServerRelay)
         return backend.recover(relay)

@@ -356,6 +356,29 @@ def _secrets(rows: list[list[bytes | None]]) -> tuple[str, ...] | None:
     return (messages.text(secret),) if secret else ()
 
 
+ROLE_QUERY: Final = b"SELECT pg_is_in_recovery()::text || current_setting('transaction_read_only')"
+ROLES: Final = {b"falseoff": "read-write", b"falseon": "read-only"}
+
+
+def role() -> Exchange[str]:
+    """What the server is (`Engine.role`). The session must be idle. Raises ServerLost."""
+    yield Send(wire.query(ROLE_QUERY))
+    data, found = b"", "standby"
+    while True:
+        try:
+            data += yield ReceiveSome()
+        except ConnectionClosed as closed:
+            raise ServerLost("the server closed the connection when it was asked whether it takes writes") from closed
+        answers, data = split(data)
+        for kind, payload in answers:
+            if kind == wire.DATA_ROW:
+                found = ROLES.get(bytes(payload[6:]), "standby")
+            elif kind == wire.ERROR_RESPONSE:
+                raise ServerLost(f"the server does not tell whether it takes writes: {messages.parse_report(payload).get('M', '')}")
+            elif kind == wire.READY:
+                return found
+
+
 def _guarded(work: Callable[[ServerRelay], Exchange[None]], relay: ServerRelay) -> Exchange[None]:
     try:
         yield from work(relay)
