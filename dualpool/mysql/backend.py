@@ -13,7 +13,7 @@ from pymysql._auth import sha2_rsa_encrypt
 from dualpool import __version__
 from dualpool.accounts import ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed, LocalProtocolError, RemoteProtocolError, ServerLost
-from dualpool.mysql import auth, wire
+from dualpool.mysql import auth, sql, wire
 from dualpool.mysql.messages import (
     NONCE_SIZE,
     Conversation,
@@ -54,7 +54,6 @@ WANTED: Final = (
     | wire.CLIENT_PLUGIN_AUTH_LENENC
     | wire.CLIENT_SESSION_TRACK
     | wire.CLIENT_DEPRECATE_EOF
-    | wire.CLIENT_QUERY_ATTRIBUTES
 )
 """What dualpool uses where the server offers it."""
 CLIENTS_OWN: Final = wire.CLIENT_FOUND_ROWS | wire.CLIENT_IGNORE_SPACE | wire.CLIENT_INTERACTIVE | wire.CLIENT_NO_SCHEMA
@@ -69,14 +68,8 @@ OFF: Final = frozenset(("OFF", "0"))
 NULL_VALUE: Final = 0xFB
 LIMITS: Final = ("max_connections", "max_user_connections")
 
-TRACKERS: Final = {
-    "session_track_system_variables": "'*'",
-    "session_track_schema": "ON",
-    "session_track_state_change": "ON",
-    "session_track_transaction_info": "'CHARACTERISTICS'",
-}
 REPORTED: Final = (
-    *TRACKERS,
+    *sql.TRACKERS,
     "version",
     "version_comment",
     "autocommit",
@@ -211,23 +204,24 @@ class ServerSession:
 
     def prepare(self) -> Exchange[dict[str, str]]:
         """Turn the session trackers on and read what the pool must know, in one round trip where the server has all the trackers."""
+        trackers = sql.trackers(self.greeting.server_version)
         names = ", ".join(f"'{name}'" for name in REPORTED)
         show = f"SHOW SESSION VARIABLES WHERE Variable_name IN ({names})"
         try:
-            yield Send(query(tracker_sql(TRACKERS), self.capabilities) + query(show, self.capabilities))
+            yield Send(query("SET " + sql.assignments(trackers)) + query(show))
             refusal = yield from read_status(self.talk)
             parameters = yield from read_pairs(self.talk, self.capabilities)
             if refusal:
-                yield from self._track_one_by_one()
+                yield from self._track_one_by_one(trackers)
         except RemoteProtocolError as error:
             raise ConnectFailed(f"the server broke the protocol: {error.message}") from error
         except ConnectionClosed as error:
             raise ConnectFailed("the server closed the connection after the login", errno=2013) from error
         return parameters
 
-    def _track_one_by_one(self) -> Exchange[None]:
-        for name, value in TRACKERS.items():
-            yield Send(query(tracker_sql({name: value}), self.capabilities))
+    def _track_one_by_one(self, trackers: dict[str, str]) -> Exchange[None]:
+        for name, value in trackers.items():
+            yield Send(query("SET " + sql.assignments({name: value})))
             yield from read_status(self.talk)
 
     def result(self, parameters: dict[str, str]) -> ServerLogin:
@@ -403,7 +397,7 @@ def recover(relay: "ServerRelay") -> Exchange[None]:
         raise ServerLost("a client has gone in the middle of a command")
     yield from _drain(relay)
     if relay.in_transaction:
-        yield from _run(relay, query("ROLLBACK", relay.capabilities), 1)
+        yield from _run(relay, query("ROLLBACK"), 1)
     if not relay.answered() or relay.in_transaction:
         raise ServerLost("the transaction that a client had left open could not be ended")
 
@@ -413,16 +407,17 @@ def reset(relay: "ServerRelay") -> Exchange[None]:
 
     Never COM_CHANGE_USER: Vitess has none, and it would be a whole login. The schema stays what it is; the relay knows it.
     """
-    data = wire.packet(0, bytes((wire.COM_RESET_CONNECTION,))) + query(setup_sql(relay.capabilities), relay.capabilities)
+    data = wire.packet(0, bytes((wire.COM_RESET_CONNECTION,))) + query(setup_sql(relay))
     yield from _run(relay, data, 2, tolerated=UNKNOWN_VARIABLE)
-    relay.was_reset()
-    if not relay.last_error:
-        relay.tracking = True
+    if relay.last_error:
+        for name, value in sql.trackers(relay.version).items():
+            yield from _run(relay, query("SET " + sql.assignments({name: value})), 1, tolerated=UNKNOWN_VARIABLE)
+    relay.was_reset(tracks=True)
 
 
 def check(relay: "ServerRelay", sql: str) -> Exchange[None]:
     """COM_PING, or `sql`. Raises ServerLost. See `Engine.check`."""
-    data = query(sql, relay.capabilities) if sql else wire.packet(0, bytes((wire.COM_PING,)))
+    data = query(sql) if sql else wire.packet(0, bytes((wire.COM_PING,)))
     yield from _run(relay, data, 1)
 
 
@@ -442,7 +437,7 @@ def capacity(login: ServerLogin) -> Exchange[int]:
     talk.eager = True
     names = ", ".join(f"'{name}'" for name in LIMITS)
     try:
-        yield Send(query(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})", login.capabilities))
+        yield Send(query(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
         limits = yield from read_pairs(talk, login.capabilities)
     except (ConnectionClosed, RemoteProtocolError) as error:
         raise ServerLost("the server did not answer when it was asked for max_connections") from error
@@ -472,7 +467,7 @@ def find_secrets(login: ServerLogin, sql: str, user: str) -> Exchange[tuple[str,
     talk = Conversation(MAX_REPLY)
     talk.eager = True
     try:
-        yield Send(query((sql or own).replace("$1", literal), login.capabilities))
+        yield Send(query((sql or own).replace("$1", literal)))
         rows = yield from read_rows(talk, login.capabilities)
     except (ConnectionClosed, RemoteProtocolError) as error:
         raise ServerLost("the server did not answer when it was asked for a user") from error
@@ -531,7 +526,7 @@ def role(login: ServerLogin) -> Exchange[str]:
     talk = Conversation(MAX_REPLY)
     talk.eager = True
     try:
-        yield Send(query("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'super_read_only')", login.capabilities))
+        yield Send(query("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'super_read_only')"))
         switches = yield from read_pairs(talk, login.capabilities)
     except (ConnectionClosed, RemoteProtocolError) as error:
         raise ServerLost("the server did not answer when it was asked whether it takes writes") from error
@@ -539,10 +534,11 @@ def role(login: ServerLogin) -> Exchange[str]:
     return "read-write" if all(value.upper() in OFF for value in switches.values()) else "standby"
 
 
-def setup_sql(capabilities: int) -> str:
+def setup_sql(relay: "ServerRelay") -> str:
     """The statement that brings a session which was reset to where `connect()` left it, as far as the relay does not set it anyway."""
-    trackers = TRACKERS.items() if capabilities & wire.CLIENT_SESSION_TRACK else ()
-    return "SET " + ", ".join(["NAMES utf8mb4", *(f"SESSION {name} = {value}" for name, value in trackers)])
+    if not relay.capabilities & wire.CLIENT_SESSION_TRACK:
+        return "SET NAMES utf8mb4"
+    return "SET NAMES utf8mb4," + sql.assignments(sql.trackers(relay.version))
 
 
 def _run(relay: "ServerRelay", data: bytes, commands: int, tolerated: int = 0) -> Exchange[None]:
@@ -578,11 +574,6 @@ def _drain(relay: "ServerRelay") -> Exchange[None]:
         raise ServerLost(f"the server broke the protocol: {error.message}") from error
 
 
-def query(sql: str, capabilities: int) -> bytes:
-    """`sql` as a COM_QUERY packet. Where query attributes were agreed on, it begins by saying that there are none, in 1 set."""
-    attributes = b"\x00\x01" if capabilities & wire.CLIENT_QUERY_ATTRIBUTES else b""
-    return wire.packet(0, bytes((wire.COM_QUERY,)) + attributes + sql.encode())
-
-
-def tracker_sql(trackers: dict[str, str]) -> str:
-    return "SET " + ", ".join(f"SESSION {name} = {value}" for name, value in trackers.items())
+def query(sql: str) -> bytes:
+    """`sql` as a COM_QUERY packet."""
+    return wire.packet(0, bytes((wire.COM_QUERY,)) + sql.encode())

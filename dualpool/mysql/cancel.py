@@ -17,7 +17,7 @@ def cancel(target: ServerTarget, login: ServerLogin) -> Exchange[None]:
     """
     session = yield from log_in(target)
     try:
-        yield Send(query(f"KILL QUERY {login.process_id}", session.capabilities))
+        yield Send(query(f"KILL QUERY {login.process_id}"))
         refusal = yield from read_status(session.talk)
     except (ConnectionClosed, RemoteProtocolError) as error:
         raise ConnectFailed("the server did not answer KILL QUERY", errno=2013) from error

@@ -15,7 +15,7 @@ from dualpool.errors import CommandRefused, DualpoolError, RemoteProtocolError
 from dualpool.mysql import codec, messages, wire
 from dualpool.mysql.frontend import CHARACTER_SET, SERVER_VERSION, welcome
 from dualpool.mysql.messages import Conversation, OkMessage
-from dualpool.mysql.statements import locate, unnamed_types
+from dualpool.mysql.statements import HEAD_SIZE, bound_types, types_flag
 from dualpool.protocol import DescribeCommand, Exchange, RunCommand, Send
 
 MAX_COMMAND: Final = 1 << 20
@@ -31,6 +31,8 @@ TYPES: Final[dict[Kind, tuple[int, int, int, int]]] = {
 """Type (NEWDECIMAL for numeric), character set, length, flags."""
 SIGNED: Final = {0x01: 1, 0x02: 2, 0x03: 4, 0x08: 8}
 """Integer types of parameters, and their bytes."""
+NEITHER: Final = frozenset((0x04, 0x05, 0x06, 0x07, 0x09, 0x0A, 0x0B, 0x0C, 0x0D))
+"""FLOAT, DOUBLE, NULL, and dates and times."""
 UNKNOWN_COMMAND: Final = 1047
 UNKNOWN_STATEMENT: Final = 1243
 
@@ -100,8 +102,7 @@ class _Console:
     # ------------------------------------------------------------------------------------------------------------------- text
 
     def _query(self, payload: bytes) -> Exchange[bytes]:
-        start = codec.text_start(payload) if self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES else 1
-        answer = yield from self._run(clean(messages.text(payload[start:])))
+        answer = yield from self._run(clean(messages.text(payload[1:])))
         return self._reply(answer, text_row)
 
     def _run(self, text: str) -> Exchange[Answer]:
@@ -161,17 +162,16 @@ class _Console:
 
     def _values(self, statement: _Statement, payload: bytes) -> list[str]:
         """The parameters' values as text. Raises CommandRefused for NULL, which means nothing in a command."""
-        where = locate(payload, statement.params, bool(self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES))
-        if where is None:
+        types = bound_types(payload, statement.params)
+        if types is None:
             raise CommandRefused("Incorrect arguments to mysqld_stmt_execute", errno=1210)
-        if where.count and payload[where.flag]:
-            statement.types = unnamed_types(payload, where, statement.params)
+        statement.types = types or statement.types
         values: list[str] = []
-        position = where.types_end
+        position = types_flag(statement.params) + 1 + len(types)
         for index in range(statement.params):
             if index in statement.long_data:
                 values.append(messages.text(statement.long_data[index]))
-            elif payload[where.start + index // 8] >> index % 8 & 1:
+            elif payload[HEAD_SIZE + index // 8] >> index % 8 & 1:
                 raise CommandRefused("a parameter is NULL")
             else:
                 value, position = parameter(payload, position, statement.types[2 * index], statement.types[2 * index + 1])
@@ -248,7 +248,7 @@ def parameter(payload: bytes, position: int, kind: int, flags: int) -> tuple[str
     if size is not None:
         data = payload[position : position + size]
         return str(int.from_bytes(data, "little", signed=not flags & 0x80)), position + size
-    if kind in codec.FIXED_SIZES or kind in codec.COUNTED:
+    if kind in NEITHER:
         raise CommandRefused("parameters of commands are texts or integers", errno=1210)
     data, position = wire.get_lenenc_bytes(payload, position)
     return messages.text(data), position

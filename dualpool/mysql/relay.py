@@ -29,11 +29,10 @@ from dualpool.mysql.statements import (
     Key,
     ServerStatement,
     ServerStatements,
+    bound_types,
     close_packet,
-    locate,
     long_data_packets,
-    rebuilt_head,
-    unnamed_types,
+    types_flag,
 )
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, get_lenenc, packet, put_lenenc
 from dualpool.protocol import BROKEN, CANCEL, CLOSE, FORWARD, NEEDS_SERVER, RELEASE, STATEMENT, RelayLimits
@@ -155,8 +154,8 @@ class ServerRelay(protocol.ServerRelay):
     __slots__ = (
         "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_out", "_phase", "_result_columns", "_shift",
         "_skip", "_start", "_status", "capabilities", "client", "copying_in", "dialect", "file_sequence", "insert_id", "last_error",
-        "login_schema", "mode", "multi", "proven", "requests", "schema", "settings", "statements", "tracking", "tracks",
-        "tracks_by_name", "unfinished",
+        "login_schema", "mode", "multi", "proven", "requests", "schema", "settings", "statements", "tracks",
+        "unfinished", "version",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -172,11 +171,9 @@ class ServerRelay(protocol.ServerRelay):
         self.login_schema = schema
         self.multi: bool | None = bool(capabilities & wire.CLIENT_MULTI_STATEMENTS)
         self.insert_id = 0
-        self.tracks = not capabilities & wire.CLIENT_SESSION_TRACK
-        """The session's trackers are as we need them (or there are none)."""
-        self.tracking = False
-        """Said by an exchange that has set them. What it sets need not be what `tracks` means."""
-        self.tracks_by_name = "MariaDB" not in version
+        self.tracks = True
+        """The session's trackers are as we need them (backend.py sets them, as far as there are any)."""
+        self.version = version
         self.proven: set[bytes] = set()
         self.copying_in = False
         """The server waits for a local file; `end_file()` makes the packet that ends it."""
@@ -231,10 +228,13 @@ class ServerRelay(protocol.ServerRelay):
         self.copying_in = False
         return wire.header(self.file_sequence + 1, 0)
 
-    def was_reset(self) -> None:
-        """COM_RESET_CONNECTION has run: nothing that a client did is left, but the schema (docs: COM_RESET_CONNECTION)."""
+    def was_reset(self, tracks: bool) -> None:
+        """COM_RESET_CONNECTION has run: nothing that a client did is left, but the schema (docs: COM_RESET_CONNECTION).
+
+        `tracks`: the session's trackers have been set again.
+        """
         self.settings = sql.UNKNOWN
-        self.tracks = not self.capabilities & wire.CLIENT_SESSION_TRACK
+        self.tracks = tracks or not self.capabilities & wire.CLIENT_SESSION_TRACK
         self.multi = None
         self.insert_id = 0
         self.statements.clear()
@@ -253,8 +253,6 @@ class ServerRelay(protocol.ServerRelay):
     def ask(self, request: Request, payload: bytes) -> bytes:
         """Put `request` into the queue; the bytes are to be sent."""
         self._ask(request)
-        if payload[0] == wire.COM_QUERY and self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES:
-            payload = payload[:1] + codec.NO_ATTRIBUTES + payload[1:]
         return packet(0, payload)
 
     def _ask(self, request: Request) -> None:
@@ -262,12 +260,6 @@ class ServerRelay(protocol.ServerRelay):
         requests.append(request)
         if len(requests) == 1:
             self._begin(request)
-
-    def shift_answer(self, request: Request) -> None:
-        """We have sent one packet more than the client has, so the server's numbers are one ahead of what it expects."""
-        request.shift -= 1
-        if self.requests and self.requests[0] is request:
-            self._shift -= 1
 
     def _begin(self, request: Request) -> None:
         self._phase = request.phase
@@ -729,8 +721,6 @@ class ServerRelay(protocol.ServerRelay):
             self.client.schema = self.schema
 
     def _new_settings(self, reports: dict[str, bytes]) -> None:
-        if sql.TRACKING in reports:
-            self.tracks = False
         if any(name in sql.PINNING and reports[name] != b"AUTOMATIC" for name in reports):
             self.pins |= PIN_VARIABLE
             self.dirty = True
@@ -890,8 +880,6 @@ class ClientRelay(protocol.ClientRelay):
         "_head",
         "_healed",
         "_held",
-        "_inserted",
-        "_inserter",
         "_login_settings",
         "_marks",
         "_more",
@@ -939,8 +927,6 @@ class ClientRelay(protocol.ClientRelay):
         """The current packet is full, so the command goes on in another one."""
         self._dropping = False
         """The rest of the command goes nowhere: it was answered already."""
-        self._inserter: codec.Inserter | None = None
-        self._inserted: Request | None = None
         self._shift = 0
         """By how much our numbers of an answer's packets differ from the server's, while a local file is sent."""
         self._executed = b""
@@ -1059,14 +1045,7 @@ class ClientRelay(protocol.ClientRelay):
     # ------------------------------------------------------------------------------------------------------------- commands
 
     def _query(self) -> int:
-        payload = self._head
-        start = 1
-        if self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES:
-            try:
-                start = codec.text_start(payload)
-            except RemoteProtocolError:
-                return self._refuse_command(MALFORMED, "HY000", "Malformed communication packet: query attributes")
-        text = payload[start:]
+        text = self._head[1:]
         self._marks = marks = sql.marks(text)
         if marks & TO_BE_READ:
             answered = self._answer_ourselves(text, marks)
@@ -1176,11 +1155,11 @@ class ClientRelay(protocol.ClientRelay):
         if statement.long_bytes > self.limits.statement_bytes:
             statement.forget_long_data()
             return self._refuse_command(TOO_LARGE, "08S01", "The data of COM_STMT_SEND_LONG_DATA is more than limits.statement_bytes")
-        where = locate(self._head, statement.params, bool(self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES))
-        if where is None:
+        types = bound_types(self._head, statement.params)
+        if types is None:
             return self._refuse_command(WRONG_ARGUMENTS, "HY000", "Incorrect arguments to mysqld_stmt_execute")
-        if where.count and self._head[where.flag] == 1:
-            statement.bind(unnamed_types(self._head, where, statement.params))
+        if types:
+            statement.bind(types)
         self.binds += 1
         self._execution = statement
         self._marks = statement.marks
@@ -1393,7 +1372,7 @@ class ClientRelay(protocol.ClientRelay):
             text = sql.DIFFERENCES.between(server.settings, self.settings)
         first_use = not server.tracks
         if first_use:
-            text = sql.joined(text, sql.trackers(server.tracks_by_name))
+            text = sql.joined(text, sql.assignments(sql.trackers(server.version)).encode())
         known = not text or text in server.proven
         if text or self._marks & sql.M_INSERT_ID:
             whole = text
@@ -1429,8 +1408,6 @@ class ClientRelay(protocol.ClientRelay):
             server._ask(Request(FOR_CLIENT, s.PREPARED, key=(self._preparing.text, self._preparing.schema, self.parsing)))
         elif action in PASSED_ON:
             server._ask(PASSED_ON[action])
-        elif action == s.C_QUERY and (self.capabilities ^ server.capabilities) & wire.CLIENT_QUERY_ATTRIBUTES:
-            self._change_attributes(server)
         else:
             server._ask(CLIENT_REQUEST)
         if self._execution is not None and action in WITH_STATEMENT:
@@ -1474,8 +1451,7 @@ class ClientRelay(protocol.ClientRelay):
                 self._more = size == MAX_PAYLOAD
                 self._passing = size + 4
         if not self._dropping:
-            passed = data[:position]
-            self.to_server += passed if self._inserter is None else self._inserter.feed(passed)
+            self.to_server += data[:position]
         self._held = data[position:]
         if self._passing or self._more:
             return FORWARD
@@ -1483,29 +1459,11 @@ class ClientRelay(protocol.ClientRelay):
         server = self.server
         if server is not None:
             server.unfinished = False
-            if self._inserter is not None and self._inserter.extra and self._inserted is not None:
-                server.shift_answer(self._inserted)
-        self._inserter = self._inserted = None
         if self.state == IDLE:
             # The answer was there before the whole question.
             verdict = server.settle() if server is not None else FORWARD
             return verdict if verdict or server is not None else self.go_on()
         return FORWARD
-
-    def _change_attributes(self, server: ServerRelay) -> None:
-        """Query attributes that one side alone knows: blanks in their place, or none of them in front."""
-        held = self._held
-        request = CLIENT_REQUEST
-        if self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES:
-            start = codec.text_start(self._head)
-            self._held = held[:5] + b" " * (start - 1) + held[4 + start :]
-        elif len(held) == self._size and self._size <= MAX_PAYLOAD:
-            self._size += len(codec.NO_ATTRIBUTES)
-            self._held = INT32.pack(self._size - 4) + held[4:5] + codec.NO_ATTRIBUTES + held[5:]
-        else:
-            request = self._inserted = Request(FOR_CLIENT)
-            self._inserter = codec.Inserter(held[4:5] + codec.NO_ATTRIBUTES)
-        server._ask(request)
 
     def _send_execute(self, server: ServerRelay, found: ServerStatement) -> None:
         """COM_STMT_EXECUTE, with the server's id of the statement, its long data in front, and the types of its parameters."""
@@ -1513,29 +1471,26 @@ class ClientRelay(protocol.ClientRelay):
         assert statement is not None
         held = self._held
         size = self._size
-        payload = self._head
-        where = locate(payload, statement.params, bool(self.capabilities & wire.CLIENT_QUERY_ATTRIBUTES))
-        assert where is not None
         server._ask(CLIENT_REQUEST)
         self._executing_on = found
         if statement.long_data:
             self.to_server += long_data_packets(statement, found.id)
-        named = bool(server.capabilities & wire.CLIENT_QUERY_ATTRIBUTES)
-        rebuild = where.named != (named and (where.named or statement.params > 0))
-        if where.count and payload[where.flag] == 1:
-            found.types = statement.types
-        elif statement.params and statement.types and found.types != statement.types:
-            rebuild = True
-            found.types = statement.types
         whole = len(held) >= size
         self._executed = held[:size] if whole else b""
         self._head = b""
-        if rebuild:
-            head = rebuilt_head(payload, where, statement, found.id, named)
-            rest = held[4 + where.types_end : size]
-            self.to_server += wire.header(0, size - 4 - where.types_end + len(head)) + head + rest
-        else:
-            self.to_server += held[:5] + INT32.pack(found.id) + held[9:size]
+        head = held[:5] + INT32.pack(found.id)
+        if found.types != statement.types:
+            flag = 4 + types_flag(statement.params)
+            if not held[flag]:
+                # They were bound on another server connection, so they are said again.
+                longer = size - 4 + len(statement.types)
+                if longer >= MAX_PAYLOAD:
+                    raise RemoteProtocolError("the types of the parameters make COM_STMT_EXECUTE too long for one packet")
+                head = wire.header(0, longer) + head[4:] + held[9:flag] + b"\x01" + statement.types
+                held = bytes(9) + held[flag + 1 :]
+                size -= flag - 8
+            found.types = statement.types
+        self.to_server += head + held[9:size]
         if whole and size <= MAX_PAYLOAD:
             self._held = held[size:]
             return
@@ -1642,7 +1597,7 @@ class ClientRelay(protocol.ClientRelay):
         elif action == s.C_RESET_STATEMENT and statement is not None:
             self._cursor_over(statement, server)
         elif action == s.C_RESET and ok is not None:
-            server.was_reset()
+            server.was_reset(tracks=False)
             self._forget_session()
         elif action == s.C_INIT_DB and ok is not None and not server.capabilities & wire.CLIENT_SESSION_TRACK:
             server.schema = self.schema = NOT_KNOWN

@@ -183,14 +183,15 @@ SESSION_ONLY: Final = frozenset(
 
 IGNORED: Final = frozenset(
     (
-        "session_track_schema", "session_track_state_change", "session_track_transaction_info", "session_track_gtids",
-        "character_set_database", "collation_database", "last_insert_id", "identity", "statement_id", "warning_count", "error_count",
+        "session_track_gtids", "character_set_database", "collation_database", "last_insert_id", "identity", "statement_id",
+        "warning_count", "error_count",
     )
 )  # fmt: skip
 """Reported, and followed by other means or not the client's to set."""
 
-TRACKERS: Final = frozenset(("session_track_schema", "session_track_state_change", "session_track_transaction_info"))
-"""What the relay needs them to be, whatever a client sets."""
+TRACKING: Final = "session_track_system_variables"
+TRACKERS: Final = frozenset((TRACKING, "session_track_schema", "session_track_state_change", "session_track_transaction_info"))
+"""They are as the relay needs them to be (`trackers`), whatever a client sets."""
 
 PINNING: Final = frozenset(
     (
@@ -238,7 +239,6 @@ MYSQL_VARIABLES: Final = (
 """What can be set in a session of MySQL 5.7 to 9.7. It is asked for by name, because '*' contains `statement_id`, which is new in every
 reply. (A name that a server does not know costs a warning there, once.)"""
 
-TRACKING: Final = "session_track_system_variables"
 PLAIN: Final = re.compile(r"[A-Za-z0-9_ ,:+./@=*-]*\Z")
 NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?\Z")
 UTF8MB4_LITERAL: Final = "CONVERT(0x{} USING utf8mb4)"
@@ -272,7 +272,7 @@ def with_reports(current: Settings, reports: dict[str, bytes]) -> Settings:
     """`current`, and what the server says has been set since."""
     values = dict(current.values)
     for name, value in reports.items():
-        if name not in IGNORED and name not in PINNING and name not in (TRACKING, CONNECTION, COLLATION):
+        if name not in IGNORED and name not in PINNING and name not in TRACKERS and name not in (CONNECTION, COLLATION):
             values[name] = literal(name, value)
     if CONNECTION in reports or COLLATION in reports:
         values[CONNECTION] = connection_value(reports.get(CONNECTION, b""), reports.get(COLLATION, b""))
@@ -293,7 +293,7 @@ def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:
     values = {name: "DEFAULT" if name in SESSION_ONLY else f"@@global.{name}" for name in gone} | wanted
     if CONNECTION in gone:
         values[CONNECTION] += f",SESSION {COLLATION}=@@global.{COLLATION}"
-    return ("SET " + ",".join(f"SESSION {name}={values[name]}" for name in sorted(values))).encode("utf-8", "surrogateescape")
+    return ("SET " + assignments({name: values[name] for name in sorted(values)})).encode("utf-8", "surrogateescape")
 
 
 DIFFERENCES: Final = Differences(render_difference)
@@ -304,18 +304,25 @@ def joined(text: bytes, assignments: bytes) -> bytes:
     return text + b"," + assignments if text else b"SET " + assignments
 
 
-def trackers(by_name: bool) -> bytes:
-    """The assignments by which the server reports what we must know. `by_name`: see MYSQL_VARIABLES."""
-    variables = MYSQL_VARIABLES.replace(" ", ",") if by_name else "*"
-    return (
-        f"SESSION {TRACKING}='{variables}',SESSION session_track_schema=ON,SESSION session_track_state_change=ON,"
-        "SESSION session_track_transaction_info='CHARACTERISTICS'"
-    ).encode()
+def trackers(version: str) -> dict[str, str]:
+    """The variables by which a server of this version reports what we must know, and their values as SQL."""
+    variables = "*" if "MariaDB" in version else MYSQL_VARIABLES.replace(" ", ",")
+    return {
+        TRACKING: f"'{variables}'",
+        "session_track_schema": "ON",
+        "session_track_state_change": "ON",
+        "session_track_transaction_info": "'CHARACTERISTICS'",
+    }
+
+
+def assignments(values: dict[str, str]) -> str:
+    """The part of a SET statement that gives the session these values."""
+    return ",".join(f"SESSION {name}={value}" for name, value in values.items())
 
 
 def to_be_verified(reports: dict[str, bytes]) -> set[str]:
     """Of the variables that the server has reported: which must be read to know their values."""
-    names = {name for name in reports if name not in IGNORED and name not in PINNING and name != TRACKING and NAME.match(name)}
+    names = {name for name in reports if name not in IGNORED and name not in PINNING and name not in TRACKERS and NAME.match(name)}
     if CONNECTION in names or COLLATION in names:
         names |= {CONNECTION, COLLATION}
     return names

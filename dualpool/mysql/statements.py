@@ -12,7 +12,7 @@ from collections import OrderedDict
 from typing import Final
 
 from dualpool.errors import FeatureRefused
-from dualpool.mysql.wire import COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA, INT16, INT32, packet, put_lenenc
+from dualpool.mysql.wire import COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA, INT32, packet
 
 TOO_MANY_STATEMENTS: Final = 1461
 Key = tuple[bytes, str, str]
@@ -201,104 +201,23 @@ def long_data_packets(statement: ClientStatement, statement_id: int) -> bytes:
     return b"".join(packet(0, head + chunk) for chunk in statement.long_data)
 
 
-class Bound:
-    """Where things are in the payload of a COM_STMT_EXECUTE. `types_end` is `flag + 1` where no types are bound."""
-
-    __slots__ = ("count", "flag", "named", "start", "types_end")
-
-    def __init__(self, start: int, count: int, flag: int, types_end: int, named: bool) -> None:
-        self.start = start
-        """Where the null bitmap begins (behind the number of parameters, if that is given)."""
-        self.count = count
-        self.flag = flag
-        self.types_end = types_end
-        self.named = named
-        """The number of values is given, and each type has a name."""
+HEAD_SIZE: Final = 10
+"""A COM_STMT_EXECUTE begins with the command, the statement's id, flags, and a number of iterations. A bitmap of the NULLs follows."""
 
 
-PARAMETER_COUNT_AVAILABLE: Final = 8
-MAX_PARAMETERS: Final = 65_535
+def types_flag(params: int) -> int:
+    """Where the byte is, in the payload of a COM_STMT_EXECUTE, that is 1 when the parameters' types follow."""
+    return HEAD_SIZE + (params + 7) // 8
 
 
-def locate(payload: bytes, params: int, attributes: bool) -> Bound | None:
-    """Find the parameter types in a COM_STMT_EXECUTE of a statement with `params` parameters; None where the packet does not fit it.
-
-    `attributes`: CLIENT_QUERY_ATTRIBUTES was agreed on, so that the packet may say how many values it has, each type with a name.
-    """
-    if len(payload) < 10:
-        return None
-    # With the capability, the number of values is given whenever there are parameters, whatever the flag says (MySQL 9.7).
-    named = attributes and bool(params or payload[5] & PARAMETER_COUNT_AVAILABLE)
-    position, count = 10, params
-    if named:
-        counted = _small_lenenc(payload, position)
-        if counted is None:
-            return None
-        count, position = counted
-    if count < params or count > MAX_PARAMETERS:
-        return None
-    if not count:
-        return Bound(position, 0, position, position, named)
-    flag = position + (count + 7) // 8
+def bound_types(payload: bytes, params: int) -> bytes | None:
+    """The types that a COM_STMT_EXECUTE of a statement with `params` parameters binds, two bytes each; None if it does not fit."""
+    if not params:
+        return b"" if len(payload) >= HEAD_SIZE else None
+    flag = types_flag(params)
     if flag >= len(payload):
         return None
-    end: int | None = flag + 1
-    if payload[flag] == 1:
-        end = _skip_types(payload, flag + 1, count, named)
-    if end is None or end > len(payload):
-        return None
-    return Bound(position, count, flag, end, named)
-
-
-def _skip_types(payload: bytes, position: int, count: int, named: bool) -> int | None:
-    if not named:
-        return position + 2 * count
-    for _ in range(count):
-        size = _small_lenenc(payload, position + 2)
-        if size is None:
-            return None
-        position = size[1] + size[0]
-    return position
-
-
-def _small_lenenc(payload: bytes, position: int) -> tuple[int, int] | None:
-    """A length-encoded integer under 65,536, and the position behind it."""
-    if position >= len(payload):
-        return None
-    first = payload[position]
-    if first < 0xFB:
-        return first, position + 1
-    if first != 0xFC or position + 3 > len(payload):
-        return None
-    return INT16.unpack_from(payload, position + 1)[0], position + 3
-
-
-def unnamed_types(payload: bytes, where: Bound, params: int) -> bytes:
-    """The types of the parameters alone, two bytes each, without names and without query attributes."""
-    position = where.flag + 1
-    if not where.named:
-        return payload[position : position + 2 * params]
-    types: list[bytes] = []
-    for _ in range(params):
-        types.append(payload[position : position + 2])
-        size = _small_lenenc(payload, position + 2)
-        assert size is not None
-        position = size[1] + size[0]
-    return b"".join(types)
-
-
-def rebuilt_head(payload: bytes, where: Bound, statement: ClientStatement, statement_id: int, named: bool) -> bytes:
-    """A COM_STMT_EXECUTE up to its values, with the types that the client bound last. Query attributes are left out.
-
-    `named`: in the form that goes with CLIENT_QUERY_ATTRIBUTES, with empty names.
-    """
-    params = statement.params
-    head = payload[:1] + INT32.pack(statement_id) + bytes((payload[5] & ~PARAMETER_COUNT_AVAILABLE,)) + payload[6:10]
-    if not params:
-        return head
-    bitmap = payload[where.start : where.start + (params + 7) // 8]
-    types = statement.types
-    if named:
-        bitmap = put_lenenc(params) + bitmap
-        types = b"".join(types[at : at + 2] + b"\0" for at in range(0, len(types), 2))
-    return head + bitmap + (b"\x01" + types if types else b"\0")
+    if payload[flag] != 1:
+        return b""
+    end = flag + 1 + 2 * params
+    return payload[flag + 1 : end] if end <= len(payload) else None

@@ -71,7 +71,7 @@ def test_a_connection_that_is_gone_needs_no_cancel(mysql_server: MySQLServer) ->
 @pytest.mark.parametrize(("answer", "error"), [(OK, None), ((1094, "no such thread"), None), ((1095, "not yours"), 1095)])
 def test_answers_to_a_kill(answer: bytes | tuple[int, str], error: int | None) -> None:
     play = Play(cancel.cancel(TARGET, ServerLogin({}, 42)))
-    assert play.feed(LOGGED_IN).endswith(b"\x03\0\x01KILL QUERY 42")
+    assert play.feed(LOGGED_IN).endswith(b"\x03KILL QUERY 42")
     payload = answer if isinstance(answer, bytes) else messages.error_payload(answer[0], "HY000", answer[1])
     assert play.feed(wire.packet(1, payload)) == (b"" if error else QUIT)
     assert play.done

@@ -1,6 +1,4 @@
-"""Packets: the walk over rows, the two dialects of OK, query attributes, and long commands that grow."""
-
-import struct
+"""Packets: the walk over rows, and the two dialects of OK."""
 
 import pytest
 from hypothesis import given
@@ -124,49 +122,3 @@ def test_our_own_results_can_be_read(capabilities: int) -> None:
     assert [data[0] for data in codec.split(data)][:1] == [2]
     assert not codec.parse_result(wire.packet(1, b"\xff\x15\x04"), capabilities).ended
     assert not codec.parse_result(b"", capabilities).ended
-
-
-ATTRIBUTES = [
-    (b"\x03\x00\x01SELECT 1", 3),
-    (b"\x03\x01\x01\x00\x01\x08\x00\x01n" + struct.pack("<q", 5) + b"SELECT 1", 17),
-    (b"\x03\x02\x01\x02\x01\xfd\x00\x01a\x06\x00\x01b\x03xyzSELECT 1", 17),
-    (b"\x03\x02\x01\x00\x01\x0c\x00\x01d\x05\x00\x01e\x04abcd" + struct.pack("<d", 1) + b"SELECT 1", 26),
-]
-
-
-@pytest.mark.parametrize(("payload", "start"), ATTRIBUTES)
-def test_query_attributes(payload: bytes, start: int) -> None:
-    assert codec.text_start(payload) == start
-    assert payload[start:] == b"SELECT 1"
-    for cut in range(1, start):
-        with pytest.raises(RemoteProtocolError):
-            codec.text_start(payload[:cut])
-
-
-@given(st.binary(max_size=40))
-def test_junk_for_query_attributes(junk: bytes) -> None:
-    try:
-        assert codec.text_start(b"\x03" + junk) <= len(junk) + 1
-    except RemoteProtocolError:
-        pass
-
-
-EDGE = wire.MAX_PAYLOAD
-
-
-@pytest.mark.parametrize("size", [1, 10, EDGE - 3, EDGE - 2, EDGE - 1, EDGE, EDGE + 1, 2 * EDGE - 2, 2 * EDGE])
-def test_long_commands_grow(size: int) -> None:
-    body = b"\x03" + b"a" * (size - 1)
-    sent = wire.packet(0, body)
-    wanted = wire.packet(0, b"\x03\x00\x01" + body[1:])
-    inserter = codec.Inserter(b"\x03\x00\x01")
-    step = max(1, len(sent) // 7)
-    assert b"".join(inserter.feed(sent[at : at + step]) for at in range(0, len(sent), step)) == wanted
-    assert inserter.extra == (len(wanted) - len(sent) == 6)
-
-
-@pytest.mark.parametrize("cut", range(16))
-def test_a_growing_command_cut_at_every_byte(cut: int) -> None:
-    sent = wire.packet(0, b"\x03SELECT 1 + 1")[:16]
-    inserter = codec.Inserter(b"\x03\x00\x01")
-    assert inserter.feed(sent[:cut]) + inserter.feed(sent[cut:]) == wire.packet(0, b"\x03\x00\x01SELECT 1 + 1")[:18]

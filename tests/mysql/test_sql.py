@@ -160,7 +160,9 @@ def test_what_is_verified() -> None:
 
 
 def test_trackers() -> None:
-    by_name, all_of_them = sql.trackers(True), sql.trackers(False)
-    assert b"statement_id" not in by_name
-    assert b",autocommit,big_tables," in by_name
-    assert b"='*'" in all_of_them
+    by_name, all_of_them = sql.trackers("9.7.0"), sql.trackers("10.11.6-MariaDB")
+    assert by_name.keys() == all_of_them.keys() == sql.TRACKERS
+    assert "statement_id" not in by_name[sql.TRACKING]
+    assert ",autocommit,big_tables," in by_name[sql.TRACKING]
+    assert all_of_them[sql.TRACKING] == "'*'"
+    assert sql.assignments({"a": "1", "b": "ON"}) == "SESSION a=1,SESSION b=ON"

@@ -13,13 +13,10 @@ from dualpool.mysql.statements import (
     ClientStatements,
     ServerStatement,
     ServerStatements,
-    locate,
-    rebuilt_head,
-    unnamed_types,
+    bound_types,
 )
 
 HEAD = b"\x17" + struct.pack("<IBI", 7, 0, 1)
-COUNTED = b"\x17" + struct.pack("<IBI", 7, statements.PARAMETER_COUNT_AVAILABLE, 1)
 
 
 def key(text: bytes) -> statements.Key:
@@ -78,54 +75,25 @@ def test_one_with_an_open_cursor_is_its_user_s_alone() -> None:
 
 
 EXECUTES = [
-    (HEAD, 0, False, (0, 10, False)),
-    (HEAD, 0, True, (0, 10, False)),
-    (HEAD + b"\0\0", 1, False, (1, 12, False)),
-    (HEAD + b"\0\1\x08\0" + b"v" * 8, 1, False, (1, 14, False)),
-    (HEAD + b"\0\0\1" + b"\x08\0" * 9, 9, False, (9, 31, False)),
-    (HEAD + b"\1\0\1\x08\0\0" + b"v" * 8, 1, True, (1, 16, True)),
-    (COUNTED + b"\2\0\1\x08\0\0\x08\0\1n" + b"v" * 16, 1, True, (2, 20, True)),
-    (COUNTED + b"\0", 0, True, (0, 11, True)),
+    (HEAD, 0, b""),
+    (HEAD + b"\0\0", 1, b""),
+    (HEAD + b"\0\1\x08\0", 1, b"\x08\0"),
+    (HEAD + b"\0\0\1" + b"\x08\0" * 9, 9, b"\x08\0" * 9),
 ]
 
 
-@pytest.mark.parametrize(("payload", "params", "attributes", "wanted"), EXECUTES)
-def test_where_the_types_are(payload: bytes, params: int, attributes: bool, wanted: tuple[int, int, bool]) -> None:
-    found = locate(payload, params, attributes)
-    assert found is not None
-    assert (found.count, found.types_end, found.named) == wanted
-    needed = found.types_end
-    for cut in range(needed):
-        assert locate(payload[:cut], params, attributes) is None
+@pytest.mark.parametrize(("payload", "params", "types"), EXECUTES)
+def test_the_types_of_parameters(payload: bytes, params: int, types: bytes) -> None:
+    assert bound_types(payload, params) == bound_types(payload + b"v" * 8, params) == types
+    for cut in range(len(payload)):
+        assert bound_types(payload[:cut], params) is None
 
 
-def test_fewer_values_than_parameters_do_not_fit() -> None:
-    assert locate(COUNTED + b"\1\0\1\x08\0\0" + b"v" * 8, 2, True) is None
-    assert locate(HEAD, 1, False) is None
-
-
-@given(st.binary(max_size=60), st.integers(0, 20), st.booleans())
-def test_junk_fits_or_does_not(junk: bytes, params: int, attributes: bool) -> None:
-    found = locate(b"\x17" + junk, params, attributes)
+@given(st.binary(max_size=60), st.integers(0, 20))
+def test_junk_fits_or_does_not(junk: bytes, params: int) -> None:
+    found = bound_types(b"\x17" + junk, params)
     if found is not None:
-        assert found.types_end <= len(junk) + 1
-
-
-def test_types_and_heads_in_both_forms() -> None:
-    named = COUNTED + b"\2\0\1\x08\0\0\xfd\0\1n" + b"v" * 9
-    where = locate(named, 1, True)
-    assert where is not None
-    statement = ClientStatement(1, b"", "", 0)
-    statement.params = 1
-    statement.types = unnamed_types(named, where, 1)
-    assert statement.types == b"\x08\0"
-    plain = b"\x17" + struct.pack("<IBI", 9, 0, 1)
-    assert rebuilt_head(named, where, statement, 9, False) == plain + b"\0\1\x08\0"
-    assert rebuilt_head(named, where, statement, 9, True) == plain + b"\1\0\1\x08\0\0"
-    statement.types = b""
-    assert rebuilt_head(named, where, statement, 9, True) == plain + b"\1\0\0"
-    statement.params = 0
-    assert rebuilt_head(named, where, statement, 9, True) == plain
+        assert len(found) in (0, 2 * params)
 
 
 def test_long_data_is_sent_for_the_server_s_id() -> None:
