@@ -35,7 +35,7 @@ from dualpool.mysql.statements import (
     types_flag,
 )
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, get_lenenc, packet, put_lenenc
-from dualpool.protocol import BROKEN, CANCEL, CLOSE, FORWARD, NEEDS_SERVER, RELEASE, STATEMENT, RelayLimits
+from dualpool.protocol import BROKEN, CANCEL, CLOSE, FORWARD, NEEDS_SERVER, RELEASE, SESSION, STATEMENT, RelayLimits
 from dualpool.state import Settings
 
 MAX_ANSWER: Final = 1 << 24
@@ -178,6 +178,7 @@ class ServerRelay(protocol.ServerRelay):
         self.copying_in = False
         """The server waits for a local file; `end_file()` makes the packet that ends it."""
         self.file_sequence = 0
+        """The number of the last packet about the file, from either side."""
         self.unfinished = False
         """A command has been sent in part; if the rest never comes, the connection is lost."""
         self.last_error = b""
@@ -635,6 +636,8 @@ class ServerRelay(protocol.ServerRelay):
                 self.transactions += 1
             client = self.client
             if client is None:
+                # An ERR packet has no status flags. So a transaction may be open, until the answer to ROLLBACK says that none is.
+                self.in_transaction = self.in_transaction or error != b""
                 return FORWARD
             client.answered(self, ok, error)
         elif purpose == FOR_EXCHANGE:
@@ -1316,7 +1319,8 @@ class ClientRelay(protocol.ClientRelay):
         server = self.server
         if server is None:
             return
-        if server.pins:
+        if server.pins or self.limits.mode == SESSION:
+            # What a session of its own may have left (locks, variables, temporary tables) no tracker tells in full.
             server.dirty = True
         server.client = None
         self.server = None
@@ -1508,6 +1512,7 @@ class ClientRelay(protocol.ClientRelay):
         self._shift = shift
 
     def _send_file(self, data: bytes) -> int:
+        server = self.server
         position = 0
         start = 0
         end = len(data)
@@ -1520,16 +1525,21 @@ class ClientRelay(protocol.ClientRelay):
             if end - position < 4:
                 break
             size = data[position] | data[position + 1] << 8 | data[position + 2] << 16
+            sequence = (data[position + 3] - self._shift) & 255
             if self._shift:
-                self.to_server += data[start:position] + wire.header(data[position + 3] - self._shift, size)
+                self.to_server += data[start:position] + wire.header(sequence, size)
                 start = position + 4
             position += 4
             self._passing = size
+            if server is not None:
+                server.file_sequence = sequence
             if not size:
                 self._file_over()
                 break
         self.to_server += data[start:position]
         self._held = data[position:]
+        if server is not None:
+            server.unfinished = self._passing > 0
         return FORWARD
 
     def _file_over(self) -> None:
