@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
+    from dualpool.answers import Answer
     from dualpool.errors import DualpoolError
     from dualpool.state import Settings
 
@@ -354,6 +355,10 @@ class Engine:
 
     def console(self, login: "ClientLogin", process_id: int, secret: bytes) -> "Exchange[None]":
         """Welcome a client to the admin console and serve it there until it leaves. Yields RunCommand and DescribeCommand."""
+        raise NotImplementedError
+
+    def ask(self, login: "ServerLogin", command: str) -> "Exchange[Answer]":
+        """The other side of `console`: give a command and read the answer. Raises CommandRefused with the console's words."""
         raise NotImplementedError
 
     def error_message(self, error: "DualpoolError", login: "ClientLogin | None" = None) -> bytes:

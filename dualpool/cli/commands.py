@@ -94,6 +94,51 @@ def dev(ctx: click.Context, postgres: bool, mysql: bool, bind_postgres: str, bin
     ctx.exit(code)
 
 
+@main.command()
+@click.argument("command", required=False, default="SHOW HELP")
+@click.option("--url", metavar="URL", help="The console: postgresql://user:password@host:port/dualpool, or mysql://.")
+@click.option("-c", "--config", "file", type=CONFIG_PATH, metavar="FILE", help="The configuration that runs  [default: dualpool.toml]")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def admin(command: str, url: str | None, file: Path | None, as_json: bool) -> None:
+    """Give the admin console one COMMAND.
+
+    \b
+    dualpool admin "SHOW POOLS"
+    dualpool admin "PAUSE app" --url postgresql://admin:secret@127.0.0.1:6543/dualpool
+    dualpool admin --json "SHOW STATS"
+    """
+    from dualpool.admin.cli import ask
+    from dualpool.admin.show import as_json as json_of
+    from dualpool.admin.show import output
+
+    answer = ask(console_url(url, file), command)
+    if as_json:
+        click.echo(json_of(answer))
+    else:
+        output(answer)
+
+
+@main.command()
+@click.option("--url", metavar="URL", help="The console: postgresql://user:password@host:port/dualpool, or mysql://.")
+@click.option("-c", "--config", "file", type=CONFIG_PATH, metavar="FILE", help="The configuration that runs  [default: dualpool.toml]")
+@click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between two pictures.")
+@click.option("--once", is_flag=True, help="Print one picture.")
+def top(url: str | None, file: Path | None, interval: float, once: bool) -> None:
+    """Watch the pools, live, until Ctrl-C."""
+    from dualpool.admin.cli import watch
+
+    watch(console_url(url, file), interval, once=once)
+
+
+def console_url(url: str | None, file: Path | None) -> str:
+    """How to reach the console: as said, or as a configuration says."""
+    from dualpool.admin.client import url_of
+
+    if url is not None and file is not None:
+        raise click.UsageError("Either --url or --config, not both.")
+    return url or url_of(file or default_file())
+
+
 @main.group()
 def config() -> None:
     """Look at configurations."""

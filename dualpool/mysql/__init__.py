@@ -6,6 +6,7 @@ import attrs
 from pymysql.charset import charset_by_id
 
 from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
+from dualpool.answers import Answer
 from dualpool.errors import DualpoolError
 from dualpool.mysql import backend, cancel, console, frontend, messages, sql, wire
 from dualpool.mysql.relay import ClientRelay, ServerRelay
@@ -75,6 +76,9 @@ class MysqlEngine(Engine):
 
     def console(self, login: ClientLogin, process_id: int, secret: bytes) -> Exchange[None]:
         return console.serve(login, process_id, secret)
+
+    def ask(self, login: ServerLogin, command: str) -> Exchange[Answer]:
+        return console.ask(login, command)
 
     def error_message(self, error: DualpoolError, login: ClientLogin | None = None) -> bytes:
         return messages.error_message(error, 1 if login is None else login.sequence)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from dualpool import __version__
-from dualpool.accounts import ClientLogin
+from dualpool.accounts import ClientLogin, ServerLogin
 from dualpool.answers import Answer, Column, Done, Kind, Notice, Table, Value
 from dualpool.errors import CommandRefused, DualpoolError, RemoteProtocolError
 from dualpool.mysql import codec, messages, wire
@@ -41,6 +41,29 @@ def serve(login: ClientLogin, process_id: int, secret: bytes) -> Exchange[None]:
     """See Engine.console."""
     yield Send(welcome(login, {}, process_id, secret))
     yield from _Console(login).run()
+
+
+def ask(login: ServerLogin, command: str) -> Exchange[Answer]:
+    """See Engine.ask."""
+    talk = Conversation(wire.MAX_PAYLOAD)
+    attributes = b"\0\1" if login.capabilities & wire.CLIENT_QUERY_ATTRIBUTES else b""
+    yield from talk.send(bytes((wire.COM_QUERY,)) + attributes + command.encode())
+    first = yield from talk.receive()
+    if first[:1] == bytes((wire.ERR,)):
+        said = messages.parse_error(first)
+        raise CommandRefused(said.message, errno=said.errno, sqlstate=said.sqlstate)
+    if first[:1] == bytes((wire.OK,)):
+        return Done(command.split(maxsplit=1)[0].upper())
+    columns: list[Column] = []
+    while len(columns) < wire.get_lenenc(first, 0)[0]:
+        columns.append(parse_definition((yield from talk.receive())))
+    if not login.capabilities & wire.CLIENT_DEPRECATE_EOF:
+        yield from talk.receive()
+    rows: list[tuple[Value, ...]] = []
+    while not messages.is_end(payload := (yield from talk.receive()), login.capabilities):
+        values = zip(columns, codec.row_values(payload), strict=True)
+        rows.append(tuple(None if value is None else messages.text(value) if of.kind == "text" else int(value) for of, value in values))
+    return Table(tuple(columns), rows)
 
 
 class _Statement:
@@ -221,6 +244,17 @@ class _Console:
 def definitions(columns: tuple[Column, ...]) -> list[bytes]:
     """The column definitions of a result."""
     return [codec.column(column.name.encode(), *TYPES[column.kind]) for column in columns]
+
+
+def parse_definition(payload: bytes) -> Column:
+    """A column definition: its name, after catalog, schema and two names of its table; its type behind the other name."""
+    position = 0
+    words: list[bytes] = []
+    for _ in range(6):
+        word, position = wire.get_lenenc_bytes(payload, position)
+        words.append(word)
+    kinds = {kind[0]: name for name, kind in TYPES.items()}
+    return Column(messages.text(words[4]), kinds.get(payload[position + 7], "text"))
 
 
 def text_row(columns: tuple[Column, ...], row: tuple[Value, ...]) -> bytes:

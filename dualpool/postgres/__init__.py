@@ -1,6 +1,7 @@
 """PostgreSQL: the engine."""
 
 from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
+from dualpool.answers import Answer
 from dualpool.errors import DualpoolError
 from dualpool.postgres import backend, cancel, console, frontend, messages, wire
 from dualpool.postgres.relay import ClientRelay, ServerRelay
@@ -74,6 +75,9 @@ class PostgresEngine(Engine):
 
     def console(self, login: ClientLogin, process_id: int, secret: bytes) -> Exchange[None]:
         return console.serve(login, process_id, secret)
+
+    def ask(self, login: ServerLogin, command: str) -> Exchange[Answer]:
+        return console.ask(login, command)
 
     def error_message(self, error: DualpoolError, login: ClientLogin | None = None) -> bytes:
         return messages.error_message(error)

@@ -10,7 +10,7 @@ from struct import error as struct_error
 from typing import Final
 
 from dualpool import __version__
-from dualpool.accounts import ClientLogin
+from dualpool.accounts import ClientLogin, ServerLogin
 from dualpool.answers import Answer, Column, Done, Kind, Notice, Table, Value
 from dualpool.errors import CommandRefused, DualpoolError, RemoteProtocolError
 from dualpool.postgres import messages, wire
@@ -44,6 +44,35 @@ def serve(login: ClientLogin, process_id: int, secret: bytes) -> Exchange[None]:
     """See Engine.console."""
     yield Send(welcome(login, PARAMETERS, process_id, secret))
     yield from _Console(login).run()
+
+
+def ask(login: ServerLogin, command: str) -> Exchange[Answer]:
+    """See Engine.ask."""
+    yield Send(wire.query(messages.raw(command)))
+    columns: tuple[Column, ...] | None = None
+    rows: list[tuple[Value, ...]] = []
+    notices: list[Notice] = []
+    tag, error = "", None
+    while True:
+        kind, length = wire.HEADER.unpack((yield Receive(wire.HEADER.size)))
+        payload = (yield Receive(length - 4)) if length > 4 else b""
+        if kind == wire.ROW_DESCRIPTION:
+            columns = parse_row_description(payload)
+        elif kind == wire.DATA_ROW:
+            rows.append(parse_data_row(payload, columns or ()))
+        elif kind == wire.COMMAND_COMPLETE:
+            tag = messages.text(payload[:-1])
+        elif kind == wire.NOTICE:
+            said = messages.parse_report(payload)
+            notices.append(Notice(said.get("M", ""), said.get("D", ""), "WARNING" if said.get("S") == "WARNING" else "NOTICE"))
+        elif kind == wire.ERROR_RESPONSE:
+            said = messages.parse_report(payload)
+            error = CommandRefused(said.get("M", ""), hint=said.get("H", ""), sqlstate=said.get("C"))
+        elif kind == wire.READY:
+            break
+    if error is not None:
+        raise error
+    return Done(tag, tuple(notices)) if columns is None else Table(columns, rows)
 
 
 class _Statement:
@@ -330,6 +359,27 @@ def data_row(columns: tuple[Column, ...], row: tuple[Value, ...], formats: list[
         data = BINARY[column.kind](value) if format_of(formats, index) else messages.raw(str(value))
         parts.append(wire.INT32.pack(len(data)) + data)
     return wire.message(wire.DATA_ROW, b"".join(parts))
+
+
+def parse_row_description(payload: bytes) -> tuple[Column, ...]:
+    """The columns of a RowDescription; types that the console does not have are text."""
+    reader = _Reader(payload)
+    kinds = {oid: kind for kind, (oid, _) in TYPES.items()}
+    columns: list[Column] = []
+    for _ in range(reader.int16()):
+        name = reader.string()
+        reader.position += 6
+        columns.append(Column(name, kinds.get(reader.int32(), "text")))
+        reader.position += 8
+    return tuple(columns)
+
+
+def parse_data_row(payload: bytes, columns: tuple[Column, ...]) -> tuple[Value, ...]:
+    """The values of a DataRow in text form."""
+    reader = _Reader(payload)
+    reader.int16()
+    values = [(column, reader.value()) for column in columns]
+    return tuple(None if value is None else messages.text(value) if column.kind == "text" else int(value) for column, value in values)
 
 
 def binary_numeric(value: Value) -> bytes:
