@@ -34,6 +34,17 @@ BROKEN: Final = 8
 """From `on_server_bytes`: the server said that it will close this connection. Never reuse it."""
 CANCEL: Final = 16
 """From `on_client_bytes`: the client asks, inside its own session, to cancel `cancel_key` (MySQL's KILL)."""
+PINNED: Final = 32
+"""`ServerRelay.pins` of the client's server connection has changed (also to 0)."""
+VACATE: Final = 64
+"""From `on_client_bytes` or `attach`: the client is about to drop, copy or rename the database `ClientRelay.vacates`."""
+
+# What happens when a session begins to hold state that pins it.
+PIN_ALLOW: Final = 0
+PIN_WARN: Final = 1
+"""The client is told: once for each reason."""
+PIN_ERROR: Final = 2
+"""The client is ended (FeatureRefused), and its server connection reset."""
 
 # How long a lease lasts.
 TRANSACTION: Final = 0
@@ -52,6 +63,8 @@ class ServerRelay:
         "dirty",
         "in_transaction",
         "parses",
+        "pin_text",
+        "pinned_at",
         "pins",
         "queries",
         "refused_write",
@@ -67,6 +80,10 @@ class ServerRelay:
         self.in_transaction: bool = False
         self.pins: int = 0
         """Not 0: the session holds state that cannot be replayed, so the lease goes on after the transaction."""
+        self.pin_text: str = ""
+        """The start of the statement that made the pin likely, without its literals."""
+        self.pinned_at: float = 0.0
+        """When `pins` became other than 0. The link sets it when it is told PINNED."""
         self.dirty: bool = False
         """The session holds state that must be reset before another client may have it."""
         self.wants_writes: bool = False
@@ -92,7 +109,7 @@ class ServerRelay:
         raise NotImplementedError
 
     def pin_reasons(self) -> list[str]:
-        """Why the lease does not end with its transaction: for each reason what the session holds, and what would let it go."""
+        """Why the lease does not end with its transaction: `what the session holds; until what would let it go`, for each reason."""
         return []
 
     def count_statements(self) -> int:
@@ -111,7 +128,7 @@ class ServerRelay:
 class ClientRelay:
     """One client's protocol state: the bytes that wait, its prepared statements, the settings that it wants."""
 
-    __slots__ = ("binds", "cancel_connection", "cancel_key", "parses", "to_client", "to_server")
+    __slots__ = ("binds", "cancel_connection", "cancel_key", "parses", "to_client", "to_server", "vacates")
 
     def __init__(self) -> None:
         self.to_client: bytes = b""
@@ -119,6 +136,8 @@ class ClientRelay:
         self.cancel_key: int = 0
         self.cancel_connection: bool = False
         """CANCEL means not what the client with `cancel_key` runs, but that client."""
+        self.vacates: str = ""
+        """The database that VACATE means, as the server calls it."""
         self.parses: int = 0
         """Statements that the client prepared, and `binds`: how often it ran one."""
         self.binds: int = 0
@@ -380,7 +399,7 @@ class Engine:
 class RelayLimits:
     """The sizes that relays keep to. Bytes, except where the name says otherwise."""
 
-    __slots__ = ("frame_bytes", "mode", "statement_bytes", "statements_per_client", "statements_per_server")
+    __slots__ = ("frame_bytes", "mode", "pin_policy", "statement_bytes", "statements_per_client", "statements_per_server", "strict")
 
     def __init__(
         self,
@@ -389,8 +408,12 @@ class RelayLimits:
         statement_bytes: int = 1 << 22,
         statements_per_client: int = 1000,
         statements_per_server: int = 200,
+        pin_policy: int = PIN_WARN,
     ) -> None:
         self.mode = mode
+        self.pin_policy = pin_policy
+        self.strict = False
+        """For development: what a session really holds is compared with what its relay believes, at the end of each lease."""
         self.frame_bytes = frame_bytes
         """A frame up to this size is interpreted whole; of a longer one only its head is, and the rest is passed on as it comes."""
         self.statement_bytes = statement_bytes
