@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shutil
 import socket
 import stat
 from collections.abc import Awaitable, Callable
@@ -27,7 +28,7 @@ def bound_sockets(listener: Listener) -> list[socket.socket]:
     sockets: list[socket.socket] = []
     try:
         for bind in listener.bind:
-            sockets += sockets_for(bind, listener.backlog)
+            sockets += sockets_for(bind, listener.backlog, listener.socket_mode, listener.socket_group)
     except OSError as error:
         for sock in sockets:
             sock.close()
@@ -46,15 +47,15 @@ def address_of(sock: socket.socket) -> str:
     return f"[{name[0]}]:{name[1]}" if sock.family == socket.AF_INET6 else f"{name[0]}:{name[1]}"
 
 
-def sockets_for(bind: Bind, backlog: int) -> list[socket.socket]:
-    """Listening, non-blocking sockets for all that an address means. Raises OSError."""
+def sockets_for(bind: Bind, backlog: int, mode: str = "0777", group: str = "") -> list[socket.socket]:
+    """Listening, non-blocking sockets for all that an address means; `mode` and `group` are for a Unix socket. Raises OSError."""
     if bind.unix:
-        return [_listening(socket.AF_UNIX, bind.unix, backlog)]
+        return [_listening(socket.AF_UNIX, bind.unix, backlog, mode, group)]
     found = socket.getaddrinfo(bind.host or None, bind.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     return [_listening(family, address, backlog) for family, _, _, _, address in dict.fromkeys(found)]
 
 
-def _listening(family: int, address: object, backlog: int) -> socket.socket:
+def _listening(family: int, address: object, backlog: int, mode: str = "", group: str = "") -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
@@ -65,11 +66,24 @@ def _listening(family: int, address: object, backlog: int) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind(address)  # type: ignore[arg-type]
+        if family == socket.AF_UNIX:
+            _permit(str(address), mode, group)
         sock.listen(backlog)
     except OSError:
         sock.close()
         raise
     return sock
+
+
+def _permit(path: str, mode: str, group: str) -> None:
+    """Who may connect to a Unix socket; before it listens, so that nobody else ever could."""
+    try:
+        os.chmod(path, int(mode, 8))
+        if group:
+            shutil.chown(path, group=group)
+    except (OSError, LookupError) as error:
+        os.unlink(path)
+        raise OSError(errno.EPERM, f"socket_mode, socket_group: {error}") from error
 
 
 def _remove_stale(path: str) -> None:

@@ -4,7 +4,7 @@ import json
 import logging
 import sys
 import time
-from typing import Final
+from typing import ClassVar, Final
 
 from dualpool.config import Log
 
@@ -33,12 +33,31 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(event, ensure_ascii=False)
 
 
+class Outputs:
+    """Where events go beside standard error, or instead of it."""
+
+    others: ClassVar[list[logging.Handler]] = []
+    quiet: ClassVar[bool] = False
+
+
+def also(handler: logging.Handler) -> None:
+    """Send events there too, as text unless `[log]` says otherwise. Before `configure`."""
+    Outputs.others.append(handler)
+
+
+def be_quiet() -> None:
+    """Send nothing to standard error. Before `configure`."""
+    Outputs.quiet = True
+
+
 def configure(log: Log) -> None:
     """Send dualpool's events to standard error as `[log]` says."""
     as_text = log.format == "text" or (log.format == "auto" and sys.stderr.isatty())
     handler = logging.StreamHandler()
     handler.setFormatter(TextFormatter() if as_text else JsonFormatter())
-    LOGGER.handlers[:] = [handler]
+    for other in Outputs.others:
+        other.setFormatter(JsonFormatter() if log.format == "json" else TextFormatter())
+    LOGGER.handlers[:] = [*([] if Outputs.quiet else [handler]), *Outputs.others]
     LOGGER.setLevel(LEVELS[log.level])
     LOGGER.propagate = False
 

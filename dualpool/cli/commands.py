@@ -64,7 +64,7 @@ def run(
     else:
         path = path or default_file()
         config = load(path)
-    from dualpool.server import main as serve
+    from dualpool.cli.serving import serve
 
     ctx.exit(serve(config, path))
 
@@ -179,6 +179,43 @@ def url(name: str, file: Path | None, user: str, show_password: bool) -> None:
     """Print the URLs of a database for clients, one for each address that is listened on."""
     for found in client_urls(load(file or default_file()), name, user, show_password=show_password):
         click.echo(f"{found.url}  # listeners.{found.listener}, {found.pool_mode} mode")
+
+
+@config.command("import")
+@click.argument("file", type=CONFIG_PATH)
+@click.option("--from", "kind", type=click.Choice(["pgbouncer", "proxysql"]), help="Whose file it is  [default: as it looks]")
+@click.option("-o", "--output", type=CONFIG_PATH, metavar="FILE", help="Where to write  [default: standard output]")
+def import_(file: Path, kind: str | None, output: Path | None) -> None:
+    """Turn a pgbouncer.ini or a proxysql.cnf into a configuration of dualpool.
+
+    What has no equivalent is told on standard error, and in the comments at the top of the result.
+    """
+    from dualpool.cli.importing import import_to
+
+    import_to(output, file, kind or "")
+
+
+@main.command()
+@click.option("-d", "--daemon", is_flag=True, help="Run in the background.")
+@click.option("-q", "--quiet", is_flag=True, help="Do not log to standard error.")
+@click.option("-v", "--verbose", count=True, help="Log more; may be repeated.")
+@click.option("-u", "--user", default="", metavar="USERNAME", help="Go on as this user of the system.")
+@click.option("-R", "--reboot", is_flag=True, help="Replace the process of the pid file, once its clients have finished.")
+@click.option("-V", "--version", "show_version", is_flag=True, help="Show the version, then exit.")
+@click.argument("file", type=CONFIG_PATH, required=False, metavar="CONFIG_FILE")
+@click.pass_context
+def pgbouncer(
+    ctx: click.Context, daemon: bool, quiet: bool, verbose: int, user: str, reboot: bool, show_version: bool, file: Path | None
+) -> None:
+    """Run a pgbouncer.ini, with PgBouncer's own options."""
+    if show_version:
+        click.echo(version_text())
+        return
+    if file is None:
+        raise click.UsageError("Name a configuration file.")
+    from dualpool.cli.serving import serve_ini
+
+    ctx.exit(serve_ini(file, daemon=daemon, quiet=quiet, verbose=verbose, user=user, replacing=reboot))
 
 
 @main.command()

@@ -36,11 +36,20 @@ from dualpool.config.values import describe, read_bool
 from dualpool.errors import ConfigError
 
 T = TypeVar("T")
+INI: Final = ".ini"
+"""A file with this ending is PgBouncer's, and is imported each time it is read."""
 TOP_LEVEL: Final = (*TABLES_BY_NAME, *TABLES, "strict_budget")
 
 
 def load(path: Directory, environ: Mapping[str, str] | None = None, *, resolve: bool = False) -> Config:
-    """The configuration in a file. Raises ConfigError with everything that is wrong with it. `resolve`: look the servers' names up too."""
+    """The configuration in a file: dualpool's own, or a pgbouncer.ini. Raises ConfigError with everything that is wrong with it.
+
+    `resolve`: look the servers' names up too.
+    """
+    if path.suffix == INI:
+        from dualpool.config.importers import import_file
+
+        return import_file(path).config(resolve=resolve)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

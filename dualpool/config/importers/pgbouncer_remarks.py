@@ -1,0 +1,104 @@
+"""What an import of pgbouncer.ini says of the settings that have no equivalent."""
+
+from typing import Final
+
+TLS_LIBRARY: Final = "the TLS library's own choice is used: TLS 1.2 or newer, and its secure ciphers"
+KERNEL: Final = "the operating system's setting is used"
+LOGGING: Final = "see [log]"
+
+NO_EQUIVALENT: Final = {
+    "application_name_add_host": "SHOW CLIENTS tells where each client is",
+    "auth_ldap_options": "LDAP is not possible",
+    "autodb_idle_timeout": 'pools that were made for "*" stay, without connections',
+    "client_tls13_ciphers": TLS_LIBRARY,
+    "client_tls_ciphers": TLS_LIBRARY,
+    "client_tls_dheparams": TLS_LIBRARY,
+    "client_tls_ecdhcurve": TLS_LIBRARY,
+    "client_tls_protocols": TLS_LIBRARY,
+    "disable_pqexec": "simple queries are not refused",
+    "dns_nxdomain_ttl": "a name that is not found is looked up again with the next connect",
+    "dns_zone_check_period": "timeouts.dns says how soon another address is noticed",
+    "log_connections": LOGGING,
+    "log_disconnections": LOGGING,
+    "log_pooler_errors": LOGGING,
+    "log_stats": LOGGING,
+    "login_notify_message": "clients are told nothing at login",
+    "max_packet_size": "messages may have any length, and only their start is held",
+    "peer_id": "a cancel request has to reach the process that serves the client",
+    "pkt_buf": "buffers have a fixed size",
+    "pool_idle_timeout": "pools stay, without connections",
+    "resolv_conf": KERNEL,
+    "sbuf_loopcnt": "every client gets its turn anyway",
+    "scram_iterations": "4096 are used where a plain password is stored",
+    "server_fast_close": "a session that is to be moved ends with its client",
+    "server_reset_query": "DISCARD ALL, and only when a session has left something behind",
+    "server_reset_query_always": "a session is reset when it has left something behind, in every mode",
+    "server_round_robin": "the connection that was used last is used first",
+    "server_tls13_ciphers": TLS_LIBRARY,
+    "server_tls_ciphers": TLS_LIBRARY,
+    "server_tls_protocols": TLS_LIBRARY,
+    "so_reuseport": "one process listens on an address",
+    "stats_period": "averages are taken over a minute",
+    "suspend_timeout": "SUSPEND waits until the clients are between two transactions",
+    "tcp_defer_accept": KERNEL,
+    "tcp_keepalive": "keepalive is on",
+    "tcp_keepcnt": KERNEL,
+    "tcp_keepidle": KERNEL,
+    "tcp_keepintvl": KERNEL,
+    "tcp_socket_buffer": KERNEL,
+    "tcp_user_timeout": KERNEL,
+    "track_extra_parameters": "every setting is tracked",
+    "conffile": "RELOAD reads the file that dualpool was started with",
+    "job_name": "is for Windows",
+    "service_name": "is for Windows",
+}
+
+DEFAULTS: Final = {
+    "application_name_add_host": ("0",),
+    "client_tls13_ciphers": ("",),
+    "client_tls_ciphers": ("", "default", "secure", "fast", "normal"),
+    "client_tls_dheparams": ("auto",),
+    "client_tls_ecdhcurve": ("auto",),
+    "client_tls_protocols": ("secure", "tlsv1.2,tlsv1.3"),
+    "disable_pqexec": ("0",),
+    "dns_zone_check_period": ("0", "0.0"),
+    "log_connections": ("0", "1"),
+    "log_disconnections": ("0", "1"),
+    "log_pooler_errors": ("0", "1"),
+    "log_stats": ("0", "1"),
+    "login_notify_message": ("",),
+    "peer_id": ("0",),
+    "pool_idle_timeout": ("0",),
+    "server_fast_close": ("0",),
+    "server_reset_query": ("discard all", "discard all;"),
+    "server_reset_query_always": ("0",),
+    "server_round_robin": ("0",),
+    "server_tls13_ciphers": ("",),
+    "server_tls_ciphers": ("", "default", "secure", "fast", "normal"),
+    "server_tls_protocols": ("secure", "tlsv1.2,tlsv1.3"),
+    "so_reuseport": ("0",),
+    "stats_period": ("60",),
+    "tcp_defer_accept": ("0", "1"),
+    "tcp_keepalive": ("1",),
+    "tcp_keepcnt": ("0",),
+    "tcp_keepidle": ("0",),
+    "tcp_keepintvl": ("0",),
+    "tcp_socket_buffer": ("0",),
+    "tcp_user_timeout": ("0",),
+    "job_name": ("pgbouncer",),
+    "service_name": ("pgbouncer",),
+}
+"""Values that say nothing, so that nothing need be said of them."""
+
+DONE_BY_COMMAND: Final = frozenset({"logfile", "pidfile", "syslog", "syslog_facility", "syslog_ident", "user"})
+"""What `dualpool pgbouncer` does and `dualpool run` leaves to whoever starts it."""
+
+HONOURED: Final = frozenset(
+    {
+        "application_name", "client_encoding", "client_min_messages", "datestyle", "default_transaction_isolation",
+        "default_transaction_read_only", "extra_float_digits", "geqo", "idle_in_transaction_session_timeout", "intervalstyle", "jit",
+        "lock_timeout", "options", "role", "search_path", "standard_conforming_strings", "statement_timeout",
+        "synchronous_commit", "timezone", "work_mem",
+    }
+)  # fmt: skip
+"""Start-up parameters that PgBouncer had to be told to ignore, and that every server knows: here they are set for the client."""
