@@ -265,7 +265,10 @@ class Client(ChannelOwner):
         if not self.ended_by:
             self.relay.cancel_done(found)
             self._flush_own_replies()
-            self.go_on()
+            if self.server is not None and self.relay.held_bytes():
+                self.received(b"")
+            else:
+                self.go_on()
 
     def is_idle(self) -> bool:
         """True when the client asks for nothing and is in no transaction; in session mode it may hold a server connection."""

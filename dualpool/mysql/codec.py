@@ -17,6 +17,20 @@ _unpack = _HEAD.unpack_from
 _EMPTY_NAME: Final = b"\0"
 
 
+def after_definitions(data: bytes, position: int, count: int) -> int:
+    """Where `count` column definitions, the first at `position`, are over; 0 where they are cut or are something else."""
+    unpack = _unpack
+    last = len(data) - 5
+    for _ in range(count):
+        if position > last:
+            return 0
+        word, first = unpack(data, position)
+        if first != 3:  # the length of "def", with which each begins
+            return 0
+        position += (word & 0xFFFFFF) + 4
+    return position if position <= last else 0
+
+
 RUN: Final = 8
 """After so many rows of one length it is worth a try to skip a run of them."""
 

@@ -21,7 +21,7 @@ from dualpool.buffer import HeldBytes
 from dualpool.errors import DualpoolError, FeatureRefused, RemoteProtocolError
 from dualpool.mysql import codec, sql, wire
 from dualpool.mysql import states as s
-from dualpool.mysql.codec import Ok, build_ok, parse_ok, skip_rows, skip_rows_shifting
+from dualpool.mysql.codec import Ok, after_definitions, build_ok, parse_ok, skip_rows, skip_rows_shifting
 from dualpool.mysql.messages import error_message, error_payload
 from dualpool.mysql.statements import (
     ClientStatement,
@@ -110,14 +110,12 @@ PING: Final = packet(0, bytes((wire.COM_PING,)))
 class Request:
     """Something that the server was asked. `phase`: how its answer begins; `hidden`: the answer is not the client's."""
 
-    __slots__ = ("hidden", "key", "names", "phase", "purpose", "shift", "text")
+    __slots__ = ("hidden", "key", "names", "phase", "purpose", "text")
 
     def __init__(self, purpose: int, phase: int = s.HEAD, text: bytes = b"", key: Key | None = None) -> None:
         self.purpose = purpose
         self.phase = phase
         self.hidden = purpose != FOR_CLIENT
-        self.shift = 0
-        """By how much the client's numbers of the answer's packets differ from the server's."""
         self.text = text
         """FOR_SETTINGS: what is proven when it succeeds."""
         self.key = key
@@ -152,7 +150,7 @@ class ServerRelay(protocol.ServerRelay):
     """See the module. `settings`, `schema`, `multi` and `insert_id` are what the session has now."""
 
     __slots__ = (
-        "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_out", "_phase", "_result_columns", "_shift",
+        "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_met", "_out", "_phase", "_result_columns", "_shift",
         "_skip", "_start", "_status", "capabilities", "client", "copying_in", "dialect", "file_sequence", "insert_id", "last_error",
         "login_schema", "mode", "multi", "proven", "requests", "schema", "settings", "statements", "tracks",
         "unfinished", "version",
@@ -183,6 +181,8 @@ class ServerRelay(protocol.ServerRelay):
         """A command has been sent in part; if the rest never comes, the connection is lost."""
         self.last_error = b""
         self.dialect = 0
+        self._met = capabilities
+        """The capabilities of the client whose `dialect` it is."""
         self._phase = s.DONE
         self._left = 0
         self._result_columns = 0
@@ -248,8 +248,10 @@ class ServerRelay(protocol.ServerRelay):
     def take(self, client: "ClientRelay") -> None:
         """A lease begins."""
         self.client = client
-        self.mode = client.limits.mode
-        self.dialect = dialect(client.capabilities, self.capabilities)
+        self.mode = client.mode
+        if client.capabilities != self._met:
+            self._met = client.capabilities
+            self.dialect = dialect(client.capabilities, self.capabilities)
 
     def ask(self, request: Request, payload: bytes) -> bytes:
         """Put `request` into the queue; the bytes are to be sent."""
@@ -265,12 +267,18 @@ class ServerRelay(protocol.ServerRelay):
     def _begin(self, request: Request) -> None:
         self._phase = request.phase
         self._hiding = request.hidden
-        self._shift = request.shift
+        self._shift = 0
         self._kept = [] if request.purpose in KEPT else None
 
     # -------------------------------------------------------------------------------------------------------- the server's bytes
 
     def on_server_bytes(self, data: bytes) -> int:
+        if self._phase == s.HEAD:
+            client = self.client
+            if client is not None and client.quick and data[3:4] == b"\x01" and len(self.requests) == 1 and not self._held.size:
+                verdict = self._whole_answer(data, client)
+                if verdict != NOT_QUICK:
+                    return verdict
         if self._held.size:
             data = self._held.take(data)
             if not data:
@@ -307,6 +315,49 @@ class ServerRelay(protocol.ServerRelay):
             self.to_client += client.to_client
             client.to_server = client.to_client = b""
         return verdict
+
+    def _whole_answer(self, data: bytes, client: "ClientRelay") -> int:
+        """Most of all answers: a short OK, or a result with few rows, all there, that changes nothing. NOT_QUICK: nothing was done."""
+        end = len(data)
+        count = data[4] if end >= 11 else wire.ERR
+        changed: bytearray | None = None
+        rows = end - 11
+        if count == wire.OK:
+            if data[0] != 7 or end != 11 or data[6]:
+                return NOT_QUICK
+        else:
+            if data[0] != 1 or data[1] or data[2] or count > 250 or not self.capabilities & wire.CLIENT_DEPRECATE_EOF:
+                return NOT_QUICK
+            rows = after_definitions(data, 5, count)
+            if not rows:
+                return NOT_QUICK
+            if self.dialect & ADD_EOF:
+                changed = bytearray(data)
+                position = skip_rows_shifting(changed, rows, end, 1)
+            else:
+                position = skip_rows(data, rows, end)
+            if position != end - 11 or data[position] != 7 or data[position + 4] != wire.EOF or data[position + 5] or data[position + 6]:
+                return NOT_QUICK
+        status = data[end - 4] | data[end - 3] << 8
+        in_transaction = bool(status & wire.STATUS_IN_TRANS)
+        leaving = s.RELEASING[self.mode][in_transaction] and not self.pins
+        if status & NOT_QUICK_STATUS or data[end - 2] or data[end - 1] or (not leaving and (client.held_bytes() or self.mode == STATEMENT)):
+            return NOT_QUICK
+        if changed is not None:
+            # The EOF packet behind the definitions, in front of the rows; and one in the place of the OK packet.
+            tail = status_bytes = b"\0\0" + data[end - 4 : end - 2]
+            tail = EOF_HEAD + bytes((changed[end - 8] + 1 & 255, wire.EOF)) + status_bytes
+            data = b"".join((data[:rows], EOF_HEAD, bytes((count + 2, wire.EOF)), status_bytes, changed[rows : end - 11], tail))
+        self.to_client = self.to_client + data if self.to_client else data
+        self.requests.clear()
+        self._phase = s.DONE
+        self._status = status
+        self.in_transaction = in_transaction
+        self.queries += 1
+        if not in_transaction:
+            self.transactions += 1
+        client.answered_quickly(data[5] if count == wire.OK else -1)
+        return RELEASE if leaving else FORWARD
 
     def _walk(self, position: int, end: int) -> tuple[int, int]:
         """Deal with every packet that can be dealt with. Returns where the rest begins, and the verdict."""
@@ -824,6 +875,15 @@ class ServerRelay(protocol.ServerRelay):
 
 READ_ONLY: Final = frozenset(number.to_bytes(2, "little") for number in (1290, 1792, 1836))
 """ER_OPTION_PREVENTS_STATEMENT (read_only), ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE."""
+NOT_QUICK: Final = -1
+NOT_QUICK_STATUS: Final = (
+    wire.STATUS_MORE_RESULTS
+    | wire.STATUS_CURSOR_EXISTS
+    | wire.STATUS_LAST_ROW_SENT
+    | wire.STATUS_PS_OUT_PARAMS
+    | wire.STATUS_SESSION_STATE_CHANGED
+)
+EOF_HEAD: Final = b"\x05\0\0"
 NOT_A_COUNT: Final = frozenset((wire.OK, wire.EOF, wire.ERR, wire.LOCAL_INFILE))
 OKS: Final = frozenset((wire.OK, wire.EOF))
 ROW_PHASES: Final = frozenset((s.FIRST_ROW, s.ROWS))
@@ -894,13 +954,16 @@ class ClientRelay(protocol.ClientRelay):
         "_suspects",
         "_warning_columns",
         "_warnings",
+        "at_rest",
         "capabilities",
         "captures",
         "connection_id",
         "insert_id",
         "limits",
+        "mode",
         "multi",
         "parsing",
+        "quick",
         "schema",
         "server",
         "settings",
@@ -911,7 +974,12 @@ class ClientRelay(protocol.ClientRelay):
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
         super().__init__()
         self.limits = limits
+        self.mode = limits.mode
         self.capabilities = capabilities
+        self.at_rest = True
+        """Nothing waits and nothing is under way. (False may mean only that nobody has looked.)"""
+        self.quick = False
+        """The command that is being answered was plain: a plain answer to it needs no looking at."""
         self.connection_id = connection_id
         self.server: ServerRelay | None = None
         self.state = IDLE
@@ -973,6 +1041,20 @@ class ClientRelay(protocol.ClientRelay):
         return bool(self._passing or self._more)
 
     def on_client_bytes(self, data: bytes) -> int:
+        if self.at_rest and data in PLAIN_QUERIES:
+            # Most of all commands: one that was seen before, with nothing to be read in it.
+            self.at_rest = False
+            self._action = s.C_QUERY
+            self._marks = 0
+            self._held = data
+            self._size = len(data)
+            self.state = WAITING
+            server = self.server
+            if server is None:
+                return NEEDS_SERVER
+            self.state = SYNCING
+            return self.advance(server)
+        self.at_rest = False
         if self._held:
             data = self._held + data
             self._held = b""
@@ -1050,6 +1132,10 @@ class ClientRelay(protocol.ClientRelay):
     def _query(self) -> int:
         text = self._head[1:]
         self._marks = marks = sql.marks(text)
+        if not marks and self._size <= MAX_REMEMBERED:
+            if len(PLAIN_QUERIES) >= MAX_PLAIN_QUERIES:
+                PLAIN_QUERIES.clear()
+            PLAIN_QUERIES.add(self._held[: self._size])
         if marks & TO_BE_READ:
             answered = self._answer_ourselves(text, marks)
             if answered is not None:
@@ -1324,6 +1410,7 @@ class ClientRelay(protocol.ClientRelay):
             server.dirty = True
         server.client = None
         self.server = None
+        self.at_rest = self.state == IDLE and not (self._held or self._passing or self._more)
 
     def error_message(self, error: DualpoolError) -> bytes:
         return error_message(error)
@@ -1342,6 +1429,21 @@ class ClientRelay(protocol.ClientRelay):
 
     def advance(self, server: ServerRelay) -> int:
         """Send the next that must go in front of the command, or the command itself when there is nothing more."""
+        if (
+            self._action == s.C_QUERY
+            and not self._marks
+            and server.settings is self.settings
+            and server.schema == self.schema
+            and server.multi is self.multi
+            and server.tracks
+            and len(self._held) == self._size
+        ):
+            self.state = BUSY
+            self.quick = True
+            server._ask(CLIENT_REQUEST)
+            self.to_server = self.to_server + self._held if self.to_server else self._held
+            self._held = b""
+            return FORWARD
         execution = self._execution if self._action == s.C_EXECUTE else None
         found: ServerStatement | None = None
         key: Key | None = None
@@ -1401,6 +1503,7 @@ class ClientRelay(protocol.ClientRelay):
     def _send_command(self, server: ServerRelay, found: ServerStatement | None) -> None:
         """The command itself. From now on its answer is the next that the client gets."""
         self.state = BUSY
+        self.quick = False
         action = self._action
         self._dropping = False
         if found is not None:
@@ -1477,6 +1580,7 @@ class ClientRelay(protocol.ClientRelay):
         size = self._size
         server._ask(CLIENT_REQUEST)
         self._executing_on = found
+        self.quick = not self._marks and not statement.long_data and statement.cursor is None
         if statement.long_data:
             self.to_server += long_data_packets(statement, found.id)
         whole = len(held) >= size
@@ -1564,6 +1668,7 @@ class ClientRelay(protocol.ClientRelay):
             # The server did not wait for the end of the file: what is still to come of it cannot be told from commands.
             raise RemoteProtocolError("an answer in the middle of a local file")
         self.state = IDLE
+        self.quick = False
         self._executed = b""
         self._warnings = []
         self._found_rows = -1
@@ -1588,6 +1693,18 @@ class ClientRelay(protocol.ClientRelay):
             self._after(server, ok)
         self._execution = None
         self._preparing = None
+
+    def answered_quickly(self, affected: int) -> None:
+        """The same for an answer in which there is nothing but that number (-1: rows)."""
+        self.state = IDLE
+        self.quick = False
+        self.at_rest = not self._held
+        self._row_count = affected
+        self._found_rows = -1
+        self._execution = None
+        self._executed = b""
+        if self._warnings:
+            self._warnings = []
 
     def _after(self, server: ServerRelay, ok: Ok | None) -> None:
         """What an answered command other than COM_QUERY has changed."""
@@ -1700,6 +1817,10 @@ class ClientRelay(protocol.ClientRelay):
                 self.insert_id = server.insert_id = int(values[0])
 
 
+PLAIN_QUERIES: Final[set[bytes]] = set()
+"""COM_QUERY packets, whole, in whose text sql.py found nothing: programs send the same ones again and again."""
+MAX_PLAIN_QUERIES: Final = 4096
+MAX_REMEMBERED: Final = 1024
 SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
 SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS()"
 SELECT_INSERT_ID: Final = bytes((wire.COM_QUERY,)) + b"SELECT LAST_INSERT_ID()"
