@@ -4,14 +4,18 @@ Source: PostgreSQL docs, "SQL Syntax: Lexical Structure", "SET", "SET SESSION AU
 """
 
 import re
+from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
+# Repetitions are possessive (`*+`): what they took they keep. Otherwise Python remembers a way back for every byte of a long text, and
+# tries them all, which is a hundred times the text's memory, or quadratic time.
 TOKEN: Final = re.compile(
     rb"""
-      (?P<space> \s+ | --[^\n]* )
+      (?P<space> \s++ | --[^\n]*+ )
     | (?P<comment> /\* )
-    | (?P<string> [eE]'(?:[^'\\]|\\.|'')*(?:'|\Z) | (?:[uU]&)?'(?:[^']|'')*(?:'|\Z) )
-    | (?P<quoted> (?:[uU]&)?"(?:[^"]|"")*(?:"|\Z) )
+    | (?P<string> [eE]'(?:[^'\\]++|\\.|'')*+(?:'|\\?\Z) | (?:[uU]&)?'(?:[^']++|'')*+(?:'|\Z) )
+    | (?P<quoted> (?:[uU]&)?"(?:[^"]++|"")*+(?:"|\Z) )
     | (?P<dollar> \$(?:[A-Za-z_\x80-\xff][A-Za-z_0-9\x80-\xff]*)?\$ )
     | (?P<word> [A-Za-z_\x80-\xff][A-Za-z_0-9$\x80-\xff]* )
     | (?P<number> [0-9][0-9A-Za-z_.]* )
@@ -20,8 +24,9 @@ TOKEN: Final = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
-FIRST_WORD: Final = re.compile(rb"(?:\s+|--[^\n]*\n|/\*(?:[^*]|\*(?!/))*\*/)*([A-Za-z]*)")
-DEALLOCATE: Final = re.compile(rb'\s*deallocate\s+(?:prepare\s+)?("(?:[^"]|"")+"|[a-z_\x80-\xff][\w$\x80-\xff]*)\s*;?\s*\Z', re.IGNORECASE)
+BLANK: Final = re.compile(rb"(?:\s++|--[^\n]*+)*+")
+WORD: Final = re.compile(rb"\s*+([A-Za-z]*+)")
+NAME_START: Final = re.compile(rb'["A-Za-z_\x80-\xff]')
 
 TELLING_WORDS: Final = frozenset(b"set reset discard deallocate commit end prepare rollback abort savepoint release".split())
 """Statements of which the relay keeps the text until the server has said that they ran."""
@@ -32,16 +37,38 @@ Change = tuple[str, str | None]
 
 def first_word(text: bytes) -> bytes:
     """The first keyword, in lower case, or b"" where there is none."""
-    match = FIRST_WORD.match(text)
-    return match[1].lower() if match else b""
+    match = WORD.match(text)
+    assert match is not None
+    if not match[1]:
+        match = WORD.match(text, _start(text))
+        assert match is not None
+    return match[1].lower()
+
+
+def _start(text: bytes) -> int:
+    """Where the first token is: behind spaces and comments."""
+    position = 0
+    while True:
+        match = BLANK.match(text, position)
+        assert match is not None
+        position = match.end()
+        if not text.startswith(b"/*", position):
+            return position
+        position = _end_of_comment(text, position + 2)
 
 
 def deallocated_name(text: bytes) -> bytes | None:
     """The statement that a lone DEALLOCATE names; None for anything else, DEALLOCATE ALL among it."""
-    match = DEALLOCATE.match(text)
-    if match is None or match[1].lower() == b"all":
+    if first_word(text) != b"deallocate":
         return None
-    return identifier(match[1])
+    words = list(islice(_each_token(text), 1, 5))
+    if words and words[-1] == b";":
+        words.pop()
+    if len(words) == 2 and words[0].lower() == b"prepare":
+        del words[0]
+    if len(words) != 1 or words[0].lower() == b"all" or not NAME_START.match(words[0]):
+        return None
+    return identifier(words[0])
 
 
 def identifier(token: bytes) -> bytes:
@@ -53,7 +80,10 @@ def identifier(token: bytes) -> bytes:
 
 def tokens(text: bytes) -> list[bytes]:
     """The words, strings, numbers and signs of `text`, without spaces and comments, in linear time."""
-    found: list[bytes] = []
+    return list(_each_token(text))
+
+
+def _each_token(text: bytes) -> Iterator[bytes]:
     position = 0
     while position < len(text):
         match = TOKEN.match(text, position)
@@ -65,10 +95,9 @@ def tokens(text: bytes) -> list[bytes]:
         elif kind == "dollar":
             end = text.find(match[0], position)
             position = len(text) if end < 0 else end + len(match[0])
-            found.append(text[match.start() : position])
+            yield text[match.start() : position]
         elif kind != "space":
-            found.append(match[0])
-    return found
+            yield match[0]
 
 
 def statements(text: bytes) -> list[list[bytes]]:
