@@ -125,17 +125,27 @@ async def psycopg_clients(world: World) -> None:
             group.create_task(Psycopg(f"m{number}", random.Random(number)).run(world))
 
 
-async def test_200_clients_on_10_server_connections_get_their_own_replies(run_world: RunWorld, postgres_server: PostgresServer) -> None:
-    world = run_world(postgres_server, pool_size=10)
+def create_tables(world: World) -> None:
+    """What the clients read and write."""
     world.execute("CREATE TABLE markers (marker text PRIMARY KEY, n int NOT NULL DEFAULT 0)")
     world.execute(f"INSERT INTO markers SELECT 'm' || n FROM generate_series(0, {CLIENTS - 1}) n")
     world.execute("GRANT ALL ON markers TO app")
+
+
+async def run_clients(world: World) -> None:
+    """All clients at once, to the end."""
+    async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
+        # psycopg insists on asyncio's own loop, so its clients have one, in a thread.
+        nursery.start_soon(trio.to_thread.run_sync, asyncio.run, psycopg_clients(world))
+        for number in range(1, CLIENTS, 2):
+            nursery.start_soon(aio_as_trio(Asyncpg(f"m{number}", random.Random(number)).run), world)
+
+
+async def test_200_clients_on_10_server_connections_get_their_own_replies(run_world: RunWorld, postgres_server: PostgresServer) -> None:
+    world = run_world(postgres_server, pool_size=10)
+    create_tables(world)
     with Sampler(world) as sampler, trio.fail_after(3 * DEADLINE):
-        async with trio_asyncio.open_loop(), trio.open_nursery() as nursery:
-            # psycopg insists on asyncio's own loop, so its clients have one, in a thread.
-            nursery.start_soon(trio.to_thread.run_sync, asyncio.run, psycopg_clients(world))
-            for number in range(1, CLIENTS, 2):
-                nursery.start_soon(aio_as_trio(Asyncpg(f"m{number}", random.Random(number)).run), world)
+        await run_clients(world)
     assert sampler.samples > 10
     assert 1 < sampler.most <= 10
     assert world.execute("SELECT count(*) FROM markers WHERE n < 0") == [(0,)]
