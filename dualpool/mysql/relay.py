@@ -763,7 +763,7 @@ class ServerRelay(protocol.ServerRelay):
         if reports:
             known = True
             self._new_settings(reports)
-        if changed and not known:
+        if changed and not (known and self.client is not None and not self.client.sets_variables()):
             self.pins |= PIN_STATE
             self.dirty = True
 
@@ -1766,6 +1766,10 @@ class ClientRelay(protocol.ClientRelay):
             self.to_client += packet(1, error)
 
     # -------------------------------------------------------------------------------------------------------------- captures
+
+    def sets_variables(self) -> bool:
+        """True when the command that is being answered may have set user variables."""
+        return bool(self._marks & sql.M_VARIABLE)
 
     def suspect(self, reports: dict[str, bytes]) -> None:
         """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is."""

@@ -25,6 +25,8 @@ M_LOCAL: Final = 16
 """It may be one that we answer ourselves; `local_question()` says which."""
 M_KILL: Final = 32
 M_USE: Final = 64
+M_VARIABLE: Final = 256
+"""It names a user variable. If it sets system variables, too, the trackers do not tell of both."""
 M_DIAGNOSTICS: Final = 128
 """It reads the diagnostics area of the statement before it."""
 
@@ -44,6 +46,8 @@ def marks(text: bytes) -> int:
             found |= M_SETS_INSERT_ID
     if b"_ROWS" in upper and b"CALC_FOUND_ROWS" in upper:
         found |= M_CALC_FOUND_ROWS
+    if b"@" in upper and USER_VARIABLE.search(upper):
+        found |= M_VARIABLE
     first = upper[:1]
     if first > b"Z" or first < b"A":
         upper = skip_space(upper)
@@ -65,6 +69,7 @@ def marks(text: bytes) -> int:
 
 LONGEST_LOCAL: Final = 200
 SETS_INSERT_ID: Final = re.compile(rb"LAST_INSERT_ID\s*\(\s*[^)\s]")
+USER_VARIABLE: Final = re.compile(rb"(?<!@)@(?!@)")
 LOCAL_WORDS: Final = re.compile(rb"WARNING|ERROR|CONNECTION_ID|PSEUDO_THREAD_ID|ROW_COUNT|FOUND_ROWS")
 SPACE: Final = re.compile(rb"(?:\s+|--[ \t][^\n]*(?:\n|\Z)|#[^\n]*(?:\n|\Z)|/\*(?![!M])(?:[^*]|\*(?!/))*\*/)*")
 

@@ -29,7 +29,7 @@ MARKS = [
     (b"/* x */kill query 5", sql.M_KILL),
     (b"use app", sql.M_USE),
     (b"USE`app`", 0),
-    (b"GET DIAGNOSTICS @n = NUMBER", sql.M_DIAGNOSTICS),
+    (b"GET DIAGNOSTICS @n = NUMBER", sql.M_DIAGNOSTICS | sql.M_VARIABLE),
     (b"", 0),
     (b"SELECT '" + b"x" * (sql.LOOKED_AT + 5) + b"', LAST_INSERT_ID()", 0),
 ]
