@@ -131,6 +131,7 @@ class Backends:
         self._entries: dict[tuple[str, str, str], PoolEntry] = {}
         self._by_pool: dict[Pool, PoolEntry] = {}
         self._lookups: dict[tuple[str, str], PoolEntry] = {}
+        self._outdated: list[Pool] = []
         self.halts = Halts()
         self.retired: dict[DatabaseKey, Counters] = {}
         """What pools had counted that exist no more."""
@@ -201,6 +202,7 @@ class Backends:
 
     def forget_closed(self) -> None:
         """Drop the pools that are closed and empty. Their counts stay."""
+        self._close_outdated()
         for pool in [pool for pool in self._by_pool if pool.is_gone() and not pool.clients]:
             self.gather(pool)
             entry = self._by_pool.pop(pool)
@@ -229,8 +231,15 @@ class Backends:
                 pool = self.entry(client.engine.name, client.login).pool
                 if pool is not client.pool:
                     client.move_to(pool)
-        for entry in closing:
-            entry.pool.close()
+        self._outdated += [entry.pool for entry in closing]
+        self._close_outdated()
+
+    def _close_outdated(self) -> None:
+        """Close the pools that a reload has left behind, when their last client has gone."""
+        for pool in self._outdated:
+            if not pool.clients:
+                pool.close()
+        self._outdated = [pool for pool in self._outdated if not pool.is_closed]
 
     def _refresh(self, entry: PoolEntry) -> bool:
         """Give a pool what the configuration says now. False if the pool must go: its database is elsewhere, or its user another one."""

@@ -69,14 +69,14 @@ class Reload:
             raise ConfigError(f"backends.{name}: {error}") from error
 
     def _needs_restart(self) -> list[str]:
-        old, new = self.server.config, self.config
-        changes = [f"listeners.{name}: a new listener {RESTART}" for name in new.listeners.keys() - old.listeners.keys()]
-        changes += [f"listeners.{name}: that it is gone {RESTART}" for name in old.listeners.keys() - new.listeners.keys()]
-        for name in sorted(new.listeners.keys() & old.listeners.keys()):
+        open_now, wanted = {door.listener.name: door.listener for door in self.server.doors}, self.config.listeners
+        changes = [f"listeners.{name}: a new listener {RESTART}" for name in sorted(wanted.keys() - open_now.keys())]
+        changes += [f"listeners.{name}: that it is gone {RESTART}" for name in sorted(open_now.keys() - wanted.keys())]
+        for name in sorted(wanted.keys() & open_now.keys()):
             for key in ("bind", "protocol", "backlog"):
-                if getattr(new.listeners[name], key) != getattr(old.listeners[name], key):
+                if getattr(wanted[name], key) != getattr(open_now[name], key):
                     changes.append(f"listeners.{name}.{key}: the change {RESTART}")
-        if new.admin.http != old.admin.http:
+        if self.config.admin.http != self.server.http:
             changes.append(f"admin.http: the change {RESTART}")
         return changes
 

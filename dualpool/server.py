@@ -84,6 +84,7 @@ class Server(Supervisor, PoolIO):
         self.stopped = trio.Event()
         """No more clients."""
         self.doors: list[Door] = []
+        self.http = config.admin.http
         self.leaving: set[Client] = set()
         """Clients that a reload no longer allows, until they are between two transactions."""
         self.reactor = reactor or Reactor(best_poller())

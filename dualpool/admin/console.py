@@ -1,9 +1,10 @@
 """The console's sessions: clients that are logged in to it, whichever protocol they speak."""
 
+import select
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -17,6 +18,11 @@ from dualpool.protocol import ConnectionClosed, Engine
 
 if TYPE_CHECKING:
     from dualpool.server import Server
+
+WATCH_SECONDS: Final = 0.1
+"""How often a command that waits looks whether its client is still there."""
+HUNG_UP: Final = getattr(select, "POLLRDHUP", 0)
+"""The other end will send nothing more. Where there is no such event, POLLHUP says it."""
 
 
 class Console:
@@ -110,16 +116,14 @@ class Session(CommandRunner):
         return command
 
     async def _watch(self, scope: trio.CancelScope) -> None:
-        """Cancel `scope` when the client goes away. Where TLS hides that, the command goes on to its end."""
-        sock = self.stream.sock
-        if isinstance(sock, ssl.SSLSocket):
-            return
-        await trio.lowlevel.wait_readable(sock)
-        try:
-            gone = not sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            gone = False
-        except OSError:
-            gone = True
-        if gone:
-            scope.cancel()
+        """Cancel `scope` when the client has gone away, even if it had said something before."""
+        while not has_hung_up(self.stream.sock):
+            await trio.sleep(WATCH_SECONDS)
+        scope.cancel()
+
+
+def has_hung_up(sock: socket.socket) -> bool:
+    """Has the peer closed its end?"""
+    poll = select.poll()
+    poll.register(sock, HUNG_UP)
+    return any(what & (HUNG_UP | select.POLLHUP | select.POLLERR | select.POLLNVAL) for _, what in poll.poll(0))
