@@ -35,7 +35,7 @@ Spec = int | str | dict[str, float]
 LANES: Final = (MAINTENANCE, APPLICATION)
 """The order in which lanes are served."""
 UNLIMITED: Final = 1 << 30
-RAISE_AFTER: Final = 2.0
+RAISE_AFTER: Final = 1.0
 """Seconds from a server's refusal to the first step back to the configured limit, and from step to step."""
 RAISE_PART: Final = 4
 """Each step is this part of what is allowed now, and at least one connection."""

@@ -553,7 +553,7 @@ def raise_file_limit() -> None:
 async def _serve_until_signal(config: Config, path: Path | None) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_watch_signals, stopping, nursery.cancel_scope)
+        await nursery.start(_watch_signals, stopping, nursery.cancel_scope)
         await serve(config, path=path, stopping=stopping, hangup=True)
         nursery.cancel_scope.cancel()
 
@@ -566,8 +566,11 @@ async def _reload_on_hangup(server: Server) -> None:
                 await server.reload()
 
 
-async def _watch_signals(stopping: trio.Event, everything: trio.CancelScope) -> None:
+async def _watch_signals(
+    stopping: trio.Event, everything: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
         async for number in signals:
             if number == signal.SIGTERM and not stopping.is_set():
                 event(logging.INFO, "SIGTERM: clients may finish their transactions; a second one ends at once")
