@@ -58,7 +58,7 @@ class BackendState:
             self.asks_capacity = limit is None
             self.budget.set_limit(self.budget.limit if limit is None else limit, config.reserved_maintenance)
         if (config.hosts, config.load_balance) != (self.config.hosts, self.config.load_balance):
-            self.hosts = Hosts(config.hosts, config.load_balance)
+            self.hosts, self.host_index = Hosts(config.hosts, config.load_balance), 0
         self.config, self.tls, self.identity = config, tls, identity_of(config)
 
     def quota(self, setting: str, limit: int) -> tuple[Quota, ...]:

@@ -30,10 +30,14 @@ class Connector:
     def __init__(self, reactor: Reactor, supervisor: Supervisor, config: Config) -> None:
         self.reactor = reactor
         self.supervisor = supervisor
+        self._turns: dict[BackendState, trio.CapacityLimiter] = {}
+        self.take(config)
+
+    def take(self, config: Config) -> None:
+        """Another configuration. Names are looked up anew."""
         self.config = config
         self.timeout = config.timeouts.server_connect or float("inf")
         self.resolver = Resolver(config.timeouts.dns)
-        self._turns: dict[BackendState, trio.CapacityLimiter] = {}
 
     async def connect(self, entry: PoolEntry, limits: RelayLimits, lane: int) -> ServerConnection:
         """A new server connection for the pool, in the reactor, ready for `pool.connected()`. Raises ConnectFailed."""

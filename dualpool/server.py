@@ -323,7 +323,7 @@ class Server(Supervisor, PoolIO):
 
     def take_timeouts(self) -> None:
         """What is derived from the configuration's timeouts."""
-        self.connector.timeout = self.config.timeouts.server_connect or float("inf")
+        self.connector.take(self.config)
 
     def send_away(self) -> None:
         """End the clients that a reload no longer allows, as soon as they are between two transactions."""

@@ -117,7 +117,7 @@ class Session(CommandRunner):
 
     async def _watch(self, scope: trio.CancelScope) -> None:
         """Cancel `scope` when the client has gone away, even if it had said something before."""
-        while not has_hung_up(self.stream.sock):
+        while not has_hung_up(self.stream.sock):  # noqa: ASYNC110
             await trio.sleep(WATCH_SECONDS)
         scope.cancel()
 

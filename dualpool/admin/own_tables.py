@@ -22,11 +22,12 @@ def pins(server: "Server") -> list[Row]:
         conn = client.server
         if conn is None or client.login is None:
             continue
-        user, database, since = client.login.account.user, describer.database(client.pool), describer.stamp(client.leased_at)
+        user, database = client.login.account.user, describer.database(client.pool)
+        since = conn.relay.pinned_at or client.leased_at
         for reason in conn.relay.pin_reasons():
             holds, _, until = reason.partition("; until ")
-            seconds = int(describer.now - client.leased_at)
-            rows.append((client.id, user, database, conn.id, holds, until, since, seconds))
+            seconds = max(0, int(describer.now - since))
+            rows.append((client.id, user, database, conn.id, holds, until, describer.stamp(since), seconds, conn.relay.pin_text))
     return rows
 
 
@@ -38,7 +39,8 @@ def budget(server: "Server") -> list[Row]:
         waiting = sum(pool.statistics().waiting for pool in book.pools)
         rows.append(
             (
-                name, None if state.asks_capacity else book.limit, "auto" if state.config.budget_number is None else "configured",
+                name, None if state.asks_capacity and not state.capacity_known else book.limit,
+                "auto" if state.config.budget_number is None else "configured",
                 book.reserve, book.counted[APPLICATION], book.counted[MAINTENANCE], sum(book.closing), len(book.pools), waiting,
             )
         )  # fmt: skip
@@ -98,7 +100,11 @@ def queue(server: "Server") -> list[Row]:
 
 OWN_TABLES: Final[dict[str, Show]] = {
     "PINS": Show(
-        columns(client="int4", user="text", database="text", server="int4", reason="text", until="text", since="text", seconds="int4"), pins
+        columns(
+            client="int4", user="text", database="text", server="int4", reason="text", until="text", since="text", seconds="int4",
+            statement="text",
+        ),
+        pins,
     ),
     "BUDGET": Show(
         columns(

@@ -148,7 +148,7 @@ def databases(server: "Server") -> list[Row]:
         connections[entry.database_key] += sum(entry.pool.counted)
     clients = Counter(server.backends.entry_of(client.pool).database_key for client in server.clients.by_id.values())
     rows: list[Row] = []
-    lifetime = int(server.config.timeouts.server_lifetime)
+    default = server.config.timeouts.server_lifetime
     for key, database in sorted(names.databases.items(), key=lambda item: names.shown[item[0]]):
         state = server.backends.states[database.backend]
         host, port = state.config.hosts[state.host_index]
@@ -156,12 +156,14 @@ def databases(server: "Server") -> list[Row]:
         rows.append(
             (
                 names.shown[key], host, port, database.database, database.user or state.config.user or None, database.pool_size,
-                database.min_pool_size, 0, lifetime, database.pool_mode, None, database.max_connections, connections[key],
-                0, clients[key], int(halts.is_paused(key)), int(key in halts.disabled),
+                database.min_pool_size, database.reserve_pool_size,
+                int(default if database.server_lifetime is None else database.server_lifetime), database.pool_mode, None,
+                database.max_connections, connections[key], database.max_client_connections, clients[key],
+                int(halts.is_paused(key)), int(key in halts.disabled),
             )
         )  # fmt: skip
     sessions = len(server.console.sessions)
-    return [*rows, (CONSOLE, None, None, CONSOLE, CONSOLE, 2, 0, 0, lifetime, "statement", None, 0, 0, 0, sessions, 0, 0)]
+    return [*rows, (CONSOLE, None, None, CONSOLE, CONSOLE, 2, 0, 0, int(default), "statement", None, 0, 0, 0, sessions, 0, 0)]
 
 
 USERS: Final = columns(
@@ -180,9 +182,10 @@ def users(server: "Server") -> list[Row]:
     rows: list[Row] = []
     for name in sorted({*server.config.users, *clients}):
         user = server.config.users.get(name)
-        size = "" if user is None or user.pool_size is None else str(user.pool_size)
-        mode, limit = (user.pool_mode, user.max_connections) if user is not None else (None, 0)
-        rows.append((name, size, "", mode, limit, connections[name], 0, clients[name]))
+        sizes = (user.pool_size, user.reserve_pool_size) if user is not None else (None, None)
+        mode, most, most_clients = (user.pool_mode, user.max_connections, user.max_client_connections) if user is not None else (None, 0, 0)
+        shown = ["" if size is None else str(size) for size in sizes]
+        rows.append((name, *shown, mode, most, connections[name], most_clients, clients[name]))
     return [*rows, (CONSOLE, "", "", None, 0, 0, 0, 0)]
 
 
