@@ -299,6 +299,8 @@ def capacity() -> Exchange[int]:
                 return number
 
 
+NULL_LENGTH: Final = 0xFFFFFFFF
+"""-1, without its sign."""
 SECRET_QUERY: Final = (
     "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END"
     " FROM pg_catalog.pg_authid WHERE rolname=$1 AND rolcanlogin"
@@ -339,8 +341,11 @@ def _values(row: bytes) -> list[bytes | None]:
     while position < len(row):
         (length,) = wire.INT32.unpack_from(row, position)
         position += 4
-        values.append(None if length < 0 else row[position : position + length])
-        position += max(length, 0)
+        if length == NULL_LENGTH:
+            values.append(None)
+        else:
+            values.append(row[position : position + length])
+            position += length
     return values
 
 

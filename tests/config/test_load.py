@@ -211,7 +211,7 @@ def test_every_mistake_is_told_with_its_line() -> None:
         """
     assert errors_of(text) == [
         "conf/dualpool.toml:1: strict_budget: must be true or false, got 1",
-        "conf/dualpool.toml:2: foo: unknown key; allowed: listeners, backends, databases, users, limits, timeouts, admin, "
+        "conf/dualpool.toml:2: foo: unknown key; allowed: listeners, backends, databases, users, limits, timeouts, auth, admin, "
         "log, strict_budget",
         "conf/dualpool.toml:3: listeners.a.protocol: is required",
         "conf/dualpool.toml:4: listeners.a.protocl: unknown key; did you mean protocol?",
