@@ -1,5 +1,6 @@
 """Where the reactor meets Trio: one task that runs its batches."""
 
+from collections.abc import Callable
 from typing import Final
 
 import trio
@@ -18,9 +19,15 @@ Trio's own tasks (accepts, logins, timers) start late by at most this much, and 
 async def pump(reactor: Reactor) -> None:
     """Dispatch events for ever; the end is a cancellation."""
     token = trio.lowlevel.current_trio_token()
-    reactor.wake = lambda: token.run_sync_soon(reactor.dispatch, idempotent=True)
+
+    def batch() -> None:
+        reactor.dispatch()
+        if reactor.has_more():
+            reactor.wake()
+
+    reactor.wake = lambda: token.run_sync_soon(batch, idempotent=True)
     if isinstance(reactor.poller, TaskPoller):
-        await _pump_with_tasks(reactor, reactor.poller)
+        await _pump_with_tasks(reactor.poller, batch)
         return
     fd = reactor.poller.fileno()
     while True:
@@ -33,7 +40,7 @@ async def pump(reactor: Reactor) -> None:
                 break
 
 
-async def _pump_with_tasks(reactor: Reactor, poller: TaskPoller) -> None:
+async def _pump_with_tasks(poller: TaskPoller, batch: Callable[[], None]) -> None:
     """One task for each direction of each socket waits for its readiness; a batch follows at once."""
     scopes: dict[tuple[int, int], trio.CancelScope] = {}
     async with trio.open_nursery() as nursery:
@@ -45,7 +52,7 @@ async def _pump_with_tasks(reactor: Reactor, poller: TaskPoller) -> None:
                 while not scope.cancel_called:
                     await wait(fd)
                     poller.ready(fd, what)
-                    reactor.dispatch()
+                    batch()
 
         def interested(fd: int, interest: int) -> None:
             for what in (READ, WRITE):

@@ -141,8 +141,7 @@ class KqueuePoller(Poller):
 
     def poll(self, timeout: float, limit: int) -> list[tuple[int, int]]:
         return [
-            (event.ident, EPOLL_OUT if event.filter == KQ_FILTER_WRITE else READ)
-            for event in self._kqueue.control(None, limit, timeout)
+            (event.ident, EPOLL_OUT if event.filter == KQ_FILTER_WRITE else READ) for event in self._kqueue.control(None, limit, timeout)
         ]
 
     def fileno(self) -> int:
@@ -196,6 +195,9 @@ class TaskPoller(Poller):
         self._events.clear()
 
 
+NOTHING: Final[list[tuple[int, Handler]]] = []
+
+
 class Reactor:
     """Handlers by file descriptor, and the batch. Used from one thread only."""
 
@@ -246,9 +248,10 @@ class Reactor:
 
     def dispatch(self, timeout: float = 0.0, limit: int = 256) -> int:
         """Handle one batch, waiting at most `timeout` seconds for it. Returns how many events there were."""
-        again = self._again
-        if again:
-            self._again = []
+        again = NOTHING
+        if self._again:
+            again = self._again
+            self._again = []  # What this batch adds is for the next one.
             timeout = 0.0
         events = self.poller.poll(timeout, limit)
         self.clock.now = monotonic()
