@@ -266,8 +266,7 @@ class Backends:
     def gather(self, pool: Pool) -> None:
         """Bring the counters of a pool up to date."""
         counters = pool.counters
-        counters.assignments = pool.checkouts
-        counters.wait_seconds = pool.total_wait
+        counters.gather(pool.checkouts, pool.total_wait)
         for conn in pool.connections:
             counters.gather_server(cast(ServerConnection, conn).relay)
 

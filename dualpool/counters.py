@@ -18,9 +18,11 @@ BOUNDS: Final = (
 
 
 class Counters:
-    """Totals since the pool was made. `received` and `sent`: bytes from clients, and bytes from servers (to clients)."""
+    """Totals since the pool was made, up to date after `gather`. `received`: bytes from clients; `sent`: from servers, to clients."""
 
     __slots__ = (
+        "_single_buckets",
+        "_single_seconds",
         "assignments",
         "binds",
         "client_parses",
@@ -39,6 +41,8 @@ class Counters:
     )
 
     def __init__(self) -> None:
+        self._single_seconds = 0.0
+        self._single_buckets = [0] * (len(BOUNDS) + 1)
         self.transactions = 0
         self.queries = 0
         self.received = 0
@@ -60,10 +64,16 @@ class Counters:
     def answered(self, relay: "ServerRelay", asked_at: float, began_at: float, now: float) -> float:
         """Count what `relay` says has been answered. `began_at`: when the open transaction began, or 0. Returns its new value."""
         seconds = now - asked_at
+        bucket = bisect_left(BOUNDS, seconds)
+        if relay.queries == 1 == relay.transactions and not began_at:
+            relay.queries = relay.transactions = 0
+            self._single_seconds += seconds
+            self._single_buckets[bucket] += 1
+            return 0.0
         self.queries += relay.queries
         relay.queries = 0
         self.query_seconds += seconds
-        self.query_buckets[bisect_left(BOUNDS, seconds)] += 1
+        self.query_buckets[bucket] += 1
         if relay.transactions:
             if began_at:
                 seconds = now - began_at
@@ -73,6 +83,21 @@ class Counters:
             self.transaction_buckets[bisect_left(BOUNDS, seconds)] += 1
             began_at = 0.0
         return (began_at or asked_at) if relay.in_transaction else 0.0
+
+    def gather(self, checkouts: int, wait_seconds: float) -> None:
+        """Bring the totals up to date. A query that is a transaction of its own, as most are, has been counted only once so far."""
+        self.assignments = checkouts
+        self.wait_seconds = wait_seconds
+        count = sum(self._single_buckets)
+        self.queries += count
+        self.transactions += count
+        self.query_seconds += self._single_seconds
+        self.transaction_seconds += self._single_seconds
+        for buckets in (self.query_buckets, self.transaction_buckets):
+            for index, single in enumerate(self._single_buckets):
+                buckets[index] += single
+        self._single_seconds = 0.0
+        self._single_buckets = [0] * (len(BOUNDS) + 1)
 
     def waited(self, seconds: float) -> None:
         """A checkout had to wait."""

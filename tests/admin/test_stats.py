@@ -15,9 +15,13 @@ def test_a_query_of_its_own_is_a_transaction() -> None:
     counters = Counters()
     relay = relay_with(1, 1)
     assert counters.answered(relay, asked_at=10.0, began_at=0.0, now=10.5) == 0.0
+    counters.gather(3, 0.25)
+    assert (counters.assignments, counters.wait_seconds) == (3, 0.25)
     assert (counters.queries, counters.transactions, counters.query_seconds, counters.transaction_seconds) == (1, 1, 0.5, 0.5)
     assert (relay.queries, relay.transactions) == (0, 0)
-    assert counters.query_buckets[BOUNDS.index(0.5)] == 1
+    assert counters.query_buckets[BOUNDS.index(0.5)] == counters.transaction_buckets[BOUNDS.index(0.5)] == 1
+    counters.gather(3, 0.25)
+    assert (counters.queries, counters.query_seconds, sum(counters.query_buckets)) == (1, 0.5, 1)
 
 
 def test_a_transaction_lasts_from_its_first_query_to_its_last_answer() -> None:
@@ -35,6 +39,8 @@ def test_one_that_ends_and_begins_in_the_same_answer() -> None:
     counters = Counters()
     assert counters.answered(relay_with(2, 1, open=True), asked_at=20.0, began_at=10.0, now=20.5) == 20.0
     assert counters.transaction_seconds == 10.5
+    assert counters.answered(relay_with(3, 3), asked_at=30.0, began_at=0.0, now=30.5) == 0.0
+    assert (counters.queries, counters.transactions) == (5, 4)
 
 
 def test_what_is_longer_than_every_bound_has_a_bucket() -> None:
