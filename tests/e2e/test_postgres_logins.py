@@ -53,6 +53,9 @@ def open_world(postgres: PostgresServer, certificates: Certificates, verifiers: 
         for method in ("auto", "password", "md5", "scram-sha-256", "cert")
     )
     more = f"""{methods}
+[timeouts]
+failed_login_delay = "0s"
+
 [listeners.by-tls-only]
 protocol = "postgres"
 bind = "127.0.0.1:0"
