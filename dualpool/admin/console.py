@@ -44,6 +44,8 @@ class Console:
                 await drive(engine.console(login, process_id, secret), stream, commands=session)
         except (DualpoolError, ConnectionClosed):
             pass  # It has been told, or is gone.
+        except Exception as error:
+            self.server.log_fault(error, f"console session {process_id}")
         finally:
             del self.sessions[process_id]
             stream.transport().close()
@@ -69,18 +71,29 @@ class Session(CommandRunner):
     async def run(self, text: str) -> Answer:
         """See CommandRunner. Raises QueryCanceled if `cancel` was called, ConnectionClosed if the client left during a long command."""
         command = self._understood(text)
-        server = self.console.server
         self.console.commands += 1
-        self.asked_at = server.now()
-        if not command.waits:
-            return await command.run(server)
+        self.asked_at = self.console.server.now()
+        return await (self._wait_for(command) if command.waits else self._run(command))
+
+    async def _run(self, command: Command) -> Answer:
+        """A fault of ours costs the command, not the process."""
+        try:
+            return await command.run(self.console.server)
+        except DualpoolError:
+            raise
+        except Exception as error:
+            self.console.server.log_fault(error, "the admin console")
+            raise DualpoolError(f"internal error: {error!r}", hint="Please report it with the log of dualpool.") from error
+
+    async def _wait_for(self, command: Command) -> Answer:
+        """A command that may take long: until it is done, canceled, or nobody waits for it any more."""
         self._canceled = False
         answers: list[Answer | DualpoolError] = []
         async with trio.open_nursery() as nursery:
             self._command = nursery.cancel_scope
             nursery.start_soon(self._watch, nursery.cancel_scope)
             try:
-                answers.append(await command.run(server))
+                answers.append(await self._run(command))
             except DualpoolError as error:
                 answers.append(error)
             nursery.cancel_scope.cancel()

@@ -53,7 +53,9 @@ def databases_of(server: "Server") -> "dict[DatabaseKey, Database]":
         if database.name != WILDCARD
     }
     for entry in server.backends.entries():
-        found.setdefault(entry.database_key, entry.database)
+        # A pool that a reload has left behind may be of a backend that is gone.
+        if entry.database.backend in config.backends:
+            found.setdefault(entry.database_key, entry.database)
     return found
 
 
@@ -68,7 +70,8 @@ class Names:
         self.shown: dict[DatabaseKey, str] = {}
         taken: set[str] = set()
         order = list(ENGINES)
-        for protocol, name in sorted({*self.databases, *server.backends.retired}, key=lambda key: (key[1], order.index(key[0]))):
+        served = {entry.database_key for entry in server.backends.entries()}
+        for protocol, name in sorted({*self.databases, *served, *server.backends.retired}, key=lambda key: (key[1], order.index(key[0]))):
             shown = name if name not in taken else f"{name}@{protocol}"
             taken.add(shown)
             self.shown[protocol, name] = shown
@@ -78,9 +81,8 @@ class Names:
         return [key for key, shown in self.shown.items() if name in {key[1], shown} and key in self.databases]
 
 
-def mode_of(server: "Server", database: Database) -> str:
+def mode_of(server: "Server", protocol: str, database: Database) -> str:
     """The pool mode of most of its clients: its own, else that of the first listener of its protocol."""
-    protocol = server.config.backends[database.backend].protocol
     listeners = [listener.pool_mode for listener in server.config.listeners.values() if listener.protocol == protocol]
     return database.pool_mode or (listeners[0] if listeners else "transaction")
 
@@ -115,7 +117,7 @@ def pools(server: "Server") -> list[Row]:
             (
                 name, entry.target.user, state.clients - state.waiting if state.clients > state.waiting else 0, state.waiting, canceled, 0,
                 state.leased, 0, canceled, state.idle - stale, stale, state.resetting, state.connecting,
-                seconds, microseconds, mode_of(server, entry.database), None,
+                seconds, microseconds, mode_of(server, entry.database_key[0], entry.database), None,
             )
         )  # fmt: skip
     return [*rows, (CONSOLE, CONSOLE, len(server.console.sessions), *(0,) * 12, "statement", None)]

@@ -9,7 +9,7 @@ import psycopg
 import pymysql
 import pytest
 
-from tests.admin.world import ConsoleWorld, console_world
+from tests.admin.world import SHOWS, ConsoleWorld, console_world
 from tests.e2e.postgres_world import in_thread, wait_until
 from tests.helpers.certificates import Certificates
 from tests.helpers.servers import Servers
@@ -181,7 +181,7 @@ def test_a_bad_file_changes_nothing_and_says_where(world: ConsoleWorld) -> None:
     world.pooler.write_config((world.pooler.toml or "").replace("pool_size = 5", "pool_size = 0", 1))
     with world.console() as console, pytest.raises(psycopg.Error, match=r"dualpool.toml:\d+: databases.app.pool_size"):
         console.execute("RELOAD")
-    assert "reload failed, nothing has changed" in world.pooler.log
+    world.pooler.wait_for_log("reload failed, nothing has changed")
     with world.client() as client:
         client.execute("SELECT 1")
     assert next(row for row in world.show("DATABASES") if row["name"] == "app")["pool_size"] == 5
@@ -252,6 +252,23 @@ def test_users_and_databases_come_and_go(world: ConsoleWorld) -> None:
         assert stays.execute("SELECT 1").fetchone() == (1,)
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(world.pooler.url("guest:app", "app"))
+
+
+def test_what_is_left_of_a_backend_that_is_gone_can_be_shown(world: ConsoleWorld) -> None:
+    more = f'[backends.old]\nurl = "{world.postgres.url}"\nbudget = 10\n[databases.relic]\nbackend = "old"\ndatabase = "app"\n'
+    world.pooler.write_config(world.config(more=more))
+    world.order("RELOAD")
+    with world.client("relic") as client:
+        client.execute("BEGIN")
+        world.pooler.write_config(world.config())
+        world.order("RELOAD")
+        for table in SHOWS:
+            world.show(table)
+        assert "relic" in world.fetch("/metrics")[1]
+        assert "relic" in {row["database"] for row in world.show("POOLS")}
+        assert "relic" not in {row["name"] for row in world.show("DATABASES")}
+    wait_until(lambda: "relic" not in {row["database"] for row in world.show("POOLS")}, "the pool has gone")
+    assert {row["database"]: row["client_login_count"] for row in world.show("STATS_TOTALS")}["relic"] == 1
 
 
 def test_what_needs_a_restart_is_said(world: ConsoleWorld) -> None:
