@@ -1,0 +1,136 @@
+"""Rules by host, ident maps, and the words that both are made of."""
+
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from dualpool.authentication.hba import Asked, Rule, decide, parse_hba
+from dualpool.authentication.ident import allows, parse_ident
+
+HERE = Path()
+
+
+def rules(text: str) -> tuple[Rule, ...]:
+    return parse_hba(text, HERE)
+
+
+def method(text: str, user: str = "app", database: str = "app", address: str = "10.1.2.3", **options: bool) -> str:
+    """What the rules say of a connection; "" if none fits. An empty address is a Unix socket."""
+    rule = decide(rules(text), Asked(user, database, ip_address(address) if address else None, **options))
+    return rule.method if rule is not None else ""
+
+
+def test_the_first_line_that_fits_decides() -> None:
+    text = "host all all 10.1.2.3/32 reject\nhost all all 10.0.0.0/8 md5\n"
+    assert method(text) == "reject"
+    assert method(text, address="10.1.2.4") == "md5"
+    assert method(text, address="11.1.2.3") == ""
+    assert method(text, address="") == ""
+
+
+def test_how_a_connection_came() -> None:
+    text = "local all all peer\nhostssl all all all cert\nhostnossl all all 10.0.0.0/8 md5\nhost all all all password\n"
+    assert method(text, address="") == "peer"
+    assert method(text, tls=True) == "cert"
+    assert method(text) == "md5"
+    assert method(text, address="192.0.2.1") == "password"
+    assert method(text, address="2001:db8::1") == "password"
+
+
+@pytest.mark.parametrize(
+    ("address", "inside", "outside"),
+    [
+        ("10.1.2.3/32", "10.1.2.3", "10.1.2.4"),
+        ("10.1.2.3 255.255.0.0", "10.1.9.9", "10.2.0.0"),
+        ("10.1.2.3/255.255.255.0", "10.1.2.200", "10.1.3.1"),
+        ("0.0.0.0/0", "203.0.113.9", "2001:db8::1"),
+        ("2001:db8::/32", "2001:db8:1::1", "2001:db9::1"),
+        ("2001:db8:: ffff:ffff::", "2001:db8:1::1", "2001:db9::1"),
+        ("10.0.0.0/8", "::ffff:10.9.9.9", "::ffff:11.9.9.9"),
+    ],
+)
+def test_addresses(address: str, inside: str, outside: str) -> None:
+    assert method(f"host all all {address} trust", address=inside) == "trust"
+    assert method(f"host all all {address} trust", address=outside) == ""
+
+
+def test_names() -> None:
+    assert method('host app,other "all",app all trust') == "trust"
+    assert method('host "all" app all trust') == ""
+    assert method('host "all" app all trust', database="all") == "trust"
+    assert method("host sameuser all all trust", user="x", database="x") == "trust"
+    assert method("host sameuser all all trust", user="x", database="y") == ""
+    assert method('host "quo""ted" all all trust', database='quo"ted') == "trust"
+    assert method("host app , other app all trust # comment", database="other") == "trust"
+
+
+def test_replication_is_not_a_database() -> None:
+    assert method("host all all all trust", replication=True) == ""
+    assert method("host replication all all trust", replication=True) == "trust"
+    assert method("host replication all all trust", database="replication") == ""
+    assert method('host "replication" all all trust', database="replication") == "trust"
+
+
+def test_names_in_files(tmp_path: Path) -> None:
+    (tmp_path / "users").write_text("one, two # comment\n@more\n")
+    (tmp_path / "more").write_text('"three 3"\n')
+    (rule,) = parse_hba("host all @users all \\\n  trust", tmp_path)
+    assert [word.text for word in rule.users] == ["one", "two", "three 3"]
+    (tmp_path / "loop").write_text("@loop\n")
+    with pytest.raises(ValueError, match=r"more than 10 deep"):
+        parse_hba("host all @loop all trust", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("hots all all all trust", "line 1: hots: must begin with one of local, host"),
+        ("hostgssenc all all all trust", "encryption by GSSAPI is not possible"),
+        ("host all all trust", "must be TYPE DATABASE USER ADDRESS METHOD"),
+        ("local all trust", "must be TYPE DATABASE USER METHOD"),
+        ("host all all example.org trust", "example.org: must be all, or an address"),
+        ("host all all 10.0.0.0/33 trust", "10.0.0.0/33: is no network"),
+        ("host all all 10.0.0.0 255.0.255.0 trust", "is no network"),
+        ("host all all samenet trust", "samenet: must be all"),
+        ("host all all all ldap", "ldap: is not possible here"),
+        ("host all all all peer", "peer: is for local lines"),
+        ("host all all all cert", "cert: is for hostssl lines"),
+        ("host samerole all all trust", "samerole: roles"),
+        ("host all +admins all trust", "+admins: roles"),
+        ("host all /^x all trust", "/^x: roles"),
+        ("host all all all md5 map=x", "map=x: the only option"),
+        ("hostssl all all all cert clientcert=verify-full", "clientcert=verify-full: the only option"),
+        ('host all "all all trust', "a quotation mark is not closed"),
+        ("host all @missing all trust", "@missing: [Errno 2]"),
+    ],
+)
+def test_what_is_not_understood(line: str, error: str) -> None:
+    with pytest.raises(ValueError, match=r".") as raised:
+        rules(line)
+    assert error in str(raised.value)
+
+
+def test_every_broken_line_is_told() -> None:
+    with pytest.raises(ValueError, match=r"line 1: x.*; line 3: y"):
+        rules("x\nhost all all all trust\ny")
+
+
+def test_ident_maps() -> None:
+    maps = parse_ident('m robot app\nm /^(.*)@example\\.org$ \\1\n\n# comment\nm root all\nn "/x" "all"\n')
+    assert allows(maps, "m", "robot", "app")
+    assert not allows(maps, "m", "robot", "other")
+    assert allows(maps, "m", "joe@example.org", "joe")
+    assert not allows(maps, "m", "joe@example.com", "joe")
+    assert allows(maps, "m", "root", "anybody")
+    assert allows(maps, "n", "/x", "all")
+    assert not allows(maps, "n", "/x", "app")
+    assert not allows(maps, "unknown", "robot", "app")
+    assert allows(maps, "", "same", "same")
+    assert not allows(maps, "", "one", "two")
+
+
+@pytest.mark.parametrize("line", ["m a", "m a b c", "m a +admins", "m a /x", "m /( x"])
+def test_broken_maps(line: str) -> None:
+    with pytest.raises(ValueError, match=r"line 1: "):
+        parse_ident(line)
