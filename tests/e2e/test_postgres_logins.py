@@ -53,7 +53,7 @@ def open_world(postgres: PostgresServer, certificates: Certificates, verifiers: 
         for method in ("auto", "password", "md5", "scram-sha-256", "cert")
     )
     more = f"""{methods}
-[timeouts]
+[auth]
 failed_login_delay = "0s"
 
 [listeners.by-tls-only]
