@@ -34,7 +34,8 @@ def without_warnings(config: Config) -> str:
 
 
 def config(folder: Path, more: str = "", databases: str = "app = host=10.0.0.1", users: str = "") -> Config:
-    text = f"[databases]\n{databases}\n[users]\n{users}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nunix_socket_dir = \nauth_file = userlist.txt\n{more}"
+    text = f"[databases]\n{databases}\n[users]\n{users}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nunix_socket_dir = \n"
+    text += f"auth_file = userlist.txt\n{more}"
     return imported(folder, text).config()
 
 
@@ -43,9 +44,10 @@ def notes(folder: Path, more: str) -> list[str]:
 
 
 def test_addresses(folder: Path) -> None:
-    text = SMALL.replace("127.0.0.1", "127.0.0.1, ::1 , *").replace("unix_socket_dir =", "unix_socket_dir = /run/pg\nlisten_port = 7000")
+    text = SMALL.replace("127.0.0.1", "127.0.0.1, ::1 ").replace("unix_socket_dir =", "unix_socket_dir = /run/pg\nlisten_port = 7000")
     listener = imported(folder, text + "unix_socket_mode = 0770\nlisten_backlog = 50").config().listeners["postgres"]
-    assert listener.bind == (Bind("127.0.0.1", 7000), Bind("::1", 7000), Bind("", 7000), Bind(unix="/run/pg/.s.PGSQL.7000"))
+    assert listener.bind == (Bind("127.0.0.1", 7000), Bind("::1", 7000), Bind(unix="/run/pg/.s.PGSQL.7000"))
+    assert imported(folder, SMALL.replace("127.0.0.1", "*")).config().listeners["postgres"].bind == (Bind("", 6432),)
     assert (listener.socket_mode, listener.backlog, listener.pool_mode, listener.auth) == ("0770", 50, "session", "md5")
 
 
