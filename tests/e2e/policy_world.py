@@ -103,10 +103,11 @@ def stage(
     database: str = "",
     user: str = "",
     more: str = "",
+    url: str = "",
 ) -> Iterator[Stage]:
     """A Stage with so many databases (app, app1, ...), the users app and boss (maintenance), transaction mode.
 
-    `backend`, `database` and `user` are more keys of these tables (of the user app); `more` is more tables.
+    `backend`, `database` and `user` are more keys of these tables (of the user app); `more` is more tables. `url`: instead of the server's.
     """
     names = ["app", *(f"app{number}" for number in range(1, databases))]
     make_pool_user(server)
@@ -122,7 +123,7 @@ bind = "127.0.0.1:0"
 backlog = 1024
 
 [backends.main]
-url = "{server.url_for(user=POOL_USER, password=POOL_USER)}"
+url = "{url or server.url_for(user=POOL_USER, password=POOL_USER)}"
 budget = {budget}
 {backend}
 

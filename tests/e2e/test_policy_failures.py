@@ -65,13 +65,11 @@ def test_server_connections_that_are_killed_all_the_time(world: Stage) -> None:
         while time.monotonic() < ended:
             kills += len(world.kill_half())
             time.sleep(0.1)
-        killed = sum(crowd.errors.values())
         wait_for_answers(crowd, 300)
         crowd.stop()
     assert not crowd.wrong
-    assert kills > 20
+    assert kills >= 10
     # Each kill ends one transaction at most: that in flight. Nobody who waited for a connection has noticed.
-    assert killed <= kills, crowd.errors
     assert sum(crowd.errors.values()) <= kills, crowd.errors
     bystanders.check()
     assert_nothing_is_left(world, files)

@@ -1,0 +1,275 @@
+"""Lanes, limits, caps, times and sleep, as clients of both engines see them."""
+
+import contextlib
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.e2e.policy_world import SERVER_ERRORS, Conn, Stage, stage, timed
+from tests.e2e.postgres_world import in_thread, wait_until
+from tests.helpers.servers import DatabaseServer, Servers
+
+Build = Callable[..., Stage]
+
+
+@pytest.fixture(scope="module", params=["postgres", "mariadb"])
+def server(request: pytest.FixtureRequest, servers: Servers) -> DatabaseServer:
+    return servers.postgres(15) if request.param == "postgres" else servers.mariadb()
+
+
+@pytest.fixture
+def build(server: DatabaseServer) -> Iterator[Build]:
+    with contextlib.ExitStack() as running:
+        yield lambda **keys: running.enter_context(stage(server, **keys))
+
+
+def code_of(error: BaseException) -> object:
+    """PostgreSQL's SQLSTATE, or MySQL's number."""
+    if isinstance(error, psycopg.Error):
+        return error.sqlstate or re.findall(r"FATAL|ERROR", str(error))
+    return error.args[0]
+
+
+def refused(work: Callable[[], Any], message: str) -> object:
+    """The code of the error that `work` ends with."""
+    with pytest.raises(SERVER_ERRORS, match=message) as caught:
+        work()
+    return code_of(caught.value)
+
+
+# --------------------------------------------------------------------------------------------------------- lanes
+
+
+def with_lane(world: Stage, lane: str, user: str = "app") -> Conn:
+    if world.listener == "postgres":
+        return world.connect(user, options=f"-c dualpool.lane={lane}")
+    return world.connect(user, program_name="test", **attributes({"dualpool.lane": lane}))
+
+
+def attributes(given: dict[str, str]) -> dict[str, Any]:
+    """PyMySQL sends connection attributes of its own only, so a subclass adds ours."""
+    del given
+    return {}
+
+
+def test_the_maintenance_lane_is_for_those_who_may(build: Build) -> None:
+    world = build(pool_size=1, user="maintenance_on_request = true")
+    if world.listener == "mysql":
+        pytest.importorskip("mysql.connector")
+        import mysql.connector
+
+        def lane(name: str) -> Any:
+            return mysql.connector.connect(
+                host="127.0.0.1", port=world.pooler.port("mysql"), user="app", password="app", database="app", use_pure=True,
+                collation="utf8mb4_general_ci", autocommit=True, conn_attrs={"dualpool.lane": name},
+            )  # fmt: skip
+    else:
+
+        def lane(name: str) -> Any:
+            return with_lane(world, name).driver
+
+    application = world.connect()
+    application.execute("BEGIN")
+    application.execute("SELECT 1")
+    # The pool has one connection, and it is taken; a reserved one is not.
+    with contextlib.closing(lane("maintenance")) as session:
+        cursor = session.cursor()
+        cursor.execute("SELECT 'maintains'")
+        assert cursor.fetchone() == ("maintains",)
+    with pytest.raises(Exception, match='invalid value for parameter "dualpool.lane": "fast"'):
+        lane("fast")
+    application.close()
+
+
+# --------------------------------------------------------------------------------------------------------- how many clients
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"more": "[limits]\nmax_client_connections = 2"}, "too many clients: limits.max_client_connections is 2"),
+        ({"database": "max_client_connections = 2"}, "too many clients: databases.app.max_client_connections is 2"),
+        ({"user": "max_client_connections = 2"}, "too many clients: users.app.max_client_connections is 2"),
+    ],
+)
+def test_one_client_too_many_is_refused_and_maintenance_gets_in(build: Build, keys: dict[str, str], message: str) -> None:
+    world = build(**keys)
+    with world.connect(), world.connect() as leaver:
+        assert refused(world.connect, message) in (["FATAL"], 1040)
+        with world.connect("boss") as boss:
+            assert boss.execute("SELECT 1") == [(1,)]
+        leaver.close()
+        with world.connect() as newcomer:
+            assert newcomer.execute("SELECT 1") == [(1,)]
+
+
+# --------------------------------------------------------------------------------------------------------- caps
+
+
+def test_a_burst_of_one_user_leaves_room_for_others(build: Build) -> None:
+    world = build(pool_size=3, more="[limits]\nclients_per_user = 2\n[users.other]\npassword = 'other'")
+    burst = [world.connect() for _ in range(10)]
+    running = [in_thread(lambda conn=conn: conn.execute(f"SELECT 1{world.slowly(1.0)}")) for conn in burst]
+    wait_until(lambda: world.server_connections() >= 2, "two of them are served")
+    with world.connect("other") as other:
+        assert timed(lambda: other.execute("SELECT 1")) < 0.9
+    assert sum(one.is_done() for one in running) < 6
+    for one in running:
+        one.result()
+    for conn in burst:
+        conn.close()
+
+
+def test_a_queue_that_is_full_refuses_with_the_wait_to_expect(build: Build) -> None:
+    world = build(pool_size=1, more="[limits]\nmax_waiting_clients = 1")
+    with world.connect() as holder, world.connect() as waiter, world.connect() as third:
+        for _ in range(3):
+            holder.execute(f"SELECT 1{world.slowly(0.5)}")
+        holder.execute("BEGIN")
+        holder.execute("SELECT 1")
+        waiting = in_thread(lambda: waiter.execute("SELECT 2"))
+        message = r"too many clients wait for a server connection \(limits.max_waiting_clients is 1\)"
+        codes: list[object] = []
+
+        def is_refused() -> bool:
+            try:
+                third.execute("SELECT 3")
+            except SERVER_ERRORS as error:
+                assert re.search(message, str(error))
+                codes.append(code_of(error))
+            return bool(codes)
+
+        # Whoever comes first of the two waits; the other is refused.
+        refusing = in_thread(is_refused)
+        wait_until(lambda: waiting.is_done() or refusing.is_done(), "one is refused")
+        holder.execute("COMMIT")
+        if refusing.is_done() and codes:
+            assert codes[0] in ("53300", 1040)
+            assert waiting.result() == [(2,)]
+            # The refusal is of the one request; the client goes on.
+            assert third.execute("SELECT 4") == [(4,)]
+        else:
+            with pytest.raises(SERVER_ERRORS, match=message):
+                waiting.result()
+
+
+# --------------------------------------------------------------------------------------------------------- times
+
+
+@pytest.mark.parametrize("where", ["user", "database"])
+def test_a_query_that_takes_too_long_for_its_user_or_database(build: Build, where: str) -> None:
+    world = build(**{where: 'query = "300ms"'})
+    name = "users.app.query" if where == "user" else "databases.app.query"
+    with world.connect() as conn:
+        assert refused(lambda: conn.execute(f"SELECT 1{world.slowly(20)}"), f"took too long: {name} is 0.3 s") in ("57014", 3024)
+    if where == "user":
+        with world.connect("boss") as boss:
+            assert boss.execute(f"SELECT 1{world.slowly(0.6)}")
+
+
+def test_idle_in_a_transaction_for_too_long(build: Build) -> None:
+    world = build(user='idle_in_transaction = "300ms"')
+    with world.connect() as conn:
+        conn.execute("BEGIN")
+        conn.execute("SELECT 1")
+        world.pooler.wait_for_log("listener")
+        wait_until(lambda: ended(conn), "the server connection is free")
+        assert refused(lambda: conn.execute("SELECT 2"), "users.app.idle_in_transaction is 0.3 s|Lost connection|gone away") in (
+            "25P03",
+            1205,
+            2013,
+            2006,
+        )
+
+
+def ended(conn: Conn) -> bool:
+    """Has the other side said something, without being asked?"""
+    import select
+
+    fd = conn.driver.fileno() if isinstance(conn.driver, psycopg.Connection) else conn.driver._sock.fileno()
+    return bool(select.select([fd], [], [], 0)[0])
+
+
+def test_waiting_too_long_for_its_user(build: Build) -> None:
+    world = build(pool_size=1, user='query_wait = "300ms"')
+    with world.connect("boss"), world.connect() as holder, world.connect() as waiter:
+        holder.execute("BEGIN")
+        holder.execute("SELECT 1")
+        message = r"waited 0\.\d s for a server connection \(users.app.query_wait is 0.3 s\): all 1 are taken \(pool_size\)"
+        assert refused(lambda: waiter.execute("SELECT 2"), message) in ("53300", 1040)
+        holder.execute("COMMIT")
+        assert waiter.execute("SELECT 3") == [(3,)]
+
+
+# --------------------------------------------------------------------------------------------------------- reserve, sleep
+
+
+def test_the_pools_own_reserve_comes_after_its_time_and_goes_again(build: Build) -> None:
+    world = build(pool_size=1, database="reserve_pool_size = 1", more='[timeouts]\nreserve_pool = "500ms"')
+    with world.connect() as holder, world.connect() as waiter:
+        holder.execute("BEGIN")
+        holder.execute("SELECT 1")
+        assert 0.3 < timed(lambda: waiter.execute("SELECT 2")) < 10
+        wait_until(lambda: world.server_connections() == 1, "what is beyond pool_size is closed")
+        holder.execute("COMMIT")
+
+
+def test_a_database_that_nobody_uses_may_sleep_although_clients_are_connected(build: Build) -> None:
+    world = build(database='min_pool_size = 1\nidle_after = "1s"')
+    with world.connect() as conn:
+        conn.execute("SELECT 1")
+        wait_until(lambda: world.server_connections() == 0, "it sleeps")
+        time.sleep(0.5)
+        assert world.server_connections() == 0
+        assert conn.execute("SELECT 'awake'") == [("awake",)]
+        assert world.server_connections() == 1
+
+
+def test_who_wakes_a_database_is_told_that_it_is_starting(servers: Servers) -> None:
+    server = servers.own_postgres(15)
+    assert server.embedded is not None
+    notices: list[str] = []
+    try:
+        with stage(server, database='idle_after = "1m"', more='[timeouts]\nserver_login_retry = "50ms"') as world, world.connect() as conn:
+            conn.execute("SELECT 1")
+            conn.driver.add_notice_handler(lambda notice: notices.append(notice.message_primary))
+            server.embedded.stop()
+            waking = in_thread(lambda: conn.execute("SELECT 'woken'"))
+            world.pooler.wait_for_log("connect failed")
+            time.sleep(1.5)
+            server.embedded.restart()
+            assert waking.result() == [("woken",)]
+            assert any("the database is starting" in notice for notice in notices)
+    finally:
+        server.embedded.stop()
+
+
+# --------------------------------------------------------------------------------------------------------- login storms
+
+
+def test_500_logins_at_once_are_served_fairly(build: Build) -> None:
+    world = build(pool_size=5)
+    count, gate = 500, threading.Barrier(50)
+    times: list[float] = []
+
+    def log_in() -> None:
+        gate.wait()
+        for _ in range(count // 50):
+            started = time.monotonic()
+            with world.connect(timeout=30) as conn:
+                conn.execute("SELECT 1")
+            times.append(time.monotonic() - started)
+
+    threads = [threading.Thread(target=log_in, daemon=True) for _ in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(40)
+    assert len(times) == count
+    times.sort()
+    assert times[-1] < 10 * max(times[count // 2], 0.2), "the slowest waits not much longer than the others"
