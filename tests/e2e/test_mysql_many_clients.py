@@ -115,8 +115,8 @@ class Blocking:
         assert self.execute("SELECT %s, %s", self.marker, 1, prepared=False) == [(self.marker, 1)]
 
     def parameters(self) -> None:
-        # The same text in every client.
-        wanted = (self.marker, self.rng.choice([None, "text", self.marker]))
+        # The same text in every client, with values of other types each time.
+        wanted = (self.marker, self.rng.choice([None, 7, "text", 0.5, b"bytes", self.marker]))
         found = self.execute("SELECT %s, %s", *wanted)
         assert [(plain(a), plain(b)) for a, b in found] == [tuple(map(plain, wanted))]
 

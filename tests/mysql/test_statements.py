@@ -74,6 +74,27 @@ def test_one_with_an_open_cursor_is_its_user_s_alone() -> None:
     assert known.add(ServerStatement(2, a.key)) == b""
 
 
+def test_statements_are_shared_by_users_with_the_same_kinds_of_parameters() -> None:
+    known = ServerStatements(10)
+    users = [ClientStatement(number, b"", "", 0) for number in range(4)]
+    number, long, string, null = users
+    number.bind(b"\x01\0\xfd\0")
+    long.bind(b"\x08\0\x0f\0")
+    string.bind(b"\xfd\0\xfd\0")
+    null.bind(b"\x06\0\xfd\0")
+    first, second = ServerStatement(1, key(b"a")), ServerStatement(2, key(b"a"))
+    known.add(first)
+    assert [known.find(first.key, user) for user in (null, number, long, string, null)] == [first, first, first, None, first]
+    assert known.add(second) == b""
+    assert [known.find(first.key, user) for user in (number, string, null, string)] == [first, second, first, second]
+    string.bind(b"\x06\0\xfd\0")
+    assert string.kinds == b"\xfd\xfd"
+    string.bind(b"\x08\x80\xfd\0")
+    assert known.find(first.key, string) is None
+    known.clear()
+    assert known.find(first.key, number) is None
+
+
 EXECUTES = [
     (HEAD, 0, b""),
     (HEAD + b"\0\0", 1, b""),
