@@ -27,6 +27,8 @@ HASHED = re.compile(r"md5[0-9a-f]{32}\Z|SCRAM-SHA-256\$|\*[0-9A-Fa-f]{40}\Z|\$[A
 """The stored forms of a password, of both engines."""
 LOOKUP_CONNECTIONS = 2
 """For the auth_query of one backend in one database."""
+LOOKUP_IDLE = 60.0
+"""Seconds without a login after which they are closed."""
 MAX_WELCOMES = 1000
 """Sets of start-up settings whose answer is remembered, per pool."""
 
@@ -182,7 +184,7 @@ class Backends:
             return found
         if found is not None:
             found.pool.close()
-        settings = PoolSettings(size=LOOKUP_CONNECTIONS, query_wait=self.config.timeouts.query_wait)
+        settings = PoolSettings(size=LOOKUP_CONNECTIONS, query_wait=self.config.timeouts.query_wait, idle_timeout=LOOKUP_IDLE)
         made = self._lookups[key] = self._make(state, database, target, settings)
         return made
 

@@ -22,7 +22,7 @@ GOOD = """\
 protocol = "postgres"
 bind = "127.0.0.1:6543"
 [backends.main]
-url = "postgresql://u:p@h?channel_binding=require"
+url = "postgresql://u:p@127.0.0.1?channel_binding=require"
 [databases.app]
 backend = "main"
 [users.app]

@@ -13,7 +13,7 @@ import psycopg
 import pymysql
 import pytest
 
-from tests.e2e.postgres_world import wait_until
+from tests.e2e.postgres_world import in_thread, wait_until
 from tests.helpers.certificates import Certificates
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer, PostgresServer
@@ -172,6 +172,19 @@ def test_what_auth_query_may_return(postgres_server: PostgresServer) -> None:
             assert "could not be asked" in told
             assert "relation" not in told
             assert "does not exist" in pooler.log
+
+
+def test_many_log_in_at_once_where_the_server_has_room_for_one(postgres15: PostgresServer) -> None:
+    """auth_query needs a connection, and so does the client that it lets in: they have to take turns."""
+    users = [postgres15.create_user() for _ in range(3)]
+    backend = AUTH_QUERY + "\nbudget = 1\nreserved_maintenance = 0"
+    try:
+        with Pooler(toml(postgres15, backend=backend, more=f"[auth]\n{AT_ONCE}")) as pooler:
+            logins = [in_thread(lambda user=user: who(pooler, user)) for user in users * 8]  # type: ignore[misc]
+            assert [login.result() for login in logins] == users * 8
+    finally:
+        for user in users:
+            postgres15.drop_user(user)
 
 
 def test_auth_query_at_mysql(mysql_server: MySQLServer) -> None:
