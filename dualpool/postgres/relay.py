@@ -1041,21 +1041,28 @@ class ClientRelay(protocol.ClientRelay):
             if statement.deallocates in self.statements.names:
                 statement, name = shared(DO_NOTHING_KEY), b""
         server.segment_statement = statement
-        prefix = self._ensure(statement, server, name)
-        return prefix + bound_to(statement.name, data, position, portal_end, name_end, end, length)
+        known = server.statements.known
+        step = known.get(statement)
+        if step is not None and step.confirmed:
+            known.move_to_end(statement)
+            prefix = b""
+        else:
+            prefix = self._ensure(statement, server, name)
+        own = statement.name
+        head = HEADER.pack(wire.BIND, length + len(own) - (name_end - portal_end - 1))
+        return b"".join((prefix, head, data[position + 5 : portal_end + 1], own, data[name_end:end]))
 
     def _bind_unnamed(self, data: bytes, position: int, portal_end: int, end: int, length: int, server: ServerRelay) -> bytes | None:
         """Bind of the unnamed statement: it must be this client's own."""
         server.segment_statement = None
         unnamed = self.unnamed
-        if unnamed is not None:
+        if unnamed is not None and (self._portals or sql.first_word(unnamed, 6) in sql.TELLING_WORDS):
             text = unnamed[6 : unnamed.index(0, 6)]
-            if self._portals or sql.first_word(text) in sql.TELLING_WORDS:
-                self._portals[data[position + 5 : portal_end]] = text
-                if sql.deallocated_name(text) in self.statements.names:
-                    nothing = shared(DO_NOTHING_KEY)
-                    prefix = self._ensure(nothing, server, b"")
-                    return prefix + bound_to(nothing.name, data, position, portal_end, portal_end + 1, end, length)
+            self._portals[data[position + 5 : portal_end]] = text
+            if sql.deallocated_name(text) in self.statements.names:
+                nothing = shared(DO_NOTHING_KEY)
+                prefix = self._ensure(nothing, server, b"")
+                return prefix + bound_to(nothing.name, data, position, portal_end, portal_end + 1, end, length)
         again = self._unnamed_again(server)
         return again + data[position:end] if again else None
 

@@ -35,19 +35,18 @@ Change = tuple[str, str | None]
 """A setting's name, and the SQL that establishes it; None: back to its default. The name "*": all of them."""
 
 
-def first_word(text: bytes) -> bytes:
-    """The first keyword, in lower case, or b"" where there is none."""
-    match = WORD.match(text)
+def first_word(text: bytes, position: int = 0) -> bytes:
+    """The first keyword from `position` on, in lower case, or b"" where there is none."""
+    match = WORD.match(text, position)
     assert match is not None
     if not match[1]:
-        match = WORD.match(text, _start(text))
+        match = WORD.match(text, _start(text, position))
         assert match is not None
     return match[1].lower()
 
 
-def _start(text: bytes) -> int:
-    """Where the first token is: behind spaces and comments."""
-    position = 0
+def _start(text: bytes, position: int) -> int:
+    """Where the first token from `position` on is: behind spaces and comments."""
     while True:
         match = BLANK.match(text, position)
         assert match is not None

@@ -411,7 +411,7 @@ ANSWERS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(CHUNKS, ANSWERS, st.sampled_from([0, 1, 2]), st.booleans())
 def test_garbage_raises_nothing_but_protocol_errors(asked: list[bytes], answers: list[bytes], mode: int, alternate: bool) -> None:
     limits = RelayLimits(mode=mode, frame_bytes=1000, statement_bytes=2000)

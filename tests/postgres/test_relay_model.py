@@ -285,7 +285,7 @@ def worlds(draw: st.DrawFn) -> tuple[World, list[Driver]]:
 
 
 PROFILE = settings(
-    max_examples=150, deadline=None, report_multiple_bugs=False, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=100, deadline=None, report_multiple_bugs=False, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 
 
