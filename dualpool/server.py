@@ -554,7 +554,7 @@ async def _serve_until_signal(config: Config, path: Path | None) -> None:
     stopping = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stopping, nursery.cancel_scope)
-        await serve(config, path=path, stopping=stopping, hangup=True)
+        await serve(config, path=path, stopping=stopping, hangup=hasattr(signal, "SIGHUP"))
         nursery.cancel_scope.cancel()
 
 
