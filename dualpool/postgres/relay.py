@@ -410,11 +410,14 @@ class ServerRelay(protocol.ServerRelay):
     def _ready(self, status: int) -> bool:
         """ReadyForQuery: the oldest Query or Sync is answered in full. True if the client did not ask for it."""
         pending = self.pending
-        if pending and not (type(pending[0]) is bytes or pending[0] in READY_MARKS):
-            self._undo_skipped()  # They were sent after the error had come already.
-        if not pending:
-            raise RemoteProtocolError("ReadyForQuery without a query")
-        mark = pending.popleft()
+        mark = pending.popleft() if pending else None
+        if type(mark) is not bytes and mark not in READY_MARKS:
+            if mark is not None:
+                pending.appendleft(mark)
+                self._undo_skipped()  # They were sent after the error had come already.
+            if not pending:
+                raise RemoteProtocolError("ReadyForQuery without a query")
+            mark = pending.popleft()
         self.in_transaction = status != wire.IDLE
         self.copying_in = False
         self._hiding = bool(pending) and pending[0] == HIDDEN_QUERY
