@@ -197,7 +197,7 @@ def test_a_failed_handshake() -> None:
     message = "the login at the server at db:5432 failed: certificate verify failed"
     check(
         backend.connect(attrs.evolve(TARGET, sslmode="verify-full")),
-        [sends(SSL), reads(b"S"), starts_tls(failure), fails(ConnectFailed, message, "08006")],
+        [sends(SSL), reads(b"S"), starts_tls(failure), fails(ConnectFailed, message, "28000")],
     )
 
 
