@@ -116,8 +116,12 @@ class World:
 
     def wait_until_rested(self) -> None:
         """Wait until no server connection runs anything or is in a transaction."""
-        wait_until(lambda: not self.server_connections("command <> 'Sleep'"), "all server connections idle")
-        wait_until(lambda: not self.open_transactions(), "no transaction open")
+        try:
+            wait_until(lambda: not self.server_connections("command <> 'Sleep'"), "all server connections idle")
+            wait_until(lambda: not self.open_transactions(), "no transaction open")
+        except AssertionError as error:
+            running = self.execute(f"SELECT * FROM information_schema.processlist WHERE user = '{self.user}'")
+            raise AssertionError(f"{error}; {running}; {self.pooler.log[-4000:]}") from None
 
     def assert_unharmed(self, listener: str = "mysql") -> None:
         """A new client is served as if nothing had been."""
