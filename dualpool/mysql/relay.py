@@ -150,10 +150,10 @@ class ServerRelay(protocol.ServerRelay):
     """See the module. `settings`, `schema`, `multi` and `insert_id` are what the session has now."""
 
     __slots__ = (
-        "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_met", "_out", "_phase", "_result_columns", "_shift",
-        "_skip", "_start", "_status", "capabilities", "client", "copying_in", "dialect", "file_sequence", "insert_id", "last_error",
-        "login_schema", "mode", "multi", "proven", "requests", "schema", "settings", "statements", "tracks",
-        "unfinished", "version",
+        "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_met", "_out", "_phase", "_result_columns",
+        "_shift", "_skip", "_start", "_status", "capabilities", "client", "copying_in", "dialect", "file_sequence", "insert_id",
+        "last_error", "login_schema", "mode", "multi", "proven", "requests", "schema", "settings", "statements", "tracks", "unfinished",
+        "version",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
