@@ -94,6 +94,11 @@ class Listener:
         default="auto",
     )
     backlog: int = setting("Connections that the kernel queues before they are accepted.", default=128, minimum=1)
+    reuse_port: bool = setting(
+        "Another process of the same user may listen here too (SO_REUSEPORT; a Unix socket goes over to whoever came last): for a restart "
+        "that clients do not notice, start the new process, then send SIGTERM to the old one.",
+        default=False,
+    )
     proxy_protocol: tuple[str, ...] = setting(
         "Networks of load balancers whose connections begin with a PROXY header (version 1 or 2), which tells the client's address.",
         default=(),
@@ -416,7 +421,8 @@ class Config:
         for database in served:
             if database.name == WILDCARD:
                 return attrs.evolve(database, name=name, database=database.database or name)
-        return None
+        # A client that names none (mysql -u app) can mean only one where there is only one.
+        return served[0] if not name and len(served) == 1 else None
 
 
 TABLES_BY_NAME: Final[dict[str, type[Any]]] = {"listeners": Listener, "backends": Backend, "databases": Database, "users": User}

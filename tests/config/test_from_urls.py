@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from dualpool.config import Bind, from_urls
+from dualpool.config import Bind, from_urls, loads
 from dualpool.errors import ConfigError
 
 
@@ -66,3 +66,15 @@ def test_dollars_in_a_url_are_not_variables() -> None:
 def test_refusals(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         from_urls(**options)
+
+
+def test_a_client_that_names_no_database_means_the_only_one() -> None:
+    only = loads('[listeners.m]\nprotocol = "mysql"\nbind = "127.0.0.1:0"\n[backends.b]\nurl = "mysql://h"\n[databases.shop]\nbackend = "b"\n')
+    found = only.find_database("mysql", "")
+    assert found is not None
+    assert found.name == "shop"
+    two = loads(
+        '[listeners.m]\nprotocol = "mysql"\nbind = "127.0.0.1:0"\n[backends.b]\nurl = "mysql://h"\n'
+        '[databases.shop]\nbackend = "b"\n[databases.blog]\nbackend = "b"\n'
+    )
+    assert two.find_database("mysql", "") is None
