@@ -257,7 +257,9 @@ def row_values(row: bytes) -> list[bytes | None]:
 
 
 LONG: Final = 3
+DOUBLE: Final = 5
 LONGLONG: Final = 8
+NEWDECIMAL: Final = 246
 VAR_STRING: Final = 253
 
 
@@ -265,6 +267,16 @@ def column(name: bytes, kind: int, charset: int, length: int, flags: int) -> byt
     """A column definition of the expression `name`."""
     fixed = b"\x0c" + INT16.pack(charset) + INT32.pack(length) + bytes((kind,)) + INT16.pack(flags) + b"\0\0\0"
     return b"\x03def" + _EMPTY_NAME * 3 + put_lenenc_bytes(name) + _EMPTY_NAME + fixed
+
+
+def column_type(definition: bytes) -> tuple[int, int]:
+    """The type of a column and its flags, from its definition."""
+    position = 0
+    for _ in range(6):
+        _, position = get_lenenc_bytes(definition, position)
+    if len(definition) < position + 10:
+        raise RemoteProtocolError("a column definition is cut short")
+    return definition[position + 7], INT16.unpack_from(definition, position + 8)[0]
 
 
 def integer_column(name: bytes) -> bytes:

@@ -35,7 +35,19 @@ from dualpool.mysql.statements import (
     types_flag,
 )
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, get_lenenc, packet, put_lenenc
-from dualpool.protocol import BROKEN, CANCEL, CLOSE, FORWARD, NEEDS_SERVER, RELEASE, SESSION, STATEMENT, RelayLimits
+from dualpool.protocol import (
+    BROKEN,
+    CANCEL,
+    CLOSE,
+    FORWARD,
+    NEEDS_SERVER,
+    PIN_ERROR,
+    PINNED,
+    RELEASE,
+    SESSION,
+    STATEMENT,
+    RelayLimits,
+)
 from dualpool.state import Settings
 
 MAX_ANSWER: Final = 1 << 24
@@ -55,6 +67,12 @@ FOR_WARNINGS: Final = 5
 FOR_FOUND_ROWS: Final = 6
 FOR_INSERT_ID: Final = 7
 FOR_VALUES: Final = 8
+# Is it so? What is asked of the server before a lease goes on because of it (states.Holdings.unsettled).
+FOR_USER_VARIABLES: Final = 9
+FOR_LOCKS: Final = 10
+FOR_UNNAMED_LOCKS: Final = 11
+FOR_TABLE: Final = 12
+FOR_INSERT_NUMBER: Final = 13
 
 # What must be asked of the server before it may go (`ClientRelay.captures`).
 CAPTURE_WARNINGS: Final = 1
@@ -65,21 +83,6 @@ CAPTURE_STATUS: Final = 16
 """An ERR packet has no status flags: whether a transaction is open now must be asked."""
 CAPTURE_AT_ONCE: Final = CAPTURE_VALUES | CAPTURE_STATUS
 OF_ONE_STATEMENT: Final = CAPTURE_WARNINGS | CAPTURE_FOUND_ROWS | CAPTURE_STATUS
-
-# Why a server connection stays with its client.
-PIN_CURSOR: Final = 1
-PIN_NEXT_TRANSACTION: Final = 2
-"""SET TRANSACTION: it is about the next one."""
-PIN_VARIABLE: Final = 4
-"""A variable that is used up by being used (insert_id, timestamp, ...)."""
-PIN_STATE: Final = 8
-"""The server says that the session has changed, and not in what."""
-PIN_REASONS: Final = {
-    PIN_CURSOR: "an open cursor; until it is read to its end or closed",
-    PIN_NEXT_TRANSACTION: "SET TRANSACTION; until the next transaction has ended",
-    PIN_VARIABLE: "a variable for the next statement; until that has run",
-    PIN_STATE: "session state that cannot be replayed; until the client resets its session or leaves",
-}
 
 # What a client is doing.
 IDLE: Final = 0
@@ -110,7 +113,7 @@ PING: Final = packet(0, bytes((wire.COM_PING,)))
 class Request:
     """Something that the server was asked. `phase`: how its answer begins; `hidden`: the answer is not the client's."""
 
-    __slots__ = ("hidden", "key", "names", "phase", "purpose", "text")
+    __slots__ = ("hidden", "key", "names", "phase", "purpose", "subjects", "text")
 
     def __init__(self, purpose: int, phase: int = s.HEAD, text: bytes = b"", key: Key | None = None) -> None:
         self.purpose = purpose
@@ -122,6 +125,8 @@ class Request:
         """FOR_STATEMENT, and a client's COM_STMT_PREPARE."""
         self.names: tuple[str, ...] = ()
         """FOR_VALUES: of which variables."""
+        self.subjects: tuple[bytes, ...] = ()
+        """What a question of `_probe` is about."""
 
     def __repr__(self) -> str:
         return f"<Request for {self.purpose}, phase {self.phase}>"
@@ -133,7 +138,8 @@ FIELDS_REQUEST: Final = Request(FOR_CLIENT, s.FIELDS)
 TEXT_REQUEST: Final = Request(FOR_CLIENT, s.TEXT)
 EXCHANGE_REQUEST: Final = Request(FOR_EXCHANGE)
 OPTION_REQUEST: Final = Request(FOR_SETTINGS)
-KEPT: Final = frozenset((FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES))
+PROBES: Final = frozenset((FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER))
+KEPT: Final = PROBES | {FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES}
 """Purposes for which the answer itself is wanted."""
 PASSED_ON: Final = {s.C_FETCH: FETCH_REQUEST, s.C_FIELD_LIST: FIELDS_REQUEST, s.C_STATISTICS: TEXT_REQUEST}
 
@@ -150,10 +156,10 @@ class ServerRelay(protocol.ServerRelay):
     """See the module. `settings`, `schema`, `multi` and `insert_id` are what the session has now."""
 
     __slots__ = (
-        "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_met", "_out", "_phase", "_result_columns",
-        "_shift", "_skip", "_start", "_status", "capabilities", "client", "copying_in", "dialect", "file_sequence", "insert_id",
-        "last_error", "login_schema", "mode", "multi", "proven", "requests", "schema", "settings", "statements", "tracks", "unfinished",
-        "version",
+        "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_met", "_out", "_phase",
+        "_result_columns", "_shift", "_skip", "_start", "_status", "_told", "capabilities", "client", "copying_in", "dialect",
+        "file_sequence", "holds", "insert_id", "last_error", "login_schema", "mode", "multi", "proven", "requests", "schema",
+        "settings", "statements", "tracks", "unfinished", "version",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -167,6 +173,9 @@ class ServerRelay(protocol.ServerRelay):
         self.schema: str | None = None
         """The current schema; None: the one of the login; "": none is selected."""
         self.login_schema = schema
+        self.holds = s.Holdings()
+        self._told = 0
+        """The `pins` of which the link knows."""
         self.multi: bool | None = bool(capabilities & wire.CLIENT_MULTI_STATEMENTS)
         self.insert_id = 0
         self.tracks = True
@@ -205,10 +214,21 @@ class ServerRelay(protocol.ServerRelay):
         return not self.requests and not self._held.size and not self._skip
 
     def is_quiet(self) -> bool:
-        return not (self.requests or self.in_transaction or self.pins or self.unfinished or self._held.size or self._skip)
+        return not (self.requests or self.in_transaction or self.is_pinned() or self.unfinished or self._held.size or self._skip)
+
+    def is_pinned(self) -> bool:
+        """True when the session holds state that cannot be replayed, or may hold some."""
+        return bool(self.pins or self.holds.unsettled)
 
     def pin_reasons(self) -> list[str]:
-        return [reason for pin, reason in PIN_REASONS.items() if self.pins & pin]
+        return [reason for pin, reason in s.PIN_REASONS.items() if self.pins & pin]
+
+    def repin(self, text: bytes = b"") -> None:
+        """`holds` has changed, because of the statement `text`."""
+        before = self.pins
+        self.pins = before & s.PINS_ELSEWHERE | self.holds.pins()
+        if not before and self.pins and text:
+            self.pin_text = sql.masked(text)
 
     def count_statements(self) -> int:
         return len(self.statements.known)
@@ -240,6 +260,7 @@ class ServerRelay(protocol.ServerRelay):
         self.insert_id = 0
         self.statements.clear()
         self.in_transaction = False
+        self.holds.clear()
         self.pins = 0
         self.dirty = False
 
@@ -314,6 +335,9 @@ class ServerRelay(protocol.ServerRelay):
             self.to_server += client.to_server
             self.to_client += client.to_client
             client.to_server = client.to_client = b""
+        if self.pins != self._told:
+            self._told = self.pins
+            verdict |= PINNED
         return verdict
 
     def _whole_answer(self, data: bytes, client: "ClientRelay") -> int:
@@ -340,7 +364,7 @@ class ServerRelay(protocol.ServerRelay):
                 return NOT_QUICK
         status = data[end - 4] | data[end - 3] << 8
         in_transaction = bool(status & wire.STATUS_IN_TRANS)
-        leaving = s.RELEASING[self.mode][in_transaction] and not self.pins
+        leaving = s.RELEASING[self.mode][in_transaction] and not self.pins and not self.holds.unsettled
         if status & NOT_QUICK_STATUS or data[end - 2] or data[end - 1] or (not leaving and (client.held_bytes() or self.mode == STATEMENT)):
             return NOT_QUICK
         if changed is not None:
@@ -722,7 +746,10 @@ class ServerRelay(protocol.ServerRelay):
             if error and client is not None:
                 client.fail_command(error)
         elif client is not None:
-            client.captured(self, request, kept, error)
+            if purpose in PROBES:
+                self._settled(request, kept, error, client)
+            else:
+                client.captured(self, request, kept, error)
 
     def settle(self) -> int:
         """Everything that was asked is answered. What now?"""
@@ -734,10 +761,79 @@ class ServerRelay(protocol.ServerRelay):
             return client.advance(self)
         if state != IDLE or client.is_sending():
             return FORWARD
-        leaving = s.RELEASING[self.mode][self.in_transaction] and not self.pins
+        free = s.RELEASING[self.mode][self.in_transaction]
+        unsettled = self.holds.unsettled
+        # It may leave, as far as is known without asking.
+        leaving = free and not self.pins & ~unsettled
         if client.captures and client.capture(self, leaving):
+            if leaving and unsettled:
+                self._probe(unsettled, client)
             return FORWARD
-        return RELEASE if leaving else client.go_on()
+        if leaving and unsettled and self._probe(unsettled, client):
+            return FORWARD
+        return RELEASE if leaving and not self.pins else client.go_on()
+
+    def _probe(self, unsettled: int, client: "ClientRelay") -> bool:
+        """Ask the server what it knows of what is unsettled. True if something was asked; then the session says no more about the client's
+        last statement (`ClientRelay.disturbed`)."""
+        holds = self.holds
+        holds.unsettled = 0
+        asked: list[tuple[int, tuple[bytes, ...], bytes]] = []
+        if unsettled & s.PIN_USER_VARIABLE and s.UNREAD not in holds.assigned:
+            names = tuple(sorted(holds.assigned))
+            asked.append((FOR_USER_VARIABLES, names, sql.select_user_variables(names)))
+        if unsettled & s.PIN_LOCK and holds.locks:
+            names = tuple(sorted(holds.locks - {s.UNREAD, s.UNSEEN}))
+            if len(names) < len(holds.locks):
+                asked.append((FOR_UNNAMED_LOCKS, names, sql.count_locks(self.version)))
+            if names:
+                asked.append((FOR_LOCKS, names, sql.are_locks_mine(names)))
+        if unsettled & s.PIN_TEMPORARY:
+            asked += [(FOR_TABLE, (name,), b"SHOW CREATE TABLE " + name) for name in sorted(holds.temporary) if name]
+        if unsettled & s.PIN_VARIABLE and "insert_id" in holds.one_shot:
+            asked.append((FOR_INSERT_NUMBER, (), b"SELECT @@SESSION.insert_id"))
+        for purpose, names, text in asked:
+            request = Request(purpose)
+            request.subjects = names
+            client.to_server += self.ask(request, QUERY + text)
+        if not asked:
+            self.repin()
+            return False
+        client.disturbed = True
+        return True
+
+    def _settled(self, request: Request, kept: list[bytes], error: bytes, client: "ClientRelay") -> None:
+        """The answer to a question of `_probe`. An error means that the server cannot tell, so the pin stays."""
+        holds = self.holds
+        purpose = request.purpose
+        names = request.subjects
+        if purpose == FOR_USER_VARIABLES and not error:
+            values = sql.user_variables(names, codec.parse_result(b"".join(kept), self.capabilities))
+            wanted = None if values is None else sql.with_user_variables(self.settings, values)
+            if wanted is not None:
+                holds.assigned.clear()
+                self.settings = wanted
+                client.new_settings(wanted)
+        elif purpose == FOR_UNNAMED_LOCKS:
+            count = b"".join(value or b"" for value in first_row(kept, self.capabilities))
+            if count == b"0":
+                holds.locks.clear()
+            elif not count and s.UNSEEN in holds.locks:
+                # It is not likely, and a reset sees to it that nobody else has to bear it.
+                self.dirty = True
+            holds.locks.discard(s.UNSEEN)
+            if count not in (b"", b"0"):
+                holds.locks.add(s.UNREAD)
+        elif purpose == FOR_LOCKS and not error:
+            row = first_row(kept, self.capabilities)
+            holds.locks -= {name for name, mine in zip(names, row, strict=False) if mine == b"0"}
+        elif purpose == FOR_TABLE:
+            row = first_row(kept, self.capabilities)
+            if len(row) < 2 or not (row[1] or b"").upper().startswith(b"CREATE TEMPORARY"):
+                holds.temporary.discard(names[0])
+        elif purpose == FOR_INSERT_NUMBER and first_row(kept, self.capabilities) == [b"0"]:
+            holds.one_shot.discard("insert_id")
+        self.repin(client.text)
 
     # -------------------------------------------------------------------------------------------------------- session trackers
 
@@ -755,7 +851,7 @@ class ServerRelay(protocol.ServerRelay):
                 changed = True
             elif kind == wire.TRACK_TRANSACTION_CHARACTERISTICS:
                 pending = codec.first_string(data) != b"" and not self.in_transaction
-                self.pins = self.pins | PIN_NEXT_TRANSACTION if pending else self.pins & ~PIN_NEXT_TRANSACTION
+                self.pins = self.pins | s.PIN_NEXT_TRANSACTION if pending else self.pins & ~s.PIN_NEXT_TRANSACTION
         reports.pop("statement_id", None)  # new in every reply, where '*' is tracked
         if "last_insert_id" in reports and self.client is not None:
             self.client.insert_id = self.insert_id = int(reports.pop("last_insert_id"))
@@ -763,8 +859,10 @@ class ServerRelay(protocol.ServerRelay):
         if reports:
             known = True
             self._new_settings(reports)
-        if changed and not (known and self.client is not None and not self.client.sets_variables()):
-            self.pins |= PIN_STATE
+        if changed and self.client is not None and not self.client.explains(known):
+            if not self.pins:
+                self.pin_text = sql.masked(self.client.text)
+            self.pins |= s.PIN_STATE
             self.dirty = True
 
     def _new_schema(self, schema: str) -> None:
@@ -775,9 +873,15 @@ class ServerRelay(protocol.ServerRelay):
             self.client.schema = self.schema
 
     def _new_settings(self, reports: dict[str, bytes]) -> None:
-        if any(name in sql.PINNING and reports[name] != b"AUTOMATIC" for name in reports):
-            self.pins |= PIN_VARIABLE
-            self.dirty = True
+        for name in reports.keys() & sql.PINNING:
+            if sql.is_over(name, reports[name]):
+                self.holds.one_shot.discard(name)
+            else:
+                self.holds.one_shot.add(name)
+                self.holds.unsettled |= s.PIN_VARIABLE if name == "insert_id" else 0
+        if reports.keys() & sql.PINNING:
+            self.dirty = self.dirty or "profiling" in reports
+            self.repin(self.client.text if self.client is not None else b"")
         if reports.keys() & sql.TRACKERS:
             self.tracks = False
         client = self.client
@@ -916,6 +1020,12 @@ def affected_rows(info: bytes, found: bool) -> int:
     return numbers[0 if found else 1] if len(numbers) > 1 else 0
 
 
+def refusal(pins: int) -> str:
+    """What a client is told whose statement would pin its server connection, where `pin` is "error"."""
+    reasons = ", ".join(reason for pin, reason in s.PIN_REASONS.items() if pins & pin)
+    return f"This would keep a server connection for this session alone ({reasons}), and pin = error. Use a listener in session mode."
+
+
 def error_text(error: bytes) -> str:
     """The message of an ERR packet."""
     return error[3:].decode("utf-8", "replace")
@@ -951,6 +1061,7 @@ class ClientRelay(protocol.ClientRelay):
         "_row_count",
         "_shift",
         "_size",
+        "_steps",
         "_suspects",
         "_warning_columns",
         "_warnings",
@@ -958,6 +1069,7 @@ class ClientRelay(protocol.ClientRelay):
         "capabilities",
         "captures",
         "connection_id",
+        "disturbed",
         "insert_id",
         "limits",
         "mode",
@@ -969,6 +1081,7 @@ class ClientRelay(protocol.ClientRelay):
         "settings",
         "state",
         "statements",
+        "text",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -1014,6 +1127,11 @@ class ClientRelay(protocol.ClientRelay):
         self.insert_id = 0
         self.captures = 0
         self._marks = 0
+        self._steps: tuple[s.Step, ...] = ()
+        self.text = b""
+        """The statement that is being carried out, or its packet."""
+        self.disturbed = False
+        """The server was asked something of ours since the client's last statement, so what it says of that one is not so any more."""
         self._row_count = 0
         self._found_rows = -1
         self._warnings: list[bytes] = []
@@ -1046,6 +1164,8 @@ class ClientRelay(protocol.ClientRelay):
             self.at_rest = False
             self._action = s.C_QUERY
             self._marks = 0
+            self._steps = ()
+            self.text = data
             self._held = data
             self._size = len(data)
             self.state = WAITING
@@ -1130,8 +1250,11 @@ class ClientRelay(protocol.ClientRelay):
     # ------------------------------------------------------------------------------------------------------------- commands
 
     def _query(self) -> int:
-        text = self._head[1:]
+        self.text = text = self._head[1:]
         self._marks = marks = sql.marks(text)
+        self._steps = ()
+        if marks & sql.M_STEPS or (self.server is not None and self.server.is_pinned()):
+            self._steps = sql.steps(text, "ANSI" in self.parsing)
         if not marks and self._size <= MAX_REMEMBERED:
             if len(PLAIN_QUERIES) >= MAX_PLAIN_QUERIES:
                 PLAIN_QUERIES.clear()
@@ -1145,6 +1268,10 @@ class ClientRelay(protocol.ClientRelay):
     def _to_server(self) -> int:
         """The command needs a server connection."""
         server = self.server
+        if self._steps and self.limits.pin_policy == PIN_ERROR and self.mode != SESSION:
+            pins = s.may_pin(self._steps)
+            if pins:
+                return self._end_with(NOT_SUPPORTED, "42000", refusal(pins))
         if server is None:
             self.state = WAITING
             return NEEDS_SERVER
@@ -1159,7 +1286,7 @@ class ClientRelay(protocol.ClientRelay):
                 return self._refuse_command(NOT_SUPPORTED, "42000", "KILL is only supported with a connection id.")
             return self._kill(*target)
         if marks & sql.M_DIAGNOSTICS:
-            if self.server is None and self._warnings:
+            if (self.server is None or self.disturbed) and self._warnings:
                 return self._refuse_command(
                     NOT_SUPPORTED, "42000", "GET DIAGNOSTICS is only supported inside a transaction. Use SHOW WARNINGS, or a session pool."
                 )
@@ -1173,7 +1300,7 @@ class ClientRelay(protocol.ClientRelay):
             return self._answer_number(question.name, self.connection_id) if self.connection_id else None
         if kind == sql.Q_ROW_COUNT:
             return self._answer_number(question.name, self._row_count)
-        if self.server is not None:
+        if self.server is not None and not self.disturbed:
             return None  # the statement that it is about ran on this very server connection
         if kind == sql.Q_FOUND_ROWS:
             if self._found_rows < 0:
@@ -1230,7 +1357,8 @@ class ClientRelay(protocol.ClientRelay):
             )
         marks = sql.marks(text)
         try:
-            self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, marks)
+            steps = sql.steps(text, "ANSI" in self.parsing) if marks & sql.M_STEPS else ()
+            self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, marks, steps)
         except FeatureRefused as error:
             return self._refuse_command(error.errno, "42000", f"{error.message}. {error.hint}")
         self.parses += 1
@@ -1252,6 +1380,8 @@ class ClientRelay(protocol.ClientRelay):
         self.binds += 1
         self._execution = statement
         self._marks = statement.marks
+        self._steps = statement.steps
+        self.text = statement.text
         self._healed = False
         return self._to_server()
 
@@ -1334,6 +1464,7 @@ class ClientRelay(protocol.ClientRelay):
 
     def _pass_command(self) -> int:
         self._marks = 0
+        self._steps = ()
         return self._to_server()
 
     def _unknown_command(self) -> int:
@@ -1405,7 +1536,7 @@ class ClientRelay(protocol.ClientRelay):
         server = self.server
         if server is None:
             return
-        if server.pins or self.limits.mode == SESSION:
+        if server.is_pinned() or self.limits.mode == SESSION:
             # What a session of its own may have left (locks, variables, temporary tables) no tracker tells in full.
             server.dirty = True
         server.client = None
@@ -1475,17 +1606,18 @@ class ClientRelay(protocol.ClientRelay):
         """Ask for what brings the session to `settings` and `schema`. True when the answers must be awaited."""
         text = b""
         if server.settings is not self.settings:
-            text = sql.DIFFERENCES.between(server.settings, self.settings)
+            text = sql.difference(server.settings, self.settings)
         first_use = not server.tracks
         if first_use:
             text = sql.joined(text, sql.assignments(sql.trackers(server.version)).encode())
-        known = not text or text in server.proven
+        # (A SET of user variables alone cannot fail.)
+        known = not text or text in server.proven or (text.startswith(b"SET @") and not first_use)
         if text or self._marks & sql.M_INSERT_ID:
             whole = text
             if self._marks & sql.M_INSERT_ID and server.insert_id != self.insert_id:
                 whole = sql.joined(text, b"SESSION last_insert_id=%d" % self.insert_id)
             if whole:
-                self.to_server += server.ask(Request(FOR_SETTINGS, text=text), bytes((wire.COM_QUERY,)) + whole)
+                self.to_server += server.ask(Request(FOR_SETTINGS, text=b"" if known else text), QUERY + whole)
                 server.insert_id = self.insert_id if self._marks & sql.M_INSERT_ID else server.insert_id
         server.settings = self.settings
         server.tracks = True
@@ -1669,6 +1801,7 @@ class ClientRelay(protocol.ClientRelay):
             raise RemoteProtocolError("an answer in the middle of a local file")
         self.state = IDLE
         self.quick = False
+        self.disturbed = False
         self._executed = b""
         self._warnings = []
         self._found_rows = -1
@@ -1689,6 +1822,12 @@ class ClientRelay(protocol.ClientRelay):
         if self._suspects:
             captures |= CAPTURE_VALUES
         self.captures = captures
+        holds = server.holds
+        if self._steps:
+            holds.apply(self._steps, not error, self._quoted_schema(server))
+            server.repin(self.text)
+        if "insert_id" in holds.one_shot:
+            holds.unsettled |= s.PIN_VARIABLE
         if self._action != s.C_QUERY:
             self._after(server, ok)
         self._execution = None
@@ -1706,6 +1845,13 @@ class ClientRelay(protocol.ClientRelay):
         if self._warnings:
             self._warnings = []
 
+    def _quoted_schema(self, server: ServerRelay) -> bytes:
+        """The current schema, to be put in front of a table's name; nothing if there is none."""
+        schema = server.login_schema if self.schema is None else self.schema
+        if not schema or schema == NOT_KNOWN:
+            return b""
+        return b"`" + schema.replace("`", "``").encode("utf-8", "surrogateescape") + b"`."
+
     def _after(self, server: ServerRelay, ok: Ok | None) -> None:
         """What an answered command other than COM_QUERY has changed."""
         action = self._action
@@ -1717,7 +1863,7 @@ class ClientRelay(protocol.ClientRelay):
             if ok is not None and ok.status & wire.STATUS_CURSOR_EXISTS and self._executing_on is not None:
                 statement.cursor = self._executing_on
                 statement.cursor.user = statement
-                server.pins |= PIN_CURSOR
+                server.pins |= s.PIN_CURSOR
         elif action == s.C_FETCH and statement is not None:
             if ok is None or ok.status & wire.STATUS_LAST_ROW_SENT:
                 self._cursor_over(statement, server)
@@ -1738,7 +1884,7 @@ class ClientRelay(protocol.ClientRelay):
             if not server.statements.holds(cursor):
                 self.to_server += close_packet(cursor.id)
         if not any(other.cursor is not None for other in self.statements.known.values()):
-            server.pins &= ~PIN_CURSOR
+            server.pins &= ~s.PIN_CURSOR
 
     def heals(self, error: bytes, server: ServerRelay) -> bool:
         """True when `error`, the first packet of the answer, is about a statement that must only be prepared again: it is, once."""
@@ -1767,9 +1913,10 @@ class ClientRelay(protocol.ClientRelay):
 
     # -------------------------------------------------------------------------------------------------------------- captures
 
-    def sets_variables(self) -> bool:
-        """True when the command that is being answered may have set user variables."""
-        return bool(self._marks & sql.M_VARIABLE)
+    def explains(self, known: bool) -> bool:
+        """The session has changed. True when it is known in what: by the server's reports (`known`) or by the statement's text."""
+        kinds = {kind for kind, _ in self._steps}
+        return s.E_UNKNOWN not in kinds if known else not kinds.isdisjoint(s.EXPLAINING) and s.E_UNKNOWN not in kinds
 
     def suspect(self, reports: dict[str, bytes]) -> None:
         """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is."""
@@ -1825,6 +1972,7 @@ PLAIN_QUERIES: Final[set[bytes]] = set()
 """COM_QUERY packets, whole, in whose text sql.py found nothing: programs send the same ones again and again."""
 MAX_PLAIN_QUERIES: Final = 4096
 MAX_REMEMBERED: Final = 1024
+QUERY: Final = bytes((wire.COM_QUERY,))
 SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
 SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS()"
 SELECT_INSERT_ID: Final = bytes((wire.COM_QUERY,)) + b"SELECT LAST_INSERT_ID()"

@@ -10,6 +10,33 @@ Sources: MySQL Reference Manual, "SET Syntax for Variable Assignment", "Informat
 import re
 from typing import Final
 
+from dualpool.mysql import codec
+from dualpool.mysql.states import (
+    E_ASSIGN,
+    E_BEGIN,
+    E_DEALLOCATE,
+    E_DEFAULT,
+    E_DROP,
+    E_HANDLER,
+    E_HANDLER_CLOSE,
+    E_LOCK,
+    E_OPAQUE,
+    E_PREPARE,
+    E_RENAME,
+    E_ROLE,
+    E_ROLE_DEFAULT,
+    E_TABLES,
+    E_TEMPORARY,
+    E_UNKNOWN,
+    E_UNLOCK,
+    E_UNLOCK_ALL,
+    E_UNLOCK_TABLES,
+    E_XA,
+    E_XA_END,
+    FLUSHED,
+    UNREAD,
+    Step,
+)
 from dualpool.state import Differences, Settings, settings
 
 # ---------------------------------------------------------------------------------------------------------- marks of a statement
@@ -25,12 +52,12 @@ M_LOCAL: Final = 16
 """It may be one that we answer ourselves; `local_question()` says which."""
 M_KILL: Final = 32
 M_USE: Final = 64
-M_VARIABLE: Final = 256
-"""It names a user variable. If it sets system variables, too, the trackers do not tell of both."""
 M_DIAGNOSTICS: Final = 128
 """It reads the diagnostics area of the statement before it."""
+M_STEPS: Final = 256
+"""It may do to the session what the trackers do not report; `steps()` says what."""
 
-LOOKED_AT: Final = 1 << 16
+LOOKED_AT: Final = 1 << 18
 """Bytes of a statement that are looked at."""
 
 
@@ -46,8 +73,13 @@ def marks(text: bytes) -> int:
             found |= M_SETS_INSERT_ID
     if b"_ROWS" in upper and b"CALC_FOUND_ROWS" in upper:
         found |= M_CALC_FOUND_ROWS
-    if b"@" in upper and USER_VARIABLE.search(upper):
-        found |= M_VARIABLE
+    if b"/*!" in upper or b"/*M!" in upper:
+        upper = EXECUTABLE.sub(b" ", upper)
+        found |= M_STEPS
+    if b"_LOCK" in upper or (b"@" in upper and ASSIGNING.search(upper)):
+        found |= M_STEPS
+    if b";" in upper and WORDS_BEHIND.search(upper, upper.index(b";")):
+        found |= M_STEPS
     first = upper[:1]
     if first > b"Z" or first < b"A":
         upper = skip_space(upper)
@@ -56,6 +88,8 @@ def marks(text: bytes) -> int:
         if upper.startswith(b"SET"):
             if b"COLLAT" in upper or b"DEFAULT" in upper or b"CHARSET" in upper or b"CHARACTER" in upper or b"," in upper:
                 found |= M_COLLATES
+            if b"@" in upper or b"ROLE" in upper or b"TIMESTAMP" in upper:
+                found |= M_STEPS
         elif len(upper) < LONGEST_LOCAL and LOCAL_WORDS.search(upper):
             found |= M_LOCAL
     elif first == b"K" and upper.startswith(b"KILL"):
@@ -63,13 +97,26 @@ def marks(text: bytes) -> int:
     elif first == b"U" and upper[:4].rstrip() == b"USE":
         found |= M_USE
     elif (first == b"G" and upper.startswith(b"GET") and b"DIAGNOSTICS" in upper) or (first == b"C" and upper.startswith(b"CALL")):
-        found |= M_DIAGNOSTICS if first == b"G" else M_COLLATES
+        found |= M_DIAGNOSTICS | M_STEPS if first == b"G" else M_COLLATES | M_STEPS
+    elif first in FIRST_LETTERS and FIRST_WORDS.match(upper):
+        found |= M_STEPS
     return found
 
 
 LONGEST_LOCAL: Final = 200
 SETS_INSERT_ID: Final = re.compile(rb"LAST_INSERT_ID\s*\(\s*[^)\s]")
-USER_VARIABLE: Final = re.compile(rb"(?<!@)@(?!@)")
+ASSIGNING: Final = re.compile(rb":=|\bINTO\s*@")
+EXECUTABLE: Final = re.compile(rb"/\*M?!\d*|\*/", re.IGNORECASE)
+"""Comments that are executed: what is in them counts."""
+FIRST_LETTERS: Final = frozenset((b"A", b"B", b"C", b"D", b"E", b"F", b"H", b"L", b"P", b"R", b"U", b"X"))
+FIRST_WORDS: Final = re.compile(
+    rb"ALTER\b|BACKUP\b|CREATE\b.{,40}\bTEMPORARY\b|DROP\b|DEALLOCATE\b|EXECUTE\b|FLUSH\b|HANDLER\b|LOAD\b|LOCK\b|PREPARE\b|RENAME\b"
+    rb"|UNLOCK\b|XA\b",
+    re.DOTALL,
+)
+WORDS_BEHIND: Final = re.compile(
+    rb"\b(?:ALTER|BACKUP|BEGIN|CALL|CREATE|DROP|DEALLOCATE|EXECUTE|FLUSH|GET|HANDLER|LOAD|LOCK|PREPARE|RENAME|SET|START|UNLOCK|XA)\b"
+)
 LOCAL_WORDS: Final = re.compile(rb"WARNING|ERROR|CONNECTION_ID|PSEUDO_THREAD_ID|ROW_COUNT|FOUND_ROWS")
 SPACE: Final = re.compile(rb"(?:\s+|--[ \t][^\n]*(?:\n|\Z)|#[^\n]*(?:\n|\Z)|/\*(?![!M])(?:[^*]|\*(?!/))*\*/)*")
 
@@ -79,6 +126,188 @@ def skip_space(text: bytes) -> bytes:
     match = SPACE.match(text)
     return text[match.end() :] if match else text
 
+
+# --------------------------------------------------------------------------------------------------- what it does to the session
+
+MAX_CACHED: Final = 1024
+MAX_CACHED_TEXT: Final = 1024
+PIECES: Final = re.compile(
+    rb"""(?P<kept>'(?:[^'\\]|\\.|'')*+'?|"(?:[^"\\]|\\.|"")*+"?|`[^`]*+`?)"""
+    rb"""|(?P<comment>--(?=[\s]|\Z)[^\n]*+|\#[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)|(?P<end>;)""",
+    re.DOTALL,
+)
+NAME_OF: Final = rb"(`[^`]+`|[\w$\x80-\xff]+)"
+TABLE_OF: Final = rb"((?:`[^`]+`|[\w$\x80-\xff]+)(?:\s*\.\s*(?:`[^`]+`|[\w$\x80-\xff]+))?)"
+WORD: Final = re.compile(rb"[\s(]*([a-z]+)", re.IGNORECASE)
+VARIABLE: Final = re.compile(rb"(?<![@\w])@(`(?:[^`]|``)++`|'(?:[^'\\])++'|\"(?:[^\"\\])++\"|[\w.$\x80-\xff]++)")
+LOCKS: Final = re.compile(
+    rb"\b(?:(?P<get>GET_LOCK)\s*\(\s*(?:'(?P<name>[ !#-&(-\[\]-~]+)'\s*,|\"(?P<quoted>[ !#-&(-\[\]-~]+)\"\s*,)?"
+    rb"|(?P<service>SERVICE_GET_(?:READ|WRITE)_LOCKS)|(?P<release>(?:RELEASE_(?:ALL_)?LOCKS?|SERVICE_RELEASE_LOCKS)))",
+    re.IGNORECASE,
+)
+ALL_LOCKS: Final = re.compile(rb"\s*(?:SELECT|DO)\s+RELEASE_ALL_LOCKS\s*\(\s*\)[\s\w`]*\Z", re.IGNORECASE)
+TEMPORARY: Final = re.compile(
+    rb"\s*CREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\s+(?:(?:TABLE|SEQUENCE)\s+(?:IF\s+NOT\s+EXISTS\s+)?" + TABLE_OF + rb")?", re.IGNORECASE
+)
+PREPARED: Final = re.compile(rb"\s*PREPARE\s+" + NAME_OF + rb"\s+FROM\s*(['\"]?)", re.IGNORECASE)
+NAMED: Final = re.compile(rb"\s*(?:EXECUTE|(?:DEALLOCATE|DROP)\s+PREPARE)\s+(IMMEDIATE\b)?" + NAME_OF, re.IGNORECASE)
+HANDLER: Final = re.compile(rb"\s*HANDLER\s+" + TABLE_OF + rb"\s+(?:(OPEN)(?:\s+(?:AS\s+)?" + NAME_OF + rb")?|(CLOSE))", re.IGNORECASE)
+ROLE: Final = re.compile(rb"\s*SET\s+ROLE\s+(DEFAULT\s*\Z)?", re.IGNORECASE)
+DEFAULT_AGAIN: Final = re.compile(rb"\b(TIMESTAMP)\s*:?=\s*(?:DEFAULT|0(?:\.0*)?)\s*(?:,|\Z)", re.IGNORECASE)
+READ_LOCK: Final = re.compile(rb"\bWITH\s+READ\s+LOCK\b|\bFOR\s+EXPORT\b", re.IGNORECASE)
+ASSIGNS: Final = frozenset((b"SET", b"CALL", b"GET", b"LOAD", b"EXPLAIN", b"FETCH"))
+
+_steps: dict[tuple[bytes, bool], tuple[Step, ...]] = {}
+
+
+def steps(text: bytes, ansi: bool = False) -> tuple[Step, ...]:
+    """What `text` may do to the session. `ansi`: sql_mode has ANSI_QUOTES, so that what is in double quotes is a name.
+
+    Too many steps cost a question to the server; what cannot be read is E_UNKNOWN or has no name. Remembered for short texts.
+    """
+    found = _steps.get((text, ansi))
+    if found is None:
+        found = tuple(step for piece in statements(text[:LOOKED_AT]) for step in _steps_of(piece, ansi))
+        if len(text) <= MAX_CACHED_TEXT:
+            if len(_steps) >= MAX_CACHED:
+                _steps.clear()
+            _steps[text, ansi] = found
+    return found
+
+
+def statements(text: bytes) -> list[bytes]:
+    """The statements of a text, without comments; what is in executable ones stays. Linear in the length of the text."""
+    if b"/*!" in text or b"/*M!" in text or b"/*m!" in text:
+        text = EXECUTABLE.sub(b" ", text)
+    found: list[bytes] = []
+    parts: list[bytes] = []
+    start = 0
+    for match in PIECES.finditer(text):
+        if match.lastgroup == "kept":
+            continue
+        parts.append(text[start : match.start()])
+        start = match.end()
+        if match.lastgroup == "comment":
+            parts.append(b" ")
+        else:
+            found.append(b"".join(parts))
+            parts = []
+    parts.append(text[start:])
+    found.append(b"".join(parts))
+    return [piece for piece in found if piece.strip()]
+
+
+def _steps_of(text: bytes, ansi: bool) -> list[Step]:
+    """The steps of one statement."""
+    match = WORD.match(text)
+    word = match[1].upper() if match else b""
+    found: list[Step] = []
+    if b"@" in text and (word in ASSIGNS or ASSIGNING.search(text.upper())):
+        found += [(E_ASSIGN, _variable(name)) for name in dict.fromkeys(VARIABLE.findall(text))]
+    quoted = [match.span() for match in PIECES.finditer(text)] if b"_LOCK" in text.upper() else []
+    for lock in LOCKS.finditer(text):
+        if any(start < lock.start() < end for start, end in quoted):
+            continue
+        if lock["release"]:
+            found.append((E_UNLOCK_ALL if ALL_LOCKS.match(text) else E_UNLOCK, UNREAD))
+        else:
+            found.append((E_LOCK, lock["name"] or (not ansi and lock["quoted"]) or UNREAD))
+    reader = READERS.get(word)
+    return found + reader(text) if reader is not None else found
+
+
+def _variable(name: bytes) -> bytes:
+    """A user variable's name in one form: their case does not matter."""
+    if name[:1] in b"`'\"":
+        name = name[1:-1].replace(b"``", b"`")
+    return name.decode("utf-8", "surrogateescape").lower().encode("utf-8", "surrogateescape")
+
+
+def _name(name: bytes) -> bytes:
+    return name.strip(b"`").lower()
+
+
+def _set(text: bytes) -> list[Step]:
+    match = ROLE.match(text)
+    if match is not None:
+        return [(E_ROLE_DEFAULT if match[1] else E_ROLE, UNREAD)]
+    return [(E_DEFAULT, name.lower()) for name in DEFAULT_AGAIN.findall(text)]
+
+
+def _create(text: bytes) -> list[Step]:
+    match = TEMPORARY.match(text)
+    return [(E_TEMPORARY, match[1] or UNREAD)] if match is not None else []
+
+
+def _drop(text: bytes) -> list[Step]:
+    match = NAMED.match(text)
+    return [(E_DEALLOCATE, _name(match[2]))] if match is not None else [(E_DROP, UNREAD)]
+
+
+def _rename(text: bytes) -> list[Step]:
+    return [(E_RENAME, UNREAD)] if b"RENAME" in text.upper() else []
+
+
+def _prepare(text: bytes) -> list[Step]:
+    match = PREPARED.match(text)
+    if match is None:
+        return [(E_PREPARE, UNREAD), (E_OPAQUE, UNREAD)]
+    name = _name(match[1])
+    readable = match[2] and b"LOCK" not in text.upper()
+    return [(E_PREPARE, name)] if readable else [(E_PREPARE, name), (E_OPAQUE, name)]
+
+
+def _execute(text: bytes) -> list[Step]:
+    match = NAMED.match(text)
+    return [(E_UNKNOWN, UNREAD if match is None or match[1] else _name(match[2]))]
+
+
+def _call(text: bytes) -> list[Step]:
+    del text
+    return [(E_UNKNOWN, UNREAD)]
+
+
+def _lock(text: bytes) -> list[Step]:
+    return [(E_TABLES, b"INSTANCE" if text.upper().split()[1:2] == [b"INSTANCE"] else UNREAD)]
+
+
+def _unlock(text: bytes) -> list[Step]:
+    return [(E_UNLOCK_TABLES, b"INSTANCE" if text.upper().split()[1:2] == [b"INSTANCE"] else UNREAD)]
+
+
+def _flush(text: bytes) -> list[Step]:
+    return [(E_TABLES, FLUSHED)] if READ_LOCK.search(text) else []
+
+
+def _backup(text: bytes) -> list[Step]:
+    ends = b"UNLOCK" in text.upper() or text.upper().split()[-1:] == [b"END"]
+    return [(E_UNLOCK_TABLES if ends else E_TABLES, b"BACKUP")]
+
+
+def _handler(text: bytes) -> list[Step]:
+    match = HANDLER.match(text)
+    if match is None:
+        return []
+    return [(E_HANDLER, _name(match[3] or match[1]))] if match[2] else [(E_HANDLER_CLOSE, _name(match[1]))]
+
+
+def _xa(text: bytes) -> list[Step]:
+    verb = text.upper().split()[1:2]
+    if verb in ([b"START"], [b"BEGIN"]):
+        return [(E_XA, UNREAD)]
+    return [(E_XA_END, UNREAD)] if verb in ([b"COMMIT"], [b"ROLLBACK"]) else []
+
+
+def _begin(text: bytes) -> list[Step]:
+    del text
+    return [(E_BEGIN, UNREAD)]
+
+
+READERS: Final = {
+    b"SET": _set, b"CREATE": _create, b"DROP": _drop, b"ALTER": _rename, b"RENAME": _rename, b"PREPARE": _prepare, b"EXECUTE": _execute,
+    b"DEALLOCATE": _drop, b"CALL": _call, b"LOCK": _lock, b"UNLOCK": _unlock, b"FLUSH": _flush, b"BACKUP": _backup, b"HANDLER": _handler,
+    b"XA": _xa, b"BEGIN": _begin, b"START": _begin,
+}  # fmt: skip
 
 # ------------------------------------------------------------------------------------------------------- what we answer ourselves
 
@@ -202,10 +431,18 @@ PINNING: Final = frozenset(
     (
         "timestamp", "insert_id", "rand_seed1", "rand_seed2", "gtid_next", "pseudo_replica_mode", "pseudo_slave_mode", "pseudo_thread_id",
         "original_commit_timestamp", "original_server_version", "immediate_server_version", "gtid_seq_no", "skip_replication",
-        "last_gtid",
+        "last_gtid", "profiling",
     )
 )  # fmt: skip
 """Used up by the next statement, or not readable again: they cannot be replayed."""
+
+SWITCHED: Final = frozenset(("profiling", "pseudo_slave_mode", "pseudo_replica_mode", "insert_id", "skip_replication"))
+
+
+def is_over(name: str, value: bytes) -> bool:
+    """True when `value` is what the variable, one of PINNING, has in a new session."""
+    return value == b"AUTOMATIC" or (name in SWITCHED and value in (b"OFF", b"0"))
+
 
 MYSQL_VARIABLES: Final = (
     "auto_increment_increment auto_increment_offset autocommit big_tables binlog_direct_non_transactional_updates binlog_format "
@@ -294,14 +531,35 @@ def login_settings(charset: str, collation: str) -> Settings:
 
 
 def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:
-    """One SET statement. Not DEFAULT but the global value: SET foreign_key_checks=DEFAULT turns it off (MySQL 9.7)."""
-    values = {name: "DEFAULT" if name in SESSION_ONLY else f"@@global.{name}" for name in gone} | wanted
+    """One SET statement, user variables last.
+
+    Not DEFAULT but the global value: SET foreign_key_checks=DEFAULT turns it off (MySQL 9.7).
+    """
+    values = {name: _initial(name) for name in gone} | wanted
     if CONNECTION in gone:
         values[CONNECTION] += f",SESSION {COLLATION}=@@global.{COLLATION}"
-    return ("SET " + assignments({name: values[name] for name in sorted(values)})).encode("utf-8", "surrogateescape")
+    order = sorted(values, key=lambda name: (name[0] == "@", name))
+    return ("SET " + assignments({name: values[name] for name in order})).encode("utf-8", "surrogateescape")
+
+
+def _initial(name: str) -> str:
+    """The value of a new session."""
+    if name[0] == "@":
+        return "NULL"
+    return "DEFAULT" if name in SESSION_ONLY else f"@@global.{name}"
 
 
 DIFFERENCES: Final = Differences(render_difference)
+
+
+def difference(actual: Settings, wanted: Settings) -> bytes:
+    """The SET statement between the two, b"" if there is none. Not remembered if user variables are in it."""
+    have, want = actual.values, wanted.values
+    if not any(name[0] == "@" for name in (*have, *want)):
+        return DIFFERENCES.between(actual, wanted)
+    gone = [name for name in have if name not in want]
+    changed = {name: value for name, value in want.items() if have.get(name) != value}
+    return render_difference(gone, changed) if gone or changed else b""
 
 
 def joined(text: bytes, assignments: bytes) -> bytes:
@@ -321,8 +579,99 @@ def trackers(version: str) -> dict[str, str]:
 
 
 def assignments(values: dict[str, str]) -> str:
-    """The part of a SET statement that gives the session these values."""
-    return ",".join(f"SESSION {name}={value}" for name, value in values.items())
+    """The part of a SET statement that gives the session these values. A name that begins with @ is a user variable's."""
+    return ",".join(f"{_quoted(name)}={value}" if name[0] == "@" else f"SESSION {name}={value}" for name, value in values.items())
+
+
+def _quoted(variable: str) -> str:
+    """A user variable as SQL."""
+    return "@`" + variable[1:].replace("`", "``") + "`"
+
+
+# ---------------------------------------------------------------------------------------------------------------- user variables
+
+MAX_USER_VARIABLES: Final = 128
+MAX_USER_VARIABLE_BYTES: Final = 1 << 16
+UNSIGNED: Final = 0x20
+PARTS: Final = 4
+"""Columns for each variable in the answer to `select_user_variables`."""
+
+
+def select_user_variables(names: tuple[bytes, ...]) -> bytes:
+    """A query for the values of user variables, and what is needed to make them again; without a row if they are too long."""
+    quoted = [_quoted("@" + name.decode("utf-8", "surrogateescape")) for name in names]
+    columns = ",".join(f"{name},HEX({name}),CHARSET({name}),COLLATION({name})" for name in quoted)
+    size = "+".join(f"COALESCE(OCTET_LENGTH({name}),0)" for name in quoted)
+    return f"SELECT {columns} FROM DUAL WHERE {size}<={MAX_USER_VARIABLE_BYTES}".encode("utf-8", "surrogateescape")
+
+
+def user_variables(names: tuple[bytes, ...], result: codec.Result) -> dict[str, str | None] | None:
+    """From the answer to that query: the variables' values as SQL, None for NULL. None where there is no answer."""
+    if not result.ended or len(result.rows) != 1 or len(result.columns) != PARTS * len(names):
+        return None
+    row = codec.row_values(result.rows[0])
+    found: dict[str, str | None] = {}
+    for index, name in enumerate(names):
+        value, digits, charset, collation = row[PARTS * index : PARTS * index + PARTS]
+        literal = None
+        if value is not None:
+            literal = _variable_literal(result.columns[PARTS * index], value, digits or b"", charset or b"", collation or b"")
+        found["@" + name.decode("utf-8", "surrogateescape")] = literal
+    return found
+
+
+def _variable_literal(definition: bytes, value: bytes, digits: bytes, charset: bytes, collation: bytes) -> str:
+    """SQL for a value of exactly this type."""
+    kind, flags = codec.column_type(definition)
+    text = value.decode("ascii", "replace")
+    if kind == codec.LONGLONG:
+        return f"CAST({text} AS UNSIGNED)" if flags & UNSIGNED else text
+    if kind == codec.NEWDECIMAL:
+        return text if "." in text else f"CAST({text} AS DECIMAL(65,0))"
+    if kind == codec.DOUBLE:
+        return text if "e" in text else text + "e0"
+    literal = f"x'{digits.decode()}'"
+    return literal if charset == b"binary" else f"_{charset.decode()} {literal} COLLATE {collation.decode()}"
+
+
+def with_user_variables(current: Settings, found: dict[str, str | None]) -> Settings | None:
+    """`current` with these values of user variables; None if there would be too many."""
+    values = {name: value for name, value in current.values.items() if name not in found}
+    values |= {name: value for name, value in found.items() if value is not None}
+    sizes = [len(name) + len(value) for name, value in values.items() if name[0] == "@"]
+    if len(sizes) > MAX_USER_VARIABLES or sum(sizes) > 2 * MAX_USER_VARIABLE_BYTES:
+        return None
+    return settings(values)
+
+
+# ---------------------------------------------------------------------------------------------------------------------- questions
+
+
+def are_locks_mine(names: tuple[bytes, ...]) -> bytes:
+    """A query that answers 1 for each lock that the session holds, else 0. The names need no escaping (`LOCKS`)."""
+    return b"SELECT " + b",".join(b"COALESCE(IS_USED_LOCK('%s')=CONNECTION_ID(),0)" % name for name in names)
+
+
+def count_locks(version: str) -> bytes:
+    """A query for the number of GET_LOCK()'s locks that the session holds. An error or NULL: this user, or this server, cannot tell."""
+    if "MariaDB" in version:
+        return b"SELECT COUNT(*) FROM information_schema.metadata_lock_info WHERE THREAD_ID=CONNECTION_ID() AND LOCK_TYPE='User lock'"
+    return (
+        b"SELECT IF((SELECT ENABLED FROM performance_schema.setup_instruments WHERE NAME='wait/lock/metadata/sql/mdl')='YES',COUNT(*),NULL)"
+        b" FROM performance_schema.metadata_locks WHERE OBJECT_TYPE IN ('USER LEVEL LOCK','LOCKING SERVICE') AND OWNER_THREAD_ID="
+        b"(SELECT THREAD_ID FROM performance_schema.threads WHERE PROCESSLIST_ID=CONNECTION_ID())"
+    )
+
+
+LITERALS: Final = re.compile(rb"""'(?:[^'\\]|\\.|'')*+'?|"(?:[^"\\]|\\.|"")*+"?|\b\d[\w.]*""", re.DOTALL)
+SHOWN: Final = 200
+
+
+def masked(text: bytes) -> str:
+    """The start of a statement, or of its packet, without its literals."""
+    if text[3:5] == b"\0\x03":
+        text = text[5:]
+    return LITERALS.sub(b"?", text[: 5 * SHOWN]).decode("utf-8", "replace")[:SHOWN]
 
 
 def to_be_verified(reports: dict[str, bytes]) -> set[str]:

@@ -12,6 +12,7 @@ from collections import OrderedDict
 from typing import Final
 
 from dualpool.errors import FeatureRefused
+from dualpool.mysql.states import Step
 from dualpool.mysql.wire import COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA, INT32, packet
 
 TOO_MANY_STATEMENTS: Final = 1461
@@ -41,15 +42,16 @@ class ServerStatement:
 
 
 class ClientStatement:
-    """A statement that a client has prepared. `marks`: what sql.py found in its text."""
+    """A statement that a client has prepared. `marks` and `steps`: what sql.py found in its text."""
 
-    __slots__ = ("cursor", "id", "kinds", "long_bytes", "long_data", "marks", "params", "schema", "text", "types")
+    __slots__ = ("cursor", "id", "kinds", "long_bytes", "long_data", "marks", "params", "schema", "steps", "text", "types")
 
-    def __init__(self, statement_id: int, text: bytes, schema: str, marks: int) -> None:
+    def __init__(self, statement_id: int, text: bytes, schema: str, marks: int, steps: tuple[Step, ...] = ()) -> None:
         self.id = statement_id
         self.text = text
         self.schema = schema
         self.marks = marks
+        self.steps = steps
         self.params = 0
         self.types = b""
         """The parameter types of the last EXECUTE that bound any, as they stand in the packet."""
@@ -87,7 +89,7 @@ class ClientStatements:
         self.byte_limit = byte_limit
         self._last_id = 0
 
-    def new(self, text: bytes, schema: str, marks: int) -> ClientStatement:
+    def new(self, text: bytes, schema: str, marks: int, steps: tuple[Step, ...] = ()) -> ClientStatement:
         """One that is about to be prepared; `add()` follows when the server has accepted it. Raises FeatureRefused over a cap."""
         if len(self.known) >= self.count_limit or self.bytes + len(text) > self.byte_limit:
             raise FeatureRefused(
@@ -96,7 +98,7 @@ class ClientStatements:
                 errno=TOO_MANY_STATEMENTS,
             )
         self._last_id = self._last_id % 0x7FFFFFFF + 1
-        return ClientStatement(self._last_id, text, schema, marks)
+        return ClientStatement(self._last_id, text, schema, marks, steps)
 
     def add(self, statement: ClientStatement) -> None:
         """The server has accepted it."""

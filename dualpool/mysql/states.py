@@ -138,3 +138,197 @@ def flatten(legal: dict[int, dict[int, int]]) -> bytes:
 CLIENT_ACTION: Final = bytes(CLIENT_LEGAL.get(command, C_REFUSED) for command in range(256))
 NEXT: Final = flatten(SERVER_LEGAL)
 RELEASING: Final = tuple((MAY_RELEASE[mode, False], MAY_RELEASE[mode, True]) for mode in (TRANSACTION, SESSION, STATEMENT))
+
+# ------------------------------------------------------------------------------------------ what keeps a server connection with its client
+
+# Bits of `ServerRelay.pins`.
+PIN_CURSOR: Final = 1
+PIN_NEXT_TRANSACTION: Final = 2
+PIN_VARIABLE: Final = 4
+PIN_STATE: Final = 8
+PIN_USER_VARIABLE: Final = 16
+PIN_LOCK: Final = 32
+PIN_TABLES: Final = 64
+PIN_TEMPORARY: Final = 128
+PIN_PREPARED: Final = 256
+PIN_HANDLER: Final = 512
+PIN_XA: Final = 1024
+PIN_ROLE: Final = 2048
+PINS_ELSEWHERE: Final = PIN_CURSOR | PIN_NEXT_TRANSACTION | PIN_STATE
+"""Pins that `Holdings` knows nothing of."""
+PIN_REASONS: Final = {
+    PIN_CURSOR: "cursor; until it is read to its end, closed or reset",
+    PIN_NEXT_TRANSACTION: "SET TRANSACTION; until the next transaction has ended",
+    PIN_VARIABLE: "session variable that cannot be replayed; until it is back at its default",
+    PIN_STATE: "session state; until the session is reset",
+    PIN_USER_VARIABLE: "user variable; until they are fewer or smaller, or the session is reset",
+    PIN_LOCK: "lock; until RELEASE_LOCK() or RELEASE_ALL_LOCKS()",
+    PIN_TABLES: "table lock; until UNLOCK TABLES (UNLOCK INSTANCE, BACKUP STAGE END)",
+    PIN_TEMPORARY: "temporary table; until it is dropped",
+    PIN_PREPARED: "prepared statement; until DEALLOCATE PREPARE",
+    PIN_HANDLER: "handler; until HANDLER ... CLOSE",
+    PIN_XA: "XA transaction; until XA COMMIT or XA ROLLBACK",
+    PIN_ROLE: "role; until SET ROLE DEFAULT",
+}
+"""What the session holds, and what would let it go."""
+
+# What a statement may do to the session, as sql.py reads it: the kinds of its steps.
+E_ASSIGN: Final = 0
+"""The user variable may have another value now."""
+E_LOCK: Final = 1
+"""GET_LOCK; the name, b"" if it cannot be read."""
+E_UNLOCK: Final = 2
+E_UNLOCK_ALL: Final = 3
+E_TEMPORARY: Final = 4
+"""A temporary table is created; its name as it stands, b"" if it cannot be read."""
+E_DROP: Final = 5
+"""A table goes, maybe a temporary one."""
+E_RENAME: Final = 6
+E_PREPARE: Final = 7
+E_DEALLOCATE: Final = 8
+E_HANDLER: Final = 9
+E_HANDLER_CLOSE: Final = 10
+E_TABLES: Final = 11
+"""LOCK TABLES (name b""), or a lock of another kind, by its name."""
+E_UNLOCK_TABLES: Final = 12
+E_BEGIN: Final = 13
+E_XA: Final = 14
+E_XA_END: Final = 15
+E_ROLE: Final = 16
+E_ROLE_DEFAULT: Final = 17
+E_DEFAULT: Final = 18
+"""A variable gets its default back."""
+E_UNKNOWN: Final = 19
+"""It runs statements that are not in its text: a procedure, or (with a name) a statement of PREPARE."""
+E_OPAQUE: Final = 20
+"""The statement that is prepared cannot be read."""
+
+Step = tuple[int, bytes]
+UNREAD: Final = b""
+UNSEEN: Final = b"\0"
+"""Stands for the lock that a procedure may have taken."""
+FLUSHED: Final = b"FLUSH"
+MAX_NAMES: Final = 128
+
+PINS_OF_STEPS: Final = {
+    E_LOCK: PIN_LOCK, E_TEMPORARY: PIN_TEMPORARY, E_PREPARE: PIN_PREPARED, E_HANDLER: PIN_HANDLER, E_TABLES: PIN_TABLES, E_XA: PIN_XA,
+    E_ROLE: PIN_ROLE,
+}  # fmt: skip
+EXPLAINING: Final = frozenset((E_ASSIGN, E_TEMPORARY, E_DROP, E_RENAME, E_PREPARE, E_DEALLOCATE, E_ROLE, E_ROLE_DEFAULT))
+"""What the server reports as a change of the session, and the names of these steps say what it is."""
+BEGINNINGS: Final = {
+    E_LOCK: "locks", E_TEMPORARY: "temporary", E_PREPARE: "prepared", E_HANDLER: "handlers", E_TABLES: "table_locks",
+}  # fmt: skip
+
+
+class Holdings:
+    """What one session holds that cannot be replayed, by name. `unsettled`: the pins whose truth must be asked of the server.
+
+    Counting alone is enough where only statements of this session can begin and end a thing. A lock may not have been got, a table's name
+    may have meant another table, and a variable has a value that only the server knows.
+    """
+
+    __slots__ = ("assigned", "handlers", "locks", "one_shot", "opaque", "prepared", "role", "table_locks", "temporary", "unsettled", "xa")
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        """The session has been reset."""
+        self.unsettled = 0
+        self.assigned: set[bytes] = set()
+        self.locks: set[bytes] = set()
+        self.temporary: set[bytes] = set()
+        self.prepared: set[bytes] = set()
+        self.opaque: set[bytes] = set()
+        self.handlers: set[bytes] = set()
+        self.table_locks: set[bytes] = set()
+        self.one_shot: set[str] = set()
+        self.xa = False
+        self.role = False
+
+    def pins(self) -> int:
+        """The pins that are certain as far as we know. A lock counts when the server has confirmed it."""
+        pins = PIN_TEMPORARY if self.temporary else 0
+        if self.prepared:
+            pins |= PIN_PREPARED
+        if self.handlers:
+            pins |= PIN_HANDLER
+        if self.table_locks:
+            pins |= PIN_TABLES
+        if self.one_shot:
+            pins |= PIN_VARIABLE
+        if self.xa:
+            pins |= PIN_XA
+        if self.role:
+            pins |= PIN_ROLE
+        if self.locks and not self.unsettled & PIN_LOCK:
+            pins |= PIN_LOCK
+        if self.assigned and not self.unsettled & PIN_USER_VARIABLE:
+            pins |= PIN_USER_VARIABLE
+        return pins
+
+    def apply(self, steps: tuple[Step, ...], ok: bool, schema: bytes) -> None:
+        """A statement with these steps was answered. `schema`: the current one, as it is quoted, with its dot.
+
+        If it has failed, what it may have begun counts as begun where there are several steps, and what it should have ended as not ended.
+        """
+        several = len(steps) > 1
+        for kind, name in steps:
+            if kind == E_ASSIGN:
+                self._add(self.assigned, name)
+                self.unsettled |= PIN_USER_VARIABLE
+            elif kind == E_LOCK or (kind == E_UNKNOWN and (not name or name in self.opaque)):
+                self._add(self.locks, UNSEEN if kind == E_UNKNOWN else name)
+                self.unsettled |= PIN_LOCK
+            elif ok or several:
+                self._apply_whole(kind, name, ok, schema)
+
+    def _apply_whole(self, kind: int, name: bytes, ok: bool, schema: bytes) -> None:
+        """A step of a statement that does nothing if it fails."""
+        if kind in BEGINNINGS:
+            self._add(getattr(self, BEGINNINGS[kind]), schema + name if kind == E_TEMPORARY and b"." not in name and name else name)
+        elif kind == E_OPAQUE:
+            self._add(self.opaque, name)
+        elif kind == E_XA:
+            self.xa = True
+        elif kind == E_ROLE:
+            self.role = True
+        elif kind == E_DROP and self.temporary:
+            self.unsettled |= PIN_TEMPORARY
+        elif kind == E_RENAME and self.temporary:
+            self.temporary.add(UNREAD)
+        elif kind == E_UNLOCK and self.locks:
+            self.unsettled |= PIN_LOCK
+        elif ok:
+            self._end(kind, name)
+
+    def _end(self, kind: int, name: bytes) -> None:
+        if kind == E_UNLOCK_ALL:
+            self.locks.clear()
+        elif kind == E_DEALLOCATE:
+            self.prepared.discard(name)
+        elif kind == E_HANDLER_CLOSE:
+            self.handlers.discard(name)
+        elif kind == E_UNLOCK_TABLES:
+            # UNLOCK TABLES ends FLUSH TABLES WITH READ LOCK as well.
+            self.table_locks -= {name} if name else {UNREAD, FLUSHED}
+        elif kind == E_BEGIN:
+            self.table_locks.discard(UNREAD)
+        elif kind == E_XA_END:
+            self.xa = False
+        elif kind == E_ROLE_DEFAULT:
+            self.role = False
+        elif kind == E_DEFAULT:
+            self.one_shot.discard(name.decode("ascii", "replace"))
+
+    def _add(self, names: set[bytes], name: bytes) -> None:
+        names.add(name if len(names) < MAX_NAMES else UNREAD)
+
+
+def may_pin(steps: tuple[Step, ...]) -> int:
+    """The pins that a statement with these steps may begin."""
+    pins = 0
+    for kind, _ in steps:
+        pins |= PINS_OF_STEPS.get(kind, 0)
+    return pins

@@ -13,7 +13,19 @@ from dualpool.mysql import codec, relay, sql, states, wire
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import error_payload
 from dualpool.mysql.relay import ClientRelay, ServerRelay
-from dualpool.protocol import BROKEN, CANCEL, CLOSE, FORWARD, NEEDS_SERVER, RELEASE, SESSION, STATEMENT, TRANSACTION, RelayLimits
+from dualpool.protocol import (
+    BROKEN,
+    CANCEL,
+    CLOSE,
+    FORWARD,
+    NEEDS_SERVER,
+    PINNED,
+    RELEASE,
+    SESSION,
+    STATEMENT,
+    TRANSACTION,
+    RelayLimits,
+)
 
 PLAIN = wire.CLIENT_PROTOCOL_41 | wire.CLIENT_LOCAL_FILES | wire.CLIENT_MULTI_STATEMENTS
 MODERN = PLAIN | wire.CLIENT_DEPRECATE_EOF | wire.CLIENT_SESSION_TRACK
@@ -383,11 +395,12 @@ def test_the_schema_is_replayed_and_awaited() -> None:
 
 def test_state_that_nobody_names_pins() -> None:
     clients, servers = pair()
-    attached(clients, servers, b"\x03SET @a = 1")
-    assert servers.on_server_bytes(tracked(wire.TRACK_STATE_CHANGE, b"\x011")) == FORWARD
-    assert (servers.pins, servers.dirty) == (relay.PIN_STATE, True)
+    attached(clients, servers, b"\x03SELECT f('secret', 42)")
+    assert servers.on_server_bytes(tracked(wire.TRACK_STATE_CHANGE, b"\x011")) == PINNED
+    assert (servers.pins, servers.dirty) == (states.PIN_STATE, True)
+    assert (servers.pin_reasons(), servers.pin_text) == (["session state; until the session is reset"], "SELECT f(?, ?)")
     attached(clients, servers, b"\x1f")
-    assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE
+    assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE | PINNED
     assert (servers.pins, servers.dirty) == (0, False)
 
 
@@ -395,9 +408,9 @@ def test_set_transaction_pins_until_the_next_one_is_over() -> None:
     clients, servers = pair()
     attached(clients, servers, b"\x03SET TRANSACTION READ ONLY")
     about = wire.TRACK_TRANSACTION_CHARACTERISTICS
-    assert servers.on_server_bytes(tracked(about, b"\x1aSET TRANSACTION READ ONLY;")) == FORWARD
+    assert servers.on_server_bytes(tracked(about, b"\x1aSET TRANSACTION READ ONLY;")) == PINNED
     attached(clients, servers, QUERY)
-    assert servers.on_server_bytes(tracked(about, b"\x00")) == RELEASE
+    assert servers.on_server_bytes(tracked(about, b"\x00")) == RELEASE | PINNED
 
 
 def test_last_insert_id_is_set_where_it_is_asked_for() -> None:

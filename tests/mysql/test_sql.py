@@ -21,7 +21,7 @@ MARKS = [
     (b" /* a */ -- b\n # c\n set x=default", sql.M_COLLATES),
     (b"SET autocommit=0", 0),
     (b"SET a=1, b=2", sql.M_COLLATES),
-    (b"call p()", sql.M_COLLATES),
+    (b"call p()", sql.M_COLLATES | sql.M_STEPS),
     (b"SELECT CONNECTION_ID()", sql.M_LOCAL),
     (b"\tshow warnings", sql.M_LOCAL),
     (b"SHOW TABLES", 0),
@@ -29,7 +29,7 @@ MARKS = [
     (b"/* x */kill query 5", sql.M_KILL),
     (b"use app", sql.M_USE),
     (b"USE`app`", 0),
-    (b"GET DIAGNOSTICS @n = NUMBER", sql.M_DIAGNOSTICS | sql.M_VARIABLE),
+    (b"GET DIAGNOSTICS @n = NUMBER", sql.M_DIAGNOSTICS | sql.M_STEPS),
     (b"", 0),
     (b"SELECT '" + b"x" * (sql.LOOKED_AT + 5) + b"', LAST_INSERT_ID()", 0),
 ]

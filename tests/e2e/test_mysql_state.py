@@ -1,0 +1,303 @@
+"""Session state on one server connection: a client does a thing, others see no trace of it, it sees its own again, and the pin ends.
+
+One row of the table for each condition. A pinned client has its server connection for itself, so others get another one; whether the pin
+has ended is seen by the next client on a pool of one server connection: it waits for as long as the connection is held.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import pymysql
+import pytest
+
+from tests.e2e.mysql_world import Client, RunWorld, World, rows, value, world
+from tests.helpers.servers import MySQLServer
+
+BACKEND = "SELECT connection_id() + 0"
+TIMES = '[timeouts]\nquery_wait = "300ms"'
+COM_RESET_CONNECTION = 0x1F
+WAITED = 1040
+"""What a client is told that no server connection came for."""
+
+
+@pytest.fixture(scope="module")
+def single(mysql_server: MySQLServer) -> Iterator[World]:
+    """A pool of one server connection."""
+    with world(mysql_server, 1, TIMES) as made:
+        made.execute("CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(20)) ENGINE=InnoDB")
+        made.execute("INSERT INTO t VALUES (1, 'one'), (2, 'two'), (3, 'three')")
+        made.execute("CREATE PROCEDURE assigns() SET @inside = 'a procedure'")
+        made.execute("CREATE FUNCTION assigning() RETURNS INT NO SQL BEGIN SET @inside = 'a function'; RETURN 1; END")
+        made.execute("CREATE PROCEDURE gives(OUT x INT) SET x = 77")
+        yield made
+
+
+def run(client: Client, sql: str) -> list[tuple[object, ...]]:
+    """All results of a text that may have several statements."""
+    found: list[tuple[object, ...]] = []
+    with client.cursor() as cursor:
+        cursor.execute(sql)
+        found += cursor.fetchall()
+        while cursor.nextset():
+            found += cursor.fetchall()
+    return found
+
+
+def is_held(world: World) -> bool:
+    """Does somebody have the only server connection for itself?"""
+    try:
+        with world.connect(autocommit=True) as other:
+            return value(other, "SELECT 1") != 1
+    except pymysql.err.OperationalError as error:
+        if error.args[0] != WAITED:
+            raise
+        return True
+
+
+@contextlib.contextmanager
+def clients(world: World) -> Iterator[tuple[Client, Client]]:
+    """Two, with autocommit on and several statements in one text allowed."""
+    flag = pymysql.constants.CLIENT.MULTI_STATEMENTS
+    with world.connect(autocommit=True, client_flag=flag) as first, world.connect(autocommit=True, client_flag=flag) as second:
+        yield first, second
+
+
+# ------------------------------------------------------------------------------------------------------------- what is replayed
+
+NOBODY = [(None,)]
+REPLAYED = {
+    "integer": ("SET @a = 5", "SELECT @a", [(5,)], NOBODY),
+    "negative": ("SET @a = -7", "SELECT @a", [(-7,)], NOBODY),
+    "unsigned": ("SET @a = 18446744073709551615", "SELECT @a - 1", [(18446744073709551614,)], NOBODY),
+    "decimal": ("SET @a = 1.50", "SELECT CONCAT(@a)", [("1.50",)], NOBODY),
+    "double": ("SET @a = 1e300", "SELECT @a * 2", [(2e300,)], NOBODY),
+    "text": ("SET @a = 'it''s \\\\ \u2603 \"x\"; --'", "SELECT @a", [("it's \\ \u2603 \"x\"; --",)], NOBODY),
+    "empty text": ("SET @a = ''", "SELECT @a", [("",)], NOBODY),
+    "bytes": ("SET @a = x'00ff27'", "SELECT HEX(@a), IF(@a IS NULL, NULL, CHARSET(@a))", [("00FF27", "binary")], [(None, None)]),
+    "collation": (
+        "SET @a = _latin1'x' COLLATE latin1_german1_ci", "SELECT IF(@a IS NULL, NULL, COLLATION(@a))", [("latin1_german1_ci",)], NOBODY,
+    ),
+    "odd names": ("SET @`a b` = 1, @'c' = 2, @D.e$ = 3", "SELECT @`A B`, @C, @d.E$", [(1, 2, 3)], [(None, None, None)]),
+    "several, by turns": ("SET @a = 1; SET @b = @a + 1; SELECT @c := @b + 1", "SELECT @a, @b, @c", [(1, 2, 3)], [(None, None, None)]),
+    "by a query": ("SELECT id, name INTO @a, @b FROM t WHERE id = 2", "SELECT @a, @b", [(2, "two")], [(None, None)]),
+    "by an out parameter": ("CALL gives(@a)", "SELECT @a", [(77,)], NOBODY),
+    "beside a setting": ("SET @a = 1, sql_select_limit = 2", "SELECT @a, @@sql_select_limit", [(1, 2)], None),
+    "by diagnostics": ("DO 1/0; GET DIAGNOSTICS @a = NUMBER", "SELECT @a IS NOT NULL", [(1,)], [(0,)]),
+    "in a comment that is executed": ("/*!40101 SET @a = @@sql_mode, time_zone = '+03:00' */", "SELECT @@time_zone", [("+03:00",)], None),
+    "setting": ("SET time_zone = '+05:00'", "SELECT @@time_zone", [("+05:00",)], None),
+    "isolation": ("SET SESSION TRANSACTION READ ONLY", "SELECT @@transaction_read_only + 0", [(1,)], [(0,)]),
+    "insert id": ("DO LAST_INSERT_ID(77)", "SELECT LAST_INSERT_ID()", [(77,)], [(0,)]),
+    "schema": ("USE information_schema", "SELECT DATABASE()", [("information_schema",)], None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REPLAYED)
+def test_what_is_replayed(single: World, name: str) -> None:
+    does, asks, mine, others = REPLAYED[name]
+    if name == "isolation" and single.server.is_mariadb:
+        asks = "SELECT @@tx_read_only + 0"
+    with clients(single) as (client, other):
+        before = rows(other, asks)
+        assert others is None or before == others
+        run(client, does)
+        for _ in range(2):
+            assert rows(other, asks) == before
+            assert rows(client, asks) == mine
+            assert value(client, BACKEND) == value(other, BACKEND)
+        assert not is_held(single)
+    with single.connect(autocommit=True) as later:
+        assert rows(later, asks) == before
+
+
+def test_variables_in_a_transaction_are_known_after_it(single: World) -> None:
+    with clients(single) as (client, other):
+        client.begin()
+        for number in range(3):
+            run(client, f"SET @v{number} = {number}")
+        assert rows(client, "SELECT @v0, @v1, @v2") == [(0, 1, 2)]
+        client.rollback()
+        assert rows(other, "SELECT @v0, @v1, @v2") == [(None, None, None)]
+        assert rows(client, "SELECT @v0, @v1, @v2") == [(0, 1, 2)]
+        run(client, "SET @v0 = NULL")
+        assert rows(other, "SELECT @v0, @v1, @v2") == [(None, None, None)]
+        assert rows(client, "SELECT @v0, @v1, @v2") == [(None, 1, 2)]
+
+
+def test_a_question_of_ours_leaves_no_trace(single: World) -> None:
+    with clients(single) as (client, _):
+        run(client, "SET @a = REPEAT('x', 70000)")
+        assert is_held(single)
+        run(client, "SELECT @a := 1/0")
+        warnings = rows(client, "SHOW WARNINGS")
+        assert 1365 in {code for _, code, _ in warnings}
+        assert value(client, "SELECT @@warning_count") == len(warnings)
+
+
+# ------------------------------------------------------------------------------------------------------------------ what pins
+
+
+@dataclass
+class Pinning:
+    """`does` pins; `asks` sees it, and others get `others`; `ends` lets go (None: only a reset does)."""
+
+    does: str
+    asks: str
+    mine: list[tuple[object, ...]]
+    ends: str | None
+    others: list[tuple[object, ...]] | int
+    only: str = ""
+
+
+MISSING = 1146
+PINS = {
+    "lock": Pinning(
+        "SELECT GET_LOCK('mine', 0)", "SELECT IS_USED_LOCK('mine') = CONNECTION_ID()", [(1,)], "DO RELEASE_LOCK('mine')", NOBODY
+    ),
+    "locks": Pinning(
+        "SELECT GET_LOCK('one', 0), GET_LOCK(\"two\", 0)", "SELECT IS_FREE_LOCK('one'), IS_FREE_LOCK('two')", [(0, 0)],
+        "SELECT RELEASE_ALL_LOCKS()", [(1, 1)],
+    ),
+    "lock of a computed name": Pinning(
+        "SELECT GET_LOCK(CONCAT('com', 'puted'), 0)", "SELECT IS_FREE_LOCK('computed')", [(0,)], "SELECT RELEASE_ALL_LOCKS()", [(1,)]
+    ),
+    "lock in a comment": Pinning(
+        "SELECT 1 /*!50000 , GET_LOCK('hidden', 0) */", "SELECT IS_FREE_LOCK('hidden')", [(0,)], "DO RELEASE_LOCK('hidden')", [(1,)]
+    ),
+    "table locks": Pinning("LOCK TABLES t READ", "SELECT COUNT(*) FROM t", [(3,)], "UNLOCK TABLES", [(3,)]),
+    "table locks, until a transaction": Pinning("LOCK TABLES t READ", "SELECT COUNT(*) FROM t", [(3,)], "BEGIN; COMMIT", [(3,)]),
+    "temporary table": Pinning(
+        "CREATE TEMPORARY TABLE mine (x INT) ENGINE=InnoDB", "SELECT COUNT(*) FROM mine", [(0,)], "DROP TEMPORARY TABLE mine", MISSING
+    ),
+    "temporary tables": Pinning(
+        "CREATE TEMPORARY TABLE IF NOT EXISTS mine AS SELECT * FROM t; CREATE /* c */ TEMPORARY TABLE `mine 2` (x INT)",
+        "SELECT COUNT(*) FROM mine", [(3,)], "DROP TABLE mine, `mine 2`", MISSING,
+    ),
+    "temporary table over another": Pinning(
+        "CREATE TEMPORARY TABLE t (x INT)", "SELECT COUNT(*) FROM t", [(0,)], "DROP TABLE t", [(3,)]
+    ),
+    "prepared statement": Pinning("PREPARE mine FROM 'SELECT 5'", "EXECUTE mine", [(5,)], "DEALLOCATE PREPARE mine", 1243),
+    "handler": Pinning("HANDLER t OPEN AS h", "HANDLER h READ FIRST", [(1, "one")], "HANDLER h CLOSE", 1109),
+    "xa": Pinning(
+        "XA START 'XID'; INSERT INTO t VALUES (9, 'nine'); XA END 'XID'; XA PREPARE 'XID'", "SELECT 1", [(1,)], "XA ROLLBACK 'XID'", [(1,)]
+    ),
+    "insert id to come": Pinning(
+        "SET insert_id = 500", "SELECT @@insert_id", [(500,)], "INSERT INTO numbers VALUES (); DELETE FROM numbers", [(0,)]
+    ),
+    "timestamp": Pinning("SET timestamp = 86400", "SELECT UNIX_TIMESTAMP()", [(86400,)], "SET timestamp = DEFAULT", []),
+    "next transaction": Pinning("SET TRANSACTION READ ONLY", "SELECT 1", [(1,)], "BEGIN; COMMIT", [(1,)]),
+    "profiling": Pinning("SET profiling = 1", "SELECT @@profiling", [(1,)], "SET profiling = 0", [(0,)]),
+    "big variable": Pinning("SET @big = REPEAT('x', 100000)", "SELECT LENGTH(@big)", [(100000,)], "SET @big = 1", NOBODY),
+    "procedure": Pinning("CALL assigns()", "SELECT @inside", [("a procedure",)], None, NOBODY),
+    "function": Pinning("SELECT assigning()", "SELECT @inside", [("a function",)], None, NOBODY),
+    "role": Pinning("SET ROLE NONE", "SELECT 1", [(1,)], "SET ROLE DEFAULT", [(1,)], only="mysql"),
+    "all tables": Pinning("FLUSH TABLES WITH READ LOCK", "SELECT COUNT(*) FROM t", [(3,)], "UNLOCK TABLES", [(3,)], only="mariadb"),
+    "backup": Pinning("BACKUP LOCK t", "SELECT COUNT(*) FROM t", [(3,)], "BACKUP UNLOCK", [(3,)], only="mariadb"),
+}  # fmt: skip
+
+
+def others_see(other: Client, pinning: Pinning) -> None:
+    if isinstance(pinning.others, int):
+        with pytest.raises(pymysql.err.MySQLError) as caught:
+            rows(other, pinning.asks)
+        assert caught.value.args[0] == pinning.others
+    elif pinning.others:
+        assert rows(other, pinning.asks) == pinning.others
+    else:
+        assert rows(other, pinning.asks) != pinning.mine
+
+
+@pytest.fixture(params=list(PINS))
+def pinning(request: pytest.FixtureRequest, single: World) -> Pinning:
+    found = PINS[request.param]
+    if found.only and (found.only == "mariadb") is not single.server.is_mariadb:
+        pytest.skip(f"{request.param} is {found.only}'s")
+    single.execute("CREATE TABLE IF NOT EXISTS numbers (id INT AUTO_INCREMENT PRIMARY KEY) ENGINE=InnoDB")
+    return replace(found, does=found.does.replace("XID", single.database), ends=found.ends and found.ends.replace("XID", single.database))
+
+
+def test_what_pins_and_how_it_ends(single: World, pinning: Pinning) -> None:
+    with clients(single) as (client, other):
+        others_see(other, pinning)
+        run(client, pinning.does)
+        assert is_held(single)
+        for _ in range(2):
+            assert rows(client, pinning.asks) == pinning.mine
+            assert is_held(single)
+        if pinning.ends is None:
+            client._execute_command(COM_RESET_CONNECTION, b"")
+            client._read_ok_packet()
+        else:
+            run(client, pinning.ends)
+        assert not is_held(single)
+        others_see(other, pinning)
+        assert value(client, "SELECT 'well'") == "well"
+
+
+def test_a_pinned_client_that_leaves_leaves_nothing_behind(single: World, pinning: Pinning) -> None:
+    with clients(single) as (client, other):
+        run(client, pinning.does)
+        assert is_held(single)
+        client._force_close()
+        others_see(other, pinning)
+        assert value(other, "SELECT COUNT(*) FROM t") == 3
+    if "XA" in pinning.does:
+        single.execute(f"XA ROLLBACK '{single.database}'")
+
+
+NEVER = [
+    "SELECT @never",
+    "SELECT RELEASE_LOCK('nobody')",
+    "SELECT GET_LOCK('taken', 0)",
+    "DROP TEMPORARY TABLE IF EXISTS nothing",
+    "CREATE TEMPORARY TABLE broken (x NOSUCHTYPE)",
+    "UNLOCK TABLES",
+    "SELECT 'GET_LOCK(''x'', 1); SET @a := 1'",
+    "INSERT INTO t VALUES (5, 'a@b.c; SET @'); DELETE FROM t WHERE id = 5",
+    "SET NAMES utf8mb4",
+    "SELECT @@sql_mode, @@global.time_zone",
+    "SELECT SQL_CALC_FOUND_ROWS * FROM t LIMIT 1",
+    "PREPARE broken FROM 'SELEKT'",
+    "SELECT GET_LOCK('short', 0), RELEASE_LOCK('short')",
+]
+
+
+@pytest.mark.parametrize("sql", NEVER)
+def test_what_does_not_pin(single: World, sql: str) -> None:
+    with contextlib.ExitStack() as closing:
+        if "taken" in sql:
+            direct = closing.enter_context(single.server.connect())
+            assert rows(direct, "SELECT GET_LOCK('taken', 0)") == [(1,)]
+        client = closing.enter_context(single.connect(autocommit=True, client_flag=pymysql.constants.CLIENT.MULTI_STATEMENTS))
+        with contextlib.suppress(pymysql.err.MySQLError):
+            run(client, sql)
+        assert not is_held(single)
+
+
+def test_prepared_statements_of_the_protocol_pin_and_unpin_too(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
+    world = run_mysql(mysql_server, pool_size=1, more=TIMES)
+    with world.connector() as client, contextlib.closing(client.cursor(prepared=True)) as cursor:
+        cursor.execute("SELECT GET_LOCK(%s, %s)", ("given", 0))
+        assert cursor.fetchall() == [(1,)]
+        assert is_held(world)
+        with contextlib.closing(client.cursor(prepared=True)) as releasing:
+            releasing.execute("SELECT RELEASE_LOCK(%s)", ("given",))
+            assert releasing.fetchall() == [(1,)]
+        assert is_held(world) is mysql_server.is_mariadb, "MariaDB does not tell which locks of unknown names are held"
+        with contextlib.closing(client.cursor(prepared=True)) as setting:
+            setting.execute("SET @given = %s", ("a value",))
+        client.cmd_query("DO RELEASE_ALL_LOCKS()")
+        assert not is_held(world)
+        client.cmd_query("SELECT @given")
+        assert client.get_rows()[0] == [("a value",)]
+
+
+def test_migration_tools_locks_over_many_transactions(single: World) -> None:
+    with clients(single) as (client, _):
+        for _ in range(5):
+            assert value(client, "SELECT GET_LOCK('prisma_migrate', 10)") == 1
+            for number in range(3):
+                run(client, f"CREATE TABLE m{number} (a INT); INSERT INTO m{number} VALUES (1); DROP TABLE m{number}")
+            assert is_held(single)
+            assert value(client, "SELECT RELEASE_LOCK('prisma_migrate')") == 1
+            assert not is_held(single)
