@@ -8,7 +8,7 @@ import pwd
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -47,12 +47,12 @@ def running_pid(path: str) -> int | None:
     return pid if pid != os.getpid() else None
 
 
-def replace(path: str) -> None:
+def replace(path: str, how: signal.Signals = signal.SIGINT) -> None:
     """Ask the process of a pid file to let its clients finish, and wait until it has gone. Raises DualpoolError if it does not go."""
     pid = running_pid(path)
     if pid is None:
         return
-    os.kill(pid, signal.SIGTERM)
+    os.kill(pid, how)
     deadline = time.monotonic() + TAKEOVER_SECONDS
     while running_pid(path) == pid:
         if time.monotonic() > deadline:
@@ -105,9 +105,34 @@ def pid_file(path: str) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError, ValueError):
-            if int(Path(path).read_text()) == os.getpid():
-                Path(path).unlink()
+        _remove_own(path)
+
+
+@contextlib.contextmanager
+def succession(path: str, how: signal.Signals) -> Iterator[Callable[[], None]]:
+    """Take over from the process of a pid file while it still runs. Call what this yields once we serve: from then on the file is ours,
+    and the other one is asked with the signal `how` to let its clients finish. Raises ConfigError if the file cannot be written."""
+
+    def take_over() -> None:
+        other = running_pid(path)
+        Path(path).write_text(f"{os.getpid()}\n")
+        if other is not None:
+            log.event(logging.INFO, f"taking over from process {other}: it may finish ({how.name})")
+            os.kill(other, how)
+
+    if not os.access(Path(path) if Path(path).exists() else Path(path).absolute().parent, os.W_OK):
+        raise ConfigError(f"{path}: cannot be written")
+    try:
+        yield take_over
+    finally:
+        _remove_own(path)
+
+
+def _remove_own(path: str) -> None:
+    """A pid file goes with its process, unless it is a successor's by now."""
+    with contextlib.suppress(OSError, ValueError):
+        if int(Path(path).read_text()) == os.getpid():
+            Path(path).unlink()
 
 
 def log_elsewhere(settings: ProcessSettings, *, quiet: bool) -> None:

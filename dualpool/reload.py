@@ -37,7 +37,11 @@ class Reload:
             if listener is not None:
                 # Addresses and protocol are the socket's, which stays.
                 self.listeners[door] = attrs.evolve(
-                    listener, bind=door.listener.bind, protocol=door.listener.protocol, backlog=door.listener.backlog
+                    listener,
+                    bind=door.listener.bind,
+                    protocol=door.listener.protocol,
+                    backlog=door.listener.backlog,
+                    reuse_port=door.listener.reuse_port,
                 )
                 self.contexts[door] = context_of(listener, door.engine)
         self.backend_contexts = {name: self._backend_context(name) for name in config.backends}
@@ -73,7 +77,7 @@ class Reload:
         changes = [f"listeners.{name}: a new listener {RESTART}" for name in sorted(wanted.keys() - open_now.keys())]
         changes += [f"listeners.{name}: that it is gone {RESTART}" for name in sorted(open_now.keys() - wanted.keys())]
         for name in sorted(wanted.keys() & open_now.keys()):
-            for key in ("bind", "protocol", "backlog"):
+            for key in ("bind", "protocol", "backlog", "reuse_port"):
                 if getattr(wanted[name], key) != getattr(open_now[name], key):
                     changes.append(f"listeners.{name}.{key}: the change {RESTART}")
         if self.config.admin.http != self.server.http:

@@ -1,7 +1,7 @@
 """The running process: the tree of nurseries, and the work on server connections that takes time.
 
-    main ── signals
-         └─ serve ── pump (the reactor)             the pools' nursery: connects, closes, resets, recoveries, cancels
+    main ── serve ── pump (the reactor)             the pools' nursery: connects, closes, resets, recoveries, cancels
+                  ├─ signals, and a word to the service manager now and then
                   ├─ sweep (deadlines, idle ages)
                   └─ one nursery per listener: accept loop, a task per client
 
@@ -10,9 +10,8 @@ The clients' nursery ends before the pools' nursery does, so that whoever leaves
 
 import contextlib
 import logging
-import signal
-import socket
 from collections.abc import Coroutine, Iterator
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -27,7 +26,7 @@ from dualpool.admin.stats import Statistics
 from dualpool.admission import Guests, Parties, settle
 from dualpool.authentication.gate import Gate
 from dualpool.backends import Backends, BackendState
-from dualpool.config import Bind, Config, load
+from dualpool.config import Config, load
 from dualpool.connector import Connector
 from dualpool.engines import ENGINES
 from dualpool.errors import AdminShutdown, ConfigError, DualpoolError, ServerLost
@@ -35,7 +34,18 @@ from dualpool.exchange import Stream, drive
 from dualpool.hosts import rounds
 from dualpool.lease import Leasable
 from dualpool.link import Client, ServerConnection, Supervisor
-from dualpool.listener import accept_clients, address_of, bound_sockets, close_listening, sockets_for
+from dualpool.listener import (
+    HANDSHAKE_SECONDS,
+    ListeningSocket,
+    accept_clients,
+    accept_waiting,
+    address_of,
+    bound_sockets,
+    close_listening,
+    foreign,
+    sockets_for,
+    turn_away,
+)
 from dualpool.log import LOGGER, configure, event
 from dualpool.pool import Pool, PoolIO
 from dualpool.protocol import TRANSACTION, ConnectionClosed, Engine, Exchange
@@ -43,6 +53,9 @@ from dualpool.pump import pump
 from dualpool.reactor import Reactor, best_poller
 from dualpool.reload import Reload, context_of, farewell
 from dualpool.session import Clients, Door, canceled
+from dualpool.signals import StopMode, obey
+from dualpool.surroundings import Surroundings
+from dualpool.systemd import Inherited, Manager
 
 GOODBYE_SECONDS: Final = 1.0
 """How long a server may take to close its end after our goodbye, before we close anyway."""
@@ -75,12 +88,13 @@ class Server(Supervisor, PoolIO):
         reactor: Reactor | None = None,
         *,
         path: Path | None = None,
-        stopping: trio.Event | None = None,
+        manager: Manager | None = None,
     ) -> None:
         self.config = config
         self.path = path
-        self.stopping = trio.Event() if stopping is None else stopping
-        self.stop_mode = "drain"
+        self.manager = Manager({}) if manager is None else manager
+        self.stopping = trio.Event()
+        self.stop_mode: StopMode = "drain"
         self.stopped = trio.Event()
         """No more clients."""
         self.doors: list[Door] = []
@@ -300,6 +314,13 @@ class Server(Supervisor, PoolIO):
 
     async def reload(self) -> list[str]:
         """Read the configuration file again. Returns warnings; raises ConfigError, and then nothing has changed."""
+        self.manager.reloading()
+        try:
+            return await self._reload()
+        finally:
+            self.manager.ready(self.status())
+
+    async def _reload(self) -> list[str]:
         try:
             if self.path is None:
                 raise ConfigError("there is no configuration file to reload", hint="dualpool was started with URLs.")
@@ -412,11 +433,26 @@ class Server(Supervisor, PoolIO):
                     client.expel(AdminShutdown("dualpool is shutting down", hint="Connect again."))
             await trio.sleep(DRAIN_TICK)
 
-    def stop(self, mode: str) -> None:
+    def stop(self, mode: StopMode) -> None:
         """End the process. `mode`: now; drain (see `drain`, within timeouts.shutdown); wait_for_servers (`drain` without a time limit);
         wait_for_clients (until they have left by themselves)."""
         self.stop_mode = mode
         self.stopping.set()
+
+    def end_now(self) -> None:
+        """End the process without waiting for anybody, whatever it waits for already. Clients are told."""
+        self._nursery.cancel_scope.cancel()
+
+    def status(self) -> str:
+        """How much there is to do, for people."""
+        connections = sum(len(pool.connections) for pool in self.backends.pools())
+        return f"{len(self.clients.by_id)} clients, {connections} server connections"
+
+    async def report(self) -> None:
+        """Tell the service manager, for ever, that we are alive: this task runs only as long as all others get their turns."""
+        while True:
+            self.manager.alive(self.status())
+            await trio.sleep(self.manager.period)
 
     async def finish(self) -> None:
         """Do what the stop mode asks for before everything ends."""
@@ -442,49 +478,51 @@ async def serve(
     *,
     path: Path | None = None,
     task_status: trio.TaskStatus[ServerInfo] = trio.TASK_STATUS_IGNORED,
-    stopping: trio.Event | None = None,
     reactor: Reactor | None = None,
-    hangup: bool = False,
+    around: Surroundings | None = None,
 ) -> None:
-    """Run `config` until cancelled, or until `stopping` is set and the clients have finished (at most `timeouts.shutdown`).
+    """Run `config` until cancelled or told to stop (`Server.stop`).
 
     `task_status.started()` gets a ServerInfo. Raises ConfigError if a listener cannot be opened. `path`: the file of `config`.
-    `hangup`: SIGHUP reads it again.
+    `around`: None where signals, sockets from elsewhere and the service manager are somebody else's matter.
     """
     for warning in config.warnings:
         event(logging.WARNING, warning)
     async with trio.open_nursery() as pools_nursery:
-        server = Server(config, pools_nursery, reactor, path=path, stopping=stopping)
+        server = Server(config, pools_nursery, reactor, path=path, manager=around.manager if around is not None else None)
         pools_nursery.start_soon(pump, server.reactor)
         pools_nursery.start_soon(server.sweep)
-        if hangup:
-            pools_nursery.start_soon(_reload_on_hangup, server)
+        if around is not None:
+            await pools_nursery.start(obey, server, around.signals)
+        if server.manager.is_there:
+            pools_nursery.start_soon(server.report)
         try:
-            await _serve_clients(server, task_status)
+            await _serve_clients(server, around, task_status)
         finally:
             with trio.CancelScope(shield=True), trio.move_on_after(2 * GOODBYE_SECONDS):
                 server.close_pools()
-                while any(pool.connections for pool in server.backends.pools()):
+                while any(pool.connections for pool in server.backends.pools()):  # noqa: ASYNC110
                     await trio.sleep(DRAIN_TICK)
             pools_nursery.cancel_scope.cancel()
 
 
-async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo]) -> None:
-    doors = []
+async def _serve_clients(server: Server, around: Surroundings | None, task_status: trio.TaskStatus[ServerInfo]) -> None:
+    doors: list[tuple[Door, list[ListeningSocket]]] = []
+    given = around.inherited if around is not None else Inherited([])
     addresses: dict[str, list[str]] = {}
     with contextlib.ExitStack() as sockets:
         for name, listener in server.config.listeners.items():
             engine = ENGINES[listener.protocol]
             tls = context_of(listener, engine)
-            bound = bound_sockets(listener)
+            bound = bound_sockets(listener, given)
             for sock in bound:
                 sockets.callback(close_listening, sock)
             door = Door(server, listener, engine, tls)
-            door.sockets, door.addresses = bound, [address_of(sock) for sock in bound]
+            door.sockets, door.addresses = list(bound), [address_of(sock) for sock in bound]
             doors.append((door, bound))
             server.doors.append(door)
             addresses[name] = door.addresses
-        http = http_sockets(server.config.admin.http)
+        http = http_sockets(server.config, given)
         for sock in http:
             sockets.callback(close_listening, sock)
         async with trio.open_nursery() as nursery:
@@ -500,8 +538,16 @@ async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo
                 nursery.start_soon(serve_http, server, http)
                 addresses["http"] = [address_of(sock) for sock in http]
                 event(logging.INFO, f"admin http listening on {', '.join(addresses['http'])}")
+            for left in given.close():
+                event(logging.WARNING, f"no listener is for the socket {left} that was passed on to us")
             task_status.started(ServerInfo(addresses))
+            server.manager.ready(server.status())
+            if around is not None:
+                around.when_ready()
             await server.stopping.wait()
+            server.manager.stopping(f"shutting down ({server.stop_mode}): {server.status()}")
+            if turn_away([sock for _, bound in doors for sock in bound]):
+                await trio.sleep(HANDSHAKE_SECONDS)
             for scope in scopes:
                 scope.cancel()
             await server.finish()
@@ -509,15 +555,19 @@ async def _serve_clients(server: Server, task_status: trio.TaskStatus[ServerInfo
             nursery.cancel_scope.cancel()
 
 
-def http_sockets(bind: Bind | None) -> list[socket.socket]:
-    """Where HTTP is answered. Raises ConfigError."""
+def http_sockets(config: Config, given: Inherited) -> list[ListeningSocket]:
+    """Where HTTP is answered; beside a successor, too, where listeners can have one. Raises ConfigError."""
+    bind = config.admin.http
+    if bind is None:
+        return []
     try:
-        return [] if bind is None else sockets_for(bind, HTTP_BACKLOG)
+        share = any(listener.reuse_port for listener in config.listeners.values())
+        return [foreign(sock) for sock in given.named("http") + given.at(bind)] or sockets_for(bind, HTTP_BACKLOG, share=share)
     except OSError as error:
         raise ConfigError(f"admin.http: cannot listen on {bind}: {error.strerror or error}", hint="Choose another port.") from error
 
 
-async def _listen(door: Door, sockets: list[socket.socket], accepting: trio.CancelScope) -> None:
+async def _listen(door: Door, sockets: list[ListeningSocket], accepting: trio.CancelScope) -> None:
     """One listener: its clients' nursery outlives its accept loops, which `accepting` ends; then others may listen there."""
     async with trio.open_nursery() as clients:
         with accepting:
@@ -525,15 +575,17 @@ async def _listen(door: Door, sockets: list[socket.socket], accepting: trio.Canc
                 for sock in sockets:
                     loops.start_soon(accept_clients, sock, clients, door.receive)
         for sock in sockets:
+            with contextlib.suppress(OSError):
+                accept_waiting(sock, clients, door.receive, door.listener.backlog)
             close_listening(sock)
 
 
-def main(config: Config, path: Path | None = None) -> int:
-    """`dualpool run`: serve until a signal. SIGTERM lets transactions finish; a second one, or SIGINT, ends at once."""
+def main(config: Config, path: Path | None = None, around: Surroundings | None = None) -> int:
+    """`dualpool run`: serve until a signal."""
     configure(config.log)
     raise_file_limit()
     try:
-        trio.run(_serve_until_signal, config, path)
+        trio.run(partial(serve, config, path=path, around=around or Surroundings()))
     except* ConfigError as errors:
         raise errors.exceptions[0] from None
     return 0
@@ -548,33 +600,3 @@ def raise_file_limit() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def _serve_until_signal(config: Config, path: Path | None) -> None:
-    stopping = trio.Event()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(_watch_signals, stopping, nursery.cancel_scope)
-        await serve(config, path=path, stopping=stopping, hangup=hasattr(signal, "SIGHUP"))
-        nursery.cancel_scope.cancel()
-
-
-async def _reload_on_hangup(server: Server) -> None:
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
-        async for _ in signals:
-            event(logging.INFO, "SIGHUP: reading the configuration again")
-            with contextlib.suppress(ConfigError):  # which the log has told
-                await server.reload()
-
-
-async def _watch_signals(
-    stopping: trio.Event, everything: trio.CancelScope, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for number in signals:
-            if number == signal.SIGTERM and not stopping.is_set():
-                event(logging.INFO, "SIGTERM: clients may finish their transactions; a second one ends at once")
-                stopping.set()
-            else:
-                event(logging.INFO, f"{signal.Signals(number).name}: ending now")
-                everything.cancel()

@@ -6,7 +6,7 @@ Whoever reaches the address may read, so bind it where only friends are.
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -105,7 +105,7 @@ def failing(server: "Server") -> dict[str, str]:
     return errors
 
 
-async def serve_http(server: "Server", sockets: list[socket.socket]) -> None:
+async def serve_http(server: "Server", sockets: Sequence[socket.socket]) -> None:
     """Answer HTTP until cancelled. The sockets stay the caller's. A fault here does not end the pooler."""
     config = HypercornConfig()
     # hypercorn closes what it is given.

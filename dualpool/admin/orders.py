@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dualpool.backends import DatabaseKey
     from dualpool.pool import Pool
     from dualpool.server import Server
+    from dualpool.signals import StopMode
 
 POLL_SECONDS: Final = 0.01
 
@@ -70,7 +71,7 @@ async def resume(server: "Server", words: list[str]) -> Done:
     keys, halts = databases(server, words), server.backends.halts
     if keys and not halts.databases.intersection(keys):
         raise CommandRefused(f"database {words[0]} is not paused")
-    if not keys and not (halts.everything or halts.suspended or halts.databases):
+    if not keys and not is_halted(server):
         raise CommandRefused("pooler is not paused")
     if keys:
         halts.databases.difference_update(keys)
@@ -81,6 +82,12 @@ async def resume(server: "Server", words: list[str]) -> Done:
         if entry.pool.is_paused and not halts.is_paused(entry.database_key):
             entry.pool.resume()
     return Done("RESUME")
+
+
+def is_halted(server: "Server") -> bool:
+    """Is there something to resume?"""
+    halts = server.backends.halts
+    return bool(halts.everything or halts.suspended or halts.databases)
 
 
 async def suspend(server: "Server", words: list[str]) -> Done:
@@ -161,8 +168,9 @@ async def set_key(server: "Server", words: list[str]) -> Done:
 
 async def shutdown(server: "Server", words: list[str]) -> Done:
     """SHUTDOWN: at once; or when all server connections have come back; or when the clients have gone."""
-    how = words[0].upper() if words else "NOW"
-    if how not in {"NOW", "WAIT_FOR_SERVERS", "WAIT_FOR_CLIENTS"}:
+    how: dict[str, StopMode] = {"NOW": "now", "WAIT_FOR_SERVERS": "wait_for_servers", "WAIT_FOR_CLIENTS": "wait_for_clients"}
+    mode = how.get(words[0].upper() if words else "NOW")
+    if mode is None:
         raise CommandRefused(f"invalid command 'SHUTDOWN {words[0]}', use SHOW HELP;", hint="SHUTDOWN [WAIT_FOR_SERVERS|WAIT_FOR_CLIENTS]")
-    server.stop(how.lower())
+    server.stop(mode)
     return Done("SHUTDOWN")

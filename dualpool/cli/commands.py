@@ -28,6 +28,7 @@ def main() -> None:
 @click.option("--mysql", multiple=True, metavar="URL", help="A MySQL server; may be given several times.")
 @click.option("--bind-postgres", metavar="ADDR", help=f"Where PostgreSQL clients connect  [default: {DEFAULT_BINDS['postgres']}]")
 @click.option("--bind-mysql", metavar="ADDR", help=f"Where MySQL clients connect  [default: {DEFAULT_BINDS['mysql']}]")
+@click.option("--takeover", metavar="PIDFILE", default="", help="Once this one serves, let the process of PIDFILE finish (reuse_port).")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -37,6 +38,7 @@ def run(
     mysql: tuple[str, ...],
     bind_postgres: str | None,
     bind_mysql: str | None,
+    takeover: str,
 ) -> None:
     """Run the pooler.
 
@@ -66,7 +68,7 @@ def run(
         config = load(path)
     from dualpool.cli.serving import serve
 
-    ctx.exit(serve(config, path))
+    ctx.exit(serve(config, path, takeover))
 
 
 def default_file() -> Path:

@@ -186,7 +186,7 @@ def test_includes(folder: Path) -> None:
 
 def test_what_has_no_equivalent_is_told(folder: Path) -> None:
     more = (
-        "server_reset_query = DEALLOCATE ALL\nso_reuseport = 1\npkt_buf = 8192\nignore_startup_parameters = extra_float_digits, odd.name\n"
+        "server_reset_query = DEALLOCATE ALL\ntcp_defer_accept = 5\npkt_buf = 8192\nignore_startup_parameters = extra_float_digits, odd.name\n"
     )
     found = imported(folder, SMALL + more + "[peers]\n1 = host=x\n")
     told = [str(note) for note in found.notes]
@@ -194,7 +194,7 @@ def test_what_has_no_equivalent_is_told(folder: Path) -> None:
         "[peers]: a cancel request has to reach the process that serves the client",
         "ignore_startup_parameters = extra_float_digits: not ignored: each client gets what it asks for",
         "server_reset_query = DEALLOCATE ALL: DISCARD ALL, and only when a session has left something behind",
-        "so_reuseport = 1: one process listens on an address",
+        "tcp_defer_accept = 5: the operating system's setting is used",
         "pkt_buf = 8192: buffers have a fixed size",
     ]
     assert all(f"#   {line}" in found.toml() for line in told)
@@ -227,10 +227,11 @@ def test_what_cannot_be_imported(folder: Path, text: str, error: str) -> None:
 
 def test_an_ini_is_loaded_as_it_is(folder: Path) -> None:
     path = folder / "pgbouncer.ini"
-    path.write_text(SMALL + "auth_file = userlist.txt\nso_reuseport = 1\n")
+    path.write_text(SMALL + "auth_file = userlist.txt\nso_reuseport = 1\npkt_buf = 8192\n")
     found = load(path)
     assert found.users["app"].password == ("secret",)
-    assert found.warnings == (f"{path}: so_reuseport = 1: one process listens on an address",)
+    assert found.warnings == (f"{path}: pkt_buf = 8192: buffers have a fixed size",)
+    assert found.listeners["postgres"].reuse_port
 
 
 def test_the_process(folder: Path) -> None:

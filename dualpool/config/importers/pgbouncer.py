@@ -195,6 +195,8 @@ class Import:
             listener["socket_mode"] = mode.rjust(4, "0")
         if group := self.text("unix_socket_group"):
             listener["socket_group"] = group
+        if is_true(self.text("so_reuseport", "0")):
+            listener["reuse_port"] = True
         if ignored := self.ignored_parameters():
             listener["ignore_parameters"] = ignored
         return listener
