@@ -688,7 +688,7 @@ class Pool:
         # A check that ended well entitles to one more use, however old the connection is: somebody waits for just this one.
         if conn.expires_at <= (self.clock.now if state != CHECKING else -math.inf):
             self._discard(conn, "its lifetime is over" if conn.generation == self.generation else "reconnect")
-            self._follow_up()
+            self._dispatch()
         else:
             self._settle(conn)
 
@@ -1004,7 +1004,21 @@ class Pool:
             assert self._closing[lane] == sum(1 for conn in self.connections if conn.state == CLOSING and conn.lane == lane)
             assert self.counted[lane] == self.connecting[lane] + sum(1 for conn in self.connections if conn.lane == lane)
             assert self.connecting[lane] >= 0
+        self._verify_parties()
         self._verify_service()
+
+    def _verify_parties(self) -> None:
+        """What each party has is what its leases and waits are, and nobody is parked for nothing."""
+        active: dict[Party, int] = {}
+        for one in (*self.connections, *self._waiting[APPLICATION], *self._waiting[MAINTENANCE]):
+            for party in one.parties:
+                active[party] = active.get(party, 0) + 1
+        for waiter, party in self._parked.items():
+            assert waiter in party.parked
+            assert party.is_full(), "somebody is parked, and there is room"
+            active.setdefault(party, 0)
+        assert all(party.active == count for party, count in active.items()), "a party has something that nobody has"
+        assert all(conn.state in {LEASED, RESETTING} for conn in self.connections if conn.parties), "a lease that is over still counts"
 
     def _verify_service(self) -> None:
         """Nobody waits for nothing: whatever could be done for those who wait has been done."""

@@ -252,9 +252,10 @@ def test_who_wakes_a_database_is_told_that_it_is_starting(servers: Servers) -> N
 # --------------------------------------------------------------------------------------------------------- login storms
 
 
-def test_500_logins_at_once_are_served_fairly(build: Build) -> None:
+def test_a_storm_of_logins_is_served_fairly(build: Build) -> None:
     world = build(pool_size=5)
-    count, gate = 500, threading.Barrier(50)
+    # PyMySQL takes many times longer over a login than psycopg.
+    count, gate = 500 if world.listener == "postgres" else 200, threading.Barrier(50)
     times: list[float] = []
 
     def log_in() -> None:

@@ -7,10 +7,10 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from dualpool.budget import Budget
+from dualpool.budget import Budget, Quota
 from dualpool.errors import CheckoutTimeout, ConnectFailed, DualpoolError, ServerLost
-from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RESETTING, Leasable, Waiter
-from dualpool.pool import Pool, PoolIO, PoolSettings
+from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RESETTING, Leasable, Party, Waiter
+from dualpool.pool import STARTING_NOTICE, Pool, PoolIO, PoolSettings
 from dualpool.protocol import APPLICATION, MAINTENANCE
 from dualpool.reactor import Clock
 
@@ -34,6 +34,8 @@ class Client(Waiter):
 
     def __init__(self, world: "World", name: str, pool: Pool, lane: int, habit: str) -> None:
         super().__init__(lane)
+        if lane == APPLICATION:
+            self.parties = world.choose_parties(pool)
         self.name = name
         self.world = world
         self.pool = pool
@@ -68,7 +70,8 @@ class Client(Waiter):
             world.arrive_at(self.pool, self.lane, HOLD)
 
     def notify(self, seconds: float) -> None:
-        assert seconds >= self.pool.settings.query_wait_notify
+        settings = self.pool.settings
+        assert seconds >= (min(STARTING_NOTICE, settings.query_wait_notify) if settings.idle_after else settings.query_wait_notify)
         assert self.notified
 
 
@@ -115,13 +118,20 @@ class World:
         self.before = (0, 0)
         self.sizes: dict[Pool, int] = {}
         self.reconnects: Counter[Pool] = Counter()
+        self.parties: dict[Pool, list[Party]] = {}
+        self.quotas = [Quota(f"q{n}", rng.choice([1, 2, 4])) for n in range(rng.choice([0, 0, 1, 2]))]
+        self.counted: dict[Quota, int] = {}
         self.births: dict[Leasable, int] = {}
         """After how many reconnects of its pool each connection was begun."""
         self.budget = Budget("main", rng.choice([None, 1, 2, 3, 4, 6, 9]), rng.choice([0, 0, 1, 2, 3]))
         io = WorldIO(self)
         self.pools: list[Pool] = []
         for n in range(rng.choice([1, 1, 2, 3, 4])):
-            self.pools.append(Pool(f"p{n}", self._choose_settings(), self.budget, io, self.clock, rng))
+            quotas = tuple(quota for quota in self.quotas if rng.random() < 0.6)
+            self.pools.append(Pool(f"p{n}", self._choose_settings(), self.budget, io, self.clock, rng, quotas))
+            self.parties[self.pools[-1]] = [
+                self.pools[-1].party(f"party{n}", rng.choice([1, 2, 3])) for n in range(rng.choice([0, 0, 1, 2]))
+            ]
             self.pools[-1].clients = rng.choice([0, 1])
         self.tell(f"budget {self.budget.limit}, reserve {self.budget.reserve}, sizes {[pool.settings.size for pool in self.pools]}")
 
@@ -137,7 +147,15 @@ class World:
             lifetime_jitter=rng.choice([0, 10.0]),
             login_retry=rng.choice([0.5, 2.0]),
             check_delay=rng.choice([0, 2.0, 8.0]),
+            reserve_size=rng.choice([0, 0, 0, 1, 2]),
+            reserve_after=rng.choice([0.5, 2.0]),
+            idle_after=rng.choice([0, 0, 15.0]),
+            max_waiting=rng.choice([0, 0, 0, 0, 3]),
         )
+
+    def choose_parties(self, pool: Pool) -> tuple[Party, ...]:
+        """Those that a client of `pool` belongs to."""
+        return tuple(party for party in self.parties[pool] if self.rng.random() < 0.5)
 
     def run(self) -> None:
         """The schedule: disorder, then calm, in which everybody must be served, then the end, after which nothing may be left."""
@@ -158,9 +176,9 @@ class World:
     def arrive_at(self, pool: Pool, lane: int, habit: str) -> None:
         self.arrivals += 1
         client = Client(self, f"c{self.arrivals}", pool, lane, habit)
-        conn = pool.take_nowait(lane)
+        conn = None if client.parties else pool.take_nowait(lane)
         if conn is not None:
-            assert not any(other.pool is pool for other in self.queue), "somebody who waits was overtaken"
+            assert not any(other.pool is pool and not other.parties for other in self.queue), "somebody who waits was overtaken"
             assert conn.lane == lane
             self.lend(conn, client)
             return
@@ -221,9 +239,9 @@ class World:
             if chance < 0.75:
                 self.let_in(pool, lane, generation)
             else:
-                permanent = chance > 0.93
-                self.tell(f"{pool.name}: a connect fails, {'for good' if permanent else 'for now'}")
-                pool.connect_failed(ConnectFailed("refused", sqlstate="28P01" if permanent else None), lane)
+                permanent, full = chance > 0.93, chance < 0.81
+                self.tell(f"{pool.name}: a connect fails, {'for good' if permanent else 'the server is full' if full else 'for now'}")
+                pool.connect_failed(ConnectFailed("refused", sqlstate="28P01" if permanent else "53300" if full else None), lane)
                 if permanent and not any(conn.pool is pool and conn.state != CLOSING for conn in self.sockets):
                     waiting = any(client.pool is pool for client in self.queue)
                     assert not waiting or pool.connecting != [0, 0], "the server refuses for good, and somebody waits"
@@ -248,6 +266,7 @@ class World:
         """Time passes."""
         now = self.clock.now + self.rng.choice([0.1, 1.0, 1.0, 4.0, 40.0])
         self.tell(f"--- {now:.1f} s")
+        self.budget.sweep(now)
         for pool in self.pools:
             pool.sweep(now)
         overdue = [client.name for client in self.queue if now >= client.deadline]
@@ -283,6 +302,13 @@ class World:
         limit, reserve = self.rng.choice([None, 1, 2, 5, 9]), self.rng.choice([0, 1, 3])
         self.tell(f"the budget becomes {limit}, reserve {reserve}")
         self.budget.set_limit(limit, reserve)
+
+    def set_quota(self) -> None:
+        if self.quotas:
+            quota, pool = self.rng.choice(self.quotas), self.rng.choice(self.pools)
+            quota.limit = self.rng.choice([1, 2, 4])
+            self.tell(f"{quota.name} becomes {quota.limit}")
+            self.budget.bind(pool, pool.quotas)
 
     def close_pool(self) -> None:
         pool = self.rng.choice(self.pools)
@@ -322,7 +348,9 @@ class World:
 
     def leave_queue(self, client: Client, *, first: bool = False) -> None:
         if first:
-            rivals = [other for other in self.queue if other.pool is client.pool]
+            # Who is parked is not in the queue yet, so those of other parties are no rivals; nor is one of two parties, who parks twice.
+            alike = [other for other in self.queue if other.parties == client.parties and (len(other.parties) < 2 or other is client)]
+            rivals = [other for other in self.queue if other.pool is client.pool and (other in alike or other.lane)]
             assert client is max(rivals, key=lambda other: (other.lane, -other.enqueued_at, other is client)), "overtaken"
             assert client is next(other for other in rivals if other.lane == client.lane), "overtaken in its lane"
         del self.queue[client]
@@ -352,6 +380,9 @@ class World:
             assert (conn.state == CLOSING) == (conn in self.closes)
             leases += conn.state == LEASED and conn.lane == APPLICATION
         self._check_limit(counted, leases)
+        self._check_parties()
+        for quota in self.quotas:
+            self._check_quota(quota)
         for pool in self.pools:
             self._check_size(pool, [conn for conn in self.sockets if conn.pool is pool and conn.lane == APPLICATION])
 
@@ -359,10 +390,28 @@ class World:
         """A size that was lowered may be exceeded by what is leased, but nothing may be added or stay idle."""
         connecting = sum(1 for of, lane, _ in self.connects if of is pool and lane == APPLICATION)
         size = connecting + len(application)
-        assert size <= max(pool.settings.size, self.sizes.get(pool, 0)), "more than pool_size"
+        assert size <= max(pool.settings.size + pool.settings.reserve_size, self.sizes.get(pool, 0)), "more than pool_size and its reserve"
         self.sizes[pool] = size
         stay = connecting + sum(1 for conn in application if conn.state != CLOSING)
         assert stay <= pool.settings.size or not any(conn.state == IDLE for conn in application), "idle beyond pool_size"
+
+    def _check_parties(self) -> None:
+        for party in (party for parties in self.parties.values() for party in parties):
+            held = sum(1 for conn, client in self.holders.items() if party in client.parties and conn in self.sockets)
+            assert held <= party.active <= party.cap, "a party has more than its cap"
+            waiting = sum(1 for client in self.queue if party in client.parties)
+            assert waiting <= party.active + len(party.parked) + sum(
+                len(other.parked) for others in self.parties.values() for other in others
+            )
+
+    def _check_quota(self, quota: Quota) -> None:
+        """A quota that was lowered may be exceeded by what exists, but nothing may be added."""
+        connecting = sum(1 for pool, lane, _ in self.connects if quota in pool.quotas and lane == APPLICATION)
+        counted = connecting + sum(1 for conn in self.sockets if quota in conn.pool.quotas and conn.lane == APPLICATION)
+        assert counted <= max(quota.limit, self.counted.get(quota, 0)), "more than a quota"
+        self.counted[quota] = counted
+        inside = [conn for conn in self.sockets if quota in conn.pool.quotas and conn.lane == APPLICATION and conn.state != CLOSING]
+        assert connecting + len(inside) <= quota.limit or not any(conn.state == IDLE for conn in inside), "idle beyond a quota"
 
     def _check_limit(self, counted: int, leases: int) -> None:
         limit = self.budget.limit
@@ -396,9 +445,11 @@ class World:
         if not (self.connects or self.closes or self.checks or self.queue):
             return False
         if not (self.connects or self.closes or self.checks):
-            # Only a pause after a failed connect may still keep somebody waiting.
-            assert any(client.pool._retry_at > self.clock.now for client in self.queue), "somebody waits, and nothing happens"
+            # Only a pause after a failed connect may still keep somebody waiting, or that the server was full.
+            paused = any(client.pool._retry_at > self.clock.now for client in self.queue)
+            assert paused or self.budget.is_full_elsewhere, "somebody waits, and nothing happens"
             now = self.clock.now + 0.5
+            self.budget.sweep(now)
             for pool in self.pools:
                 pool.sweep(now)
         return True
@@ -437,4 +488,5 @@ DECK: Sequence[Action] = (
     + [World.die] * 4
     + [World.close_pool]
     + [World.pause, World.resume, World.resume, World.reconnect, World.configure, World.configure, World.set_limit, World.set_limit]
+    + [World.set_quota]
 )

@@ -1,6 +1,9 @@
 """Running seeds, and telling what is needed to replay one that failed."""
 
+import math
+import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from typing import Final, Protocol
 
 from tests.simulation.links import World as LinkWorld
@@ -36,6 +39,15 @@ def run_schedules(world: str, count: int, first: int = 0) -> None:
             make(seed, False).run()
         except Exception as error:
             raise _explain(world, seed, error) from error
+
+
+def run_in_processes(world: str, count: int, processes: int) -> None:
+    """Run `count` seeds from 0 on, in so many processes at once. Raises as `run_schedules` does."""
+    part = math.ceil(count / processes)
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        jobs = [pool.submit(run_schedules, world, min(part, count - first), first) for first in range(0, count, part)]
+        for job in jobs:
+            job.result()
 
 
 def replay(world: str, seed: int) -> list[str]:

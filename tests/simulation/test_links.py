@@ -13,6 +13,7 @@ from tests.simulation.runner import SimulationFailure, replay, run_schedules
 
 SCHEDULES = int(os.environ.get("DUALPOOL_SCHEDULES", "10000")) // 20
 
+
 def test_every_client_gets_its_own_replies_and_every_invariant_holds_in_every_schedule() -> None:
     run_schedules("links", SCHEDULES)
 

@@ -1,4 +1,4 @@
-"""Ten thousand schedules of the world of pools; DUALPOOL_SCHEDULES=N runs N."""
+"""Fifty thousand schedules of the world of pools; DUALPOOL_SCHEDULES=N runs N."""
 
 import os
 from collections.abc import Callable
@@ -6,16 +6,17 @@ from typing import Any
 
 import pytest
 
-from dualpool.budget import Budget
-from dualpool.lease import LEASED, Leasable
+from dualpool.budget import Budget, Quota
+from dualpool.lease import LEASED, Leasable, Party
 from dualpool.pool import Pool
-from tests.simulation.runner import SimulationFailure, replay, run_schedules
+from dualpool.protocol import APPLICATION
+from tests.simulation.runner import SimulationFailure, replay, run_in_processes, run_schedules
 
-SCHEDULES = int(os.environ.get("DUALPOOL_SCHEDULES", "10000"))
+SCHEDULES = int(os.environ.get("DUALPOOL_SCHEDULES", "50000"))
 
 
 def test_every_invariant_holds_in_every_schedule() -> None:
-    run_schedules("pools", SCHEDULES)
+    run_in_processes("pools", SCHEDULES, os.cpu_count() or 1)
 
 
 def test_a_seed_is_one_schedule() -> None:
@@ -67,6 +68,13 @@ def _admit_always(budget: Budget, pool: Pool, lane: int, *, claim: bool = True) 
         (Budget, "_evict", _nothing),
         (Budget, "_surplus", lambda budget, lane: False),
         (Budget, "wants_back", lambda budget, pool, conn: False),
+        (Quota, "has_room", lambda quota, lane: True),
+        (Quota, "is_exceeded", lambda quota: False),
+        (Party, "is_full", lambda party: False),
+        (Pool, "_end_lease", _nothing),
+        (Pool, "_move_up", _nothing),
+        (Pool, "_allowed_size", lambda pool: pool.settings.size + pool.settings.reserve_size + 1),
+        (Pool, "_reason_not_to_keep", lambda pool, conn: "" if pool._move(conn, APPLICATION) else "no room"),
     ],
 )
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: Callable[..., Any]) -> None:
