@@ -1010,9 +1010,10 @@ class Pool:
     def _verify_parties(self) -> None:
         """What each party has is what its leases and waits are, and nobody is parked for nothing."""
         active: dict[Party, int] = {}
-        for one in (*self.connections, *self._waiting[APPLICATION], *self._waiting[MAINTENANCE]):
-            for party in one.parties:
-                active[party] = active.get(party, 0) + 1
+        held = [conn.parties for conn in self.connections]
+        held += [waiter.parties for queue in self._waiting for waiter in queue]
+        for party in (party for parties in held for party in parties):
+            active[party] = active.get(party, 0) + 1
         for waiter, party in self._parked.items():
             assert waiter in party.parked
             assert party.is_full(), "somebody is parked, and there is room"

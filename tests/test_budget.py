@@ -404,7 +404,7 @@ def test_a_full_server_lets_nobody_fail_who_can_wait_for_another_pools_connectio
     (customer,) = desk.queue(two)
     desk.refuse(FULL)
     one.give_back(conn)
-    desk.wait(1)
+    desk.wait(0.5)
     assert conn.state == CLOSING
     desk.close()
     desk.let_in()
