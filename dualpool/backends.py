@@ -14,7 +14,7 @@ from dualpool.engines import ENGINES
 from dualpool.hosts import Hosts
 from dualpool.link import Client, ServerConnection
 from dualpool.pool import Pool, PoolIO, PoolSettings
-from dualpool.protocol import Engine, RelayLimits
+from dualpool.protocol import PIN_ALLOW, PIN_ERROR, PIN_WARN, Engine, RelayLimits
 from dualpool.reactor import Clock
 from dualpool.state import Settings
 from dualpool.tls import backend_context
@@ -29,6 +29,7 @@ LOOKUP_CONNECTIONS = 2
 """For the auth_query of one backend in one database."""
 LOOKUP_IDLE = 60.0
 """Seconds without a login after which they are closed."""
+PIN_POLICIES = {"allow": PIN_ALLOW, "warn": PIN_WARN, "error": PIN_ERROR}
 MAX_WELCOMES = 1000
 """Sets of start-up settings whose answer is remembered, per pool."""
 
@@ -137,13 +138,27 @@ class Backends:
         self.halts = Halts()
         self.retired: dict[DatabaseKey, Counters] = {}
         """What pools had counted that exist no more."""
-        self.relay_limits = [RelayLimits(mode) for mode in range(3)]
-        """By pool mode: every relay of a mode shares one."""
-        self._take_limits()
+        self._limits: dict[tuple[int, int, bool], RelayLimits] = {}
+        """By pool mode, policy for pins, and strictness: every relay of a kind shares one."""
+        self.relay_limits = [self._limits_of(mode, PIN_ALLOW, strict=False) for mode in range(3)]
+        """By pool mode: for relays that are no client's of a database."""
+
+    def limits_of(self, mode: int, database: Database) -> RelayLimits:
+        """What the relay of a client of `database` keeps to."""
+        return self._limits_of(mode, PIN_POLICIES[database.pin], strict=self.config.strict or database.strict)
+
+    def _limits_of(self, mode: int, policy: int, *, strict: bool) -> RelayLimits:
+        kind = (mode, policy, strict)
+        found = self._limits.get(kind)
+        if found is None:
+            found = self._limits[kind] = RelayLimits(mode, pin_policy=policy)
+            found.strict = strict
+            self._take_limits()
+        return found
 
     def _take_limits(self) -> None:
         limits = self.config.limits
-        for shared in self.relay_limits:
+        for shared in self._limits.values():
             shared.frame_bytes = limits.frame_bytes
             shared.statement_bytes = limits.statement_bytes
             shared.statements_per_client = limits.statements_per_client
@@ -325,9 +340,12 @@ class Backends:
         timeouts = self.config.timeouts
         known = self.config.users.get(user)
         own_wait = database.query_wait is not None
+        size = first_set(known.pool_size if known is not None else None, database.pool_size)
+        strict = self.config.strict or database.strict
         return PoolSettings(
-            size=first_set(known.pool_size if known is not None else None, database.pool_size),
-            min_size=database.min_pool_size,
+            size=size,
+            min_size=max(database.min_pool_size, min(2, size)) if strict else database.min_pool_size,
+            rotates=strict,
             reserve_size=first_set(known.reserve_pool_size if known is not None else None, database.reserve_pool_size),
             reserve_after=timeouts.reserve_pool,
             query_wait=first_set(database.query_wait, timeouts.query_wait),

@@ -6,6 +6,7 @@ seconds of the reactor's clock, so they are as fine as its batches. What relays 
 """
 
 from bisect import bisect_left
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Counters:
         "binds",
         "client_parses",
         "logins",
+        "pins",
         "queries",
         "query_buckets",
         "query_seconds",
@@ -53,6 +55,8 @@ class Counters:
         self.server_parses = 0
         self.binds = 0
         self.logins = 0
+        self.pins: Counter[str] = Counter()
+        """How often sessions came to hold what pins them, by reason."""
         self.query_buckets = [0] * (len(BOUNDS) + 1)
         self.transaction_buckets = [0] * (len(BOUNDS) + 1)
         self.wait_buckets = [0] * (len(BOUNDS) + 1)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from dualpool.config import Config, Database
-from dualpool.errors import ClientIdleTimeout, DualpoolError, IdleInTransactionTimeout, QueryTimeout, TransactionTimeout
+from dualpool.errors import ClientIdleTimeout, DualpoolError, IdleInTransactionTimeout, PinIdleTimeout, QueryTimeout, TransactionTimeout
 from dualpool.link import Client
 
 
@@ -34,11 +34,13 @@ class Times:
     idle_in_transaction: Limit
     query: Limit
     transaction: Limit
+    pin_idle: Limit
 
     @property
     def any(self) -> bool:
         """Must the sweep look at this client at all? (`query_wait` is for its pool to enforce.)"""
-        return min(self.client_idle.seconds, self.idle_in_transaction.seconds, self.query.seconds, self.transaction.seconds) < math.inf
+        limits = (self.client_idle, self.idle_in_transaction, self.query, self.transaction, self.pin_idle)
+        return min(limit.seconds for limit in limits) < math.inf
 
 
 NAMES = tuple(attribute.name for attribute in attrs.fields(Times))
@@ -89,6 +91,17 @@ def exceeded(client: Client, now: float) -> DualpoolError | None:
         return IdleInTransactionTimeout(
             f"idle in a transaction for too long: {times.idle_in_transaction}",
             hint="End transactions before waiting for something else.",
+        )
+    elif conn.relay.pins and not conn.relay.in_transaction:
+        idle = now - max(client.asked_at, conn.answered_at)
+        if idle > times.client_idle.seconds:
+            return ClientIdleTimeout(f"idle for too long: {times.client_idle}")
+        if idle <= times.pin_idle.seconds:
+            return None
+        reasons = ", ".join(reason.partition(";")[0] for reason in conn.relay.pin_reasons())
+        return PinIdleTimeout(
+            f"idle for too long while the session holds what keeps its server connection ({reasons}): {times.pin_idle}",
+            hint="End it (SHOW PINS on the admin console tells how) before waiting for something else, or use a listener in session mode.",
         )
     if conn.relay.in_transaction and now - client.leased_at > times.transaction.seconds:
         return TransactionTimeout(f"the transaction took too long: {times.transaction}")

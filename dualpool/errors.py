@@ -125,6 +125,14 @@ class ClientIdleTimeout(DualpoolError):
     severity = "FATAL"
 
 
+class PinIdleTimeout(DualpoolError):
+    """A client did nothing for longer than `timeouts.pin_idle` while it was pinned to its server connection."""
+
+    sqlstate = "57P05"
+    errno = 4031
+    severity = "FATAL"
+
+
 class AdminShutdown(DualpoolError):
     """dualpool ends; the client should connect again, later or elsewhere."""
 
@@ -175,6 +183,10 @@ class FeatureRefused(DualpoolError):
     sqlstate = "0A000"
     errno = 1235
     mysql_sqlstate = "42000"
+
+
+class StateLeaked(FeatureRefused):
+    """Strict mode: a session holds what its relay could not see to begin, so it would have leaked to the next client."""
 
 
 class CommandRefused(DualpoolError):

@@ -11,9 +11,9 @@ from typing import Final
 
 from dualpool.buffer import HIGH_WATER
 from dualpool.channel import Channel, ChannelOwner
-from dualpool.errors import AdminShutdown, DualpoolError, ServerLost
+from dualpool.errors import AdminShutdown, DualpoolError, ServerLost, StateLeaked
 from dualpool.lease import Leasable, Party, Waiter
-from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, RELEASE, ClientRelay, Engine, ServerRelay
+from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, PINNED, RELEASE, VACATE, ClientRelay, Engine, ServerRelay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,18 @@ class Supervisor:
 
     def cancel_inside(self, client: "Client", key: int) -> None:
         """A client's session asks to cancel what the client with the virtual key `key` runs."""
+        raise NotImplementedError
+
+    def pinned(self, server: "ServerConnection", reasons: list[str]) -> None:
+        """The lease of `server` will outlast its transaction, for `reasons` (ServerRelay.pin_reasons) that are new."""
+        raise NotImplementedError
+
+    def leaked(self, client: "Client", error: DualpoolError) -> None:
+        """Strict mode has found what would have leaked to other clients; `client`, which made it, is ended with `error`."""
+        raise NotImplementedError
+
+    def vacate(self, client: "Client", database: str) -> None:
+        """`client` is about to ask its server for what fails while somebody else is connected to `database`."""
         raise NotImplementedError
 
     def log_fault(self, error: Exception, where: str) -> None:
@@ -299,6 +311,11 @@ class Client(ChannelOwner):
         server = self.server
         if verdict & RELEASE and server is not None:
             server.release()
+        if verdict & PINNED and server is not None:
+            server.pins_changed()
+        if verdict & VACATE:
+            database, self.relay.vacates = self.relay.vacates, ""
+            self.supervisor.vacate(self, database)
         if verdict & CANCEL:
             self.supervisor.cancel_inside(self, self.relay.cancel_key)
         if verdict & CLOSE:
@@ -357,7 +374,10 @@ class ClientWaiter(Waiter):
 class ServerConnection(Leasable, ChannelOwner):
     """A server connection that is logged in. Its pool knows it from `pool.connected()` to `pool.lost()`."""
 
-    __slots__ = ("answered_at", "cancels", "channel", "client", "counters", "engine", "login", "relay", "supervisor", "target", "tidying")
+    __slots__ = (
+        "answered_at", "cancels", "channel", "client", "counters", "engine", "login", "pin_reasons", "relay", "supervisor", "target",
+        "tidying",
+    )  # fmt: skip
 
     def __init__(
         self, reactor: "Reactor", transport: "Transport", relay: ServerRelay, pool: "Pool", engine: Engine, supervisor: Supervisor,
@@ -374,6 +394,8 @@ class ServerConnection(Leasable, ChannelOwner):
         self.client: Client | None = None
         self.answered_at = 0.0
         """When bytes came from the server last."""
+        self.pin_reasons: list[str] = []
+        """Those that the supervisor knows of."""
         self.tidying = False
         """A task makes it fit for the pool, and will say `ready_again`."""
         self.cancels = 0
@@ -400,13 +422,35 @@ class ServerConnection(Leasable, ChannelOwner):
         if out:
             relay.to_server = b""
             self.channel.send(out)
-        if verdict:
-            if verdict & BROKEN:
-                self.lose(ServerLost("the server ended the connection"), told=True)
-            elif verdict & RELEASE:
-                self.release()
-            elif verdict & CLOSE and client is not None:
-                client.leave("the session was ended by the server's answer", cancel=False)
+        if verdict == RELEASE:
+            self.release()
+        elif verdict:
+            self._obey(verdict)
+
+    def _obey(self, verdict: int) -> None:
+        """The verdicts that are more than the end of a lease."""
+        if verdict & PINNED:
+            self.pins_changed()
+        if verdict & BROKEN:
+            self.lose(ServerLost("the server ended the connection"), told=True)
+        elif verdict & RELEASE:
+            self.release()
+        elif verdict & CLOSE and self.client is not None:
+            self.client.leave("the session was ended by the server's answer", cancel=False)
+
+    def pins_changed(self) -> None:
+        """The relay's pins are others than before."""
+        relay = self.relay
+        reasons = relay.pin_reasons()
+        before = self.pin_reasons if relay.pinned_at else []
+        self.pin_reasons = reasons
+        if not reasons:
+            relay.pinned_at = 0.0
+        elif not relay.pinned_at:
+            relay.pinned_at = self.channel.reactor.clock.now
+        new = [reason for reason in reasons if reason not in before]
+        if new and self.client is not None:
+            self.supervisor.pinned(self, new)
 
     def release(self) -> None:
         """The lease is over in good order."""
@@ -475,6 +519,10 @@ class ServerConnection(Leasable, ChannelOwner):
         """The server's bytes make no sense, or the statement is not allowed in this pool mode, or a fault of ours."""
         client = self.client
         if isinstance(error, DualpoolError) and not isinstance(error, ServerLost) and error.sqlstate == "0A000" and client is not None:
+            if self.relay.pins and not self.relay.pinned_at:
+                self.pins_changed()
+            if isinstance(error, StateLeaked):
+                self.supervisor.leaked(client, error)
             client.expel(error)
             return
         if not isinstance(error, DualpoolError):

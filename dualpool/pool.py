@@ -72,6 +72,7 @@ class PoolSettings:
         "query_wait_notify",
         "reserve_after",
         "reserve_size",
+        "rotates",
         "size",
     )
 
@@ -91,6 +92,7 @@ class PoolSettings:
         idle_after: float = 0.0,
         max_waiting: int = 0,
         query_wait_name: str = "timeouts.query_wait",
+        rotates: bool = False,
     ) -> None:
         self.size = size
         self.reserve_size = reserve_size
@@ -112,6 +114,8 @@ class PoolSettings:
         """Each connection's lifetime is shortened by a random part of this, so that they do not all end at once."""
         self.login_retry = login_retry
         self.check_delay = check_delay
+        self.rotates = rotates
+        """First in, first out: each lease gets the connection that has been idle for longest. For development."""
 
 
 class PoolIO:
@@ -317,6 +321,7 @@ class Pool:
             or self.is_paused
             or self.is_closed
             or self._capped
+            or self.settings.rotates
             or self.budget.pressed
             or self._has_surplus()
         )
@@ -670,7 +675,7 @@ class Pool:
     def _take_long_way(self, lane: int) -> Leasable | None:
         if self.is_paused or self.has_waiters() or not self._idle:
             return None
-        conn = self._idle.pop()
+        conn = self._idle.pop(0 if self.settings.rotates else -1)
         conn.state = LEASED
         self.checkouts += 1
         self._move(conn, lane)
@@ -721,7 +726,7 @@ class Pool:
                 return  # Lost while it waited for its turn.
             self._resetting -= 1
         else:
-            conn = self._idle.pop()
+            conn = self._idle.pop(0 if self.settings.rotates else -1)
         conn.state = LEASED
         reason = self._reason_to_close(conn)
         conn.used = True

@@ -124,6 +124,25 @@ class Server(Supervisor, PoolIO):
     def cancel_inside(self, client: Client, key: int) -> None:
         self._nursery.start_soon(self._cancel_inside, client, key)
 
+    def pinned(self, server: ServerConnection, reasons: list[str]) -> None:
+        client, relay = server.client, server.relay
+        assert client is not None
+        for reason in reasons:
+            holds, _, until = reason.partition("; until ")
+            server.counters.pins[holds] += 1
+            text = f"client {client.id}: keeps server connection {server.id} after its transactions: {holds}"
+            event(logging.INFO, f"{text} (until {until}): {relay.pin_text}" if until else f"{text}: {relay.pin_text}", client=client.id)
+
+    def leaked(self, client: Client, error: DualpoolError) -> None:
+        event(logging.ERROR, f"client {client.id}: {error.message}", client=client.id)
+
+    def vacate(self, client: Client, database: str) -> None:
+        backend = self.backends.entry_of(client.pool).backend
+        for entry in self.backends.entries():
+            if entry.backend is backend and entry.target.database == database and entry.pool is not client.pool:
+                # The server waits for a while until everybody has left (PostgreSQL: 5 s), so that nobody need wait here.
+                entry.pool.reconnect()
+
     def log_fault(self, error: Exception, where: str) -> None:
         LOGGER.error(f"internal error at {where}: {error!r}", exc_info=error)
 
@@ -234,7 +253,7 @@ class Server(Supervisor, PoolIO):
     async def _tidy(self, conn: ServerConnection, cancel: bool) -> None:
         """Make a connection that its client has left fit for the next, or close it. Always ends, whoever cancels."""
         relay = conn.relay
-        if cancel and not relay.is_quiet():
+        if cancel and (relay.is_lost() or not relay.answered()):
             # Also of a connection that is lost: a server notices the end of a connection only when its query has ended.
             await self._cancel_at_server(conn)
         if relay.is_lost():

@@ -195,7 +195,7 @@ class Door:
         server, account = self.server, login.account
         entry, parameters = await self._place(login)
         mode = SESSION if login.replication else account.mode
-        relay = self.engine.client_relay(login, server.backends.relay_limits[mode])
+        relay = self.engine.client_relay(login, server.backends.limits_of(mode, entry.database))
         buffer_bytes = server.config.limits.client_buffer_bytes
         client = Client(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane, buffer_bytes)
         client.id = process_id

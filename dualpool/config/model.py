@@ -22,6 +22,7 @@ Lane = Literal["application", "maintenance"]
 SslNegotiation = Literal["postgres", "direct"]
 TargetSessionAttrs = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
 LoadBalance = Literal["in-order", "round-robin"]
+PinPolicy = Literal["allow", "warn", "error"]
 ListenerAuth = Literal[AuthMethod, "hba"]
 
 POOL_MODES: Final[dict[PoolMode, int]] = {"transaction": TRANSACTION, "session": SESSION, "statement": STATEMENT}
@@ -240,6 +241,12 @@ class Database:
     pool_mode: PoolMode | None = setting("Instead of the listener's.", default=None, example='"session"')
     max_connections: int = setting("Server connections for all server users together; 0: no limit but the budget.", default=0, minimum=0)
     max_client_connections: int = setting("Clients at once; 0: no limit but limits.max_client_connections.", default=0, minimum=0)
+    pin: PinPolicy = setting(
+        "When a session begins to hold what keeps its server connection after the transaction (a lock, a temporary table, LISTEN ...): "
+        "allow it; warn: allow it and tell the client; error: end the client.",
+        default="warn",
+    )
+    strict: bool = setting("As the strict of the whole file, for this database.", default=False)
     idle_after: Seconds | None = setting("Instead of the backend's.", default=None, kind="duration", minimum=0, example='"5m"')
     server_lifetime: Seconds | None = instead_of("server_lifetime", "30m")
     query_wait: Seconds | None = instead_of("query_wait", "30s")
@@ -247,6 +254,7 @@ class Database:
     idle_in_transaction: Seconds | None = instead_of("idle_in_transaction", "1m")
     query: Seconds | None = instead_of("query", "30s")
     transaction: Seconds | None = instead_of("transaction", "5m")
+    pin_idle: Seconds | None = instead_of("pin_idle", "5m")
 
 
 @attrs.frozen
@@ -283,6 +291,7 @@ class User:
     idle_in_transaction: Seconds | None = instead_of("idle_in_transaction", "1m")
     query: Seconds | None = instead_of("query", "30s")
     transaction: Seconds | None = instead_of("transaction", "5m")
+    pin_idle: Seconds | None = instead_of("pin_idle", "5m")
 
 
 @attrs.frozen
@@ -334,6 +343,9 @@ class Timeouts:
     idle_in_transaction: Seconds = duration("0s", "A client that is idle inside a transaction for this long is disconnected.")
     query: Seconds = duration("0s", "A query that takes longer is canceled.")
     transaction: Seconds = duration("0s", "A transaction that takes longer is ended.")
+    pin_idle: Seconds = duration(
+        "0s", "A client that is idle for this long between transactions, while its session is pinned (SHOW PINS), is disconnected."
+    )
     cancel_wait: Seconds = duration("10s", "A cancel request waits this long for a connection to the server.")
     reset: Seconds = duration("5s", "Resetting a server connection's session; one that takes longer is closed.")
     recover: Seconds = duration("5s", "Saving the server connection of a client that vanished; one that takes longer is closed.")
@@ -397,6 +409,11 @@ class Config:
     auth: Auth = attrs.field(factory=Auth)
     admin: Admin = attrs.field(factory=Admin)
     log: Log = attrs.field(factory=Log)
+    strict: bool = setting(
+        "For development and tests: each transaction goes to another server connection, and what would leak from one client to the next "
+        "is an error that names the statement.",
+        default=False,
+    )
     strict_budget: bool = setting("Pool sizes that sum to more than a backend's budget are an error, not a warning.", default=False)
     warnings: tuple[str, ...] = ()
     hba: tuple[Rule, ...] = ()

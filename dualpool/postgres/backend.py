@@ -269,6 +269,7 @@ def prove(relay: "ServerRelay", wanted: Settings) -> Exchange[dict[str, str]]:
         yield from _guarded(_settle, relay)
         if relay.last_error:
             fields = messages.parse_report(relay.last_error)
+            yield from _guarded(_recover, relay)
             raise LoginFailed(fields.get("M", ""), hint=fields.get("H", ""), sqlstate=fields.get("C", "22023"))
         relay.settings = wanted
     return dict(relay.reported)

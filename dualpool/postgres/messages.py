@@ -45,9 +45,9 @@ def error_message(error: DualpoolError) -> bytes:
     return wire.message(wire.ERROR_RESPONSE, _report(error.severity, error.sqlstate, error.message, error.hint))
 
 
-def notice_message(message: str) -> bytes:
+def notice_message(message: str, hint: str = "") -> bytes:
     """A NoticeResponse that psql prints as `NOTICE:  message`."""
-    return wire.message(wire.NOTICE, _report("NOTICE", "00000", message, ""))
+    return wire.message(wire.NOTICE, _report("NOTICE", "00000", message, hint))
 
 
 def _report(severity: str, sqlstate: str, message: str, hint: str) -> bytes:
@@ -66,6 +66,18 @@ def parse_report(payload: bytes) -> dict[str, str]:
             break
         fields[text(field[:1])] = text(field[1:])
     return fields
+
+
+def parse_row(payload: bytes) -> list[bytes | None]:
+    """The columns of a DataRow."""
+    values: list[bytes | None] = []
+    position = 2
+    while position < len(payload):
+        (length,) = wire.INT32.unpack_from(payload, position)
+        position += 4
+        values.append(None if length < 0 else payload[position : position + length])
+        position += max(length, 0)
+    return values
 
 
 # -------------------------------------------------------------------------------------------------------- a connection's start

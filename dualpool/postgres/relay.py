@@ -10,12 +10,13 @@ nothing and is answered in turn, and its answer is translated. So nothing is eve
 Source: PostgreSQL docs, chapter "Frontend/Backend Protocol".
 """
 
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
 from dualpool.buffer import HeldBytes
-from dualpool.errors import FeatureRefused, RemoteProtocolError, ServerLost
+from dualpool.errors import FeatureRefused, RemoteProtocolError, ServerLost, StateLeaked
 from dualpool.postgres import messages, sql, wire
 from dualpool.postgres.codec import check_length, skip_rows
 from dualpool.postgres.statements import (
@@ -56,7 +57,20 @@ from dualpool.postgres.states import (
     SERVER_ACTION,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import BROKEN, CLOSE, FORWARD, NEEDS_SERVER, RELEASE, SESSION, STATEMENT, RelayLimits
+from dualpool.protocol import (
+    BROKEN,
+    CLOSE,
+    FORWARD,
+    NEEDS_SERVER,
+    PIN_ERROR,
+    PIN_WARN,
+    PINNED,
+    RELEASE,
+    SESSION,
+    STATEMENT,
+    VACATE,
+    RelayLimits,
+)
 from dualpool.state import DEFAULTS, Differences, Settings, settings
 
 if TYPE_CHECKING:
@@ -77,8 +91,11 @@ HIDDEN_CLOSE: Final = 7
 """Of an unnamed statement that is not the client's."""
 HIDDEN_SYNC: Final = 8
 """Only its ReadyForQuery is hidden."""
+PROBE: Final = 9
+"""A hidden Query whose rows we read."""
 
-READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC))
+READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE))
+HIDDEN_MARKS: Final = frozenset((HIDDEN_QUERY, HIDDEN_SYNC, PROBE))
 
 # ServerRelay.unsynced.
 SYNCED: Final = 0
@@ -110,37 +127,68 @@ T_SAVEPOINT: Final = 6
 T_RELEASE: Final = 7
 T_UNLISTEN: Final = 8
 T_NOTHING: Final = 9
+T_DOUBT: Final = 10
+"""Of statements that TELLING_WORDS does not have."""
+T_CREATE: Final = 11
+TAG_BITS: Final = 4
 TAGS: Final = {
     # Every tag that a statement beginning with one of sql.TELLING_WORDS can have is here: statements and tags are counted off together.
     b"SET": T_SET,
     b"RESET": T_SET,
     b"DISCARD ALL": T_DISCARD_ALL,
-    b"DEALLOCATE ALL": T_DEALLOCATE_ALL,
+    b"DEALLOCATE ALL": T_DEALLOCATE_ALL | sql.PREPARED << sql.ENDS << TAG_BITS,
     b"COMMIT": T_COMMIT,
     b"PREPARE TRANSACTION": T_COMMIT,
     b"ROLLBACK": T_ROLLBACK,
     b"SAVEPOINT": T_SAVEPOINT,
     b"RELEASE": T_RELEASE,
-    b"UNLISTEN": T_UNLISTEN,
+    b"UNLISTEN": T_UNLISTEN | sql.LISTENING << sql.ENDS << TAG_BITS,
     b"SET CONSTRAINTS": T_NOTHING,
-    b"DEALLOCATE": T_NOTHING,
+    b"DEALLOCATE": T_NOTHING | sql.PREPARED << sql.ENDS << TAG_BITS,
     b"DISCARD PLANS": T_NOTHING,
     b"DISCARD SEQUENCES": T_NOTHING,
-    b"DISCARD TEMP": T_NOTHING,
-    b"PREPARE": T_NOTHING,
+    b"DISCARD TEMP": T_NOTHING | sql.TEMPORARY << sql.ENDS << TAG_BITS,
+    b"PREPARE": T_NOTHING | sql.PREPARED << TAG_BITS,
     b"COMMIT PREPARED": T_NOTHING,
     b"ROLLBACK PREPARED": T_NOTHING,
+    # What the server says has run raises doubts about what the session holds, without any reading of SQL.
+    b"LISTEN": T_DOUBT | sql.LISTENING << TAG_BITS,
+    b"DO": T_DOUBT | (sql.EVERYTHING | sql.PROBED << sql.ENDS) << TAG_BITS,
+    b"CALL": T_DOUBT | (sql.EVERYTHING | sql.PROBED << sql.ENDS) << TAG_BITS,
+    b"CLOSE CURSOR": T_DOUBT | sql.CURSOR << sql.ENDS << TAG_BITS,
+    b"CLOSE CURSOR ALL": T_DOUBT | sql.CURSOR << sql.ENDS << TAG_BITS,
+    b"LOAD": T_DOUBT | sql.LIBRARY << TAG_BITS,
 }
+KINDS_OF_OBJECTS: Final = (b"TABLE", b"VIEW", b"SEQUENCE", b"FUNCTION", b"PROCEDURE", b"TYPE", b"DOMAIN", b"AGGREGATE", b"OPERATOR")
+TAGS.update({b"CREATE " + kind: T_CREATE for kind in KINDS_OF_OBJECTS})
+TAGS.update({b"DROP " + kind: T_DOUBT | sql.TEMPORARY << sql.ENDS << TAG_BITS for kind in (*KINDS_OF_OBJECTS, b"OWNED", b"SCHEMA")})
+
+ADVISORY_FUNCTIONS: Final = range(2880, 2893)
+"""The OIDs of the session's advisory lock functions (pg_proc.dat); a FunctionCall names a function so."""
+CALLED_FUNCTIONS: Final = {2078: sql.SETTINGS | sql.COMPUTED} | dict.fromkeys(ADVISORY_FUNCTIONS, sql.LOCK | sql.RELEASED)
+ASK_AGAIN: Final = 16
+"""While a session is pinned, what it holds is asked every so many transactions even if nothing seems to have ended it."""
 
 
 def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:
-    """One simple Query. Roles first when they go and last when they come: the other settings may need their rights."""
-    resets = [f"RESET {quoted_name(name)}" for name in sorted(gone, key=lambda name: name not in ROLES)]
-    sets = [wanted[name] for name in sorted(wanted, key=lambda name: name in ROLES)]
-    return wire.query(messages.raw("; ".join(resets + sets)))
+    """One simple Query. Roles first when they go and last when they come: the other settings may need their rights.
+
+    It is a transaction block: should a part of it fail, the session is left in a failed transaction. What the client has sent behind it is
+    then refused, and not carried out in the name, and with the rights, of the client before.
+    """
+    resets = [f"RESET {quoted_name(name)}" for name in sorted(gone, key=_role_rank, reverse=True)]
+    sets = [wanted[name] for name in sorted(wanted, key=_role_rank)]
+    return wire.query(messages.raw("; ".join([BEGIN, *resets, *sets, "COMMIT"])))
 
 
-ROLES: Final = ("role", "session_authorization")
+BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Whatever the default is: one of them may wait (default_transaction_deferrable)."""
+ROLES: Final = ("session_authorization", "role")
+"""Another session user ends the role."""
+
+
+def _role_rank(name: str) -> int:
+    return ROLES.index(name) + 1 if name in ROLES else 0
 
 
 def quoted_name(name: str) -> str:
@@ -215,9 +263,10 @@ class ServerRelay(protocol.ServerRelay):
     """See the module. `mode` is the lease's, set by the client that attaches."""
 
     __slots__ = (
-        "_hiding", "_in_error", "_rest", "_skip", "_skip_hidden", "_texts_seen", "baseline", "changes", "changes_in_transaction", "client",
-        "copying_in", "last_error", "mode", "pending", "reported", "savepoints", "segment", "segment_statement", "session_changed",
-        "settings", "statements", "suspect", "unfinished", "unnamed", "unsynced",
+        "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_rest", "_retried", "_rows", "_skip", "_skip_hidden",
+        "_texts_seen", "_unasked", "baseline", "changes", "changes_in_transaction", "client", "copying_in", "doubts", "last_error", "mode",
+        "names_in_doubt", "pending", "reported", "savepoints", "segment", "segment_statement", "session_changed", "settings", "statements",
+        "strict", "suspect", "unfinished", "unnamed", "unsynced",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
@@ -253,6 +302,23 @@ class ServerRelay(protocol.ServerRelay):
         self._skip = 0
         self._skip_hidden = False
         self._texts_seen = 0
+        self.doubts = 0
+        """What the session may hold by now: kinds of sql.py. Before the lease may end, the server is asked."""
+        self._ends = 0
+        """Of which kinds it may hold less by now. That matters if it is pinned by them."""
+        self.names_in_doubt: set[str] = set()
+        """Settings to be asked for by name."""
+        self._doubtful = b""
+        """The text that raised the newest doubt."""
+        self._rows: list[bytes] | None = None
+        """The rows of the probe under way, `_asked`: which kinds it is about, `_retried`: the one before it has failed."""
+        self._asked = 0
+        self._retried = False
+        self._unasked = 0
+        """How often the session has been idle, while pinned, since it was asked last."""
+        self.strict = False
+        self._last: object = None
+        """Of `pending`, what was answered last."""
 
     # -------------------------------------------------------------------------------------------------------- for the exchanges
 
@@ -261,7 +327,19 @@ class ServerRelay(protocol.ServerRelay):
         return not self.pending and not self._rest.size and not self._skip
 
     def is_quiet(self) -> bool:
-        return not (self.pending or self.in_transaction or self.unsynced or self.unfinished or self.suspect or self.pins or self._rest.size)
+        return not (
+            self.pending
+            or self.in_transaction
+            or self.unsynced
+            or self.unfinished
+            or self.suspect
+            or self.pins
+            or self.doubts
+            or self._rest.size
+        )
+
+    def pin_reasons(self) -> list[str]:
+        return [f"{name}; until {end}" for kind, (name, end) in sql.HOLDINGS.items() if self.pins & kind]
 
     def is_midway(self) -> bool:
         return self._skip > 0 and not self._skip_hidden
@@ -294,7 +372,7 @@ class ServerRelay(protocol.ServerRelay):
         self.statements.known.clear()
         self.unnamed = None
         self.reported = dict(self.baseline)
-        self.pins = 0
+        self.pins = self.doubts = self._ends = 0
         self.dirty = False
         self._forget_changes()
 
@@ -330,7 +408,7 @@ class ServerRelay(protocol.ServerRelay):
             check_length(length)
             following = position + length + 1
             if following > end:
-                if action == S_PASS:
+                if action == S_PASS and self._rows is None:
                     self._skip = following - end
                     self._skip_hidden = self._hiding
                     if self._hiding:
@@ -349,6 +427,11 @@ class ServerRelay(protocol.ServerRelay):
                     raise RemoteProtocolError(f"ReadyForQuery of {length} bytes")
                 ready = True
                 hidden = self._ready(data[position + 5]) or hidden
+                if self._rows is not None:
+                    pins = self.pins
+                    instead = self._looked(self._rows)
+                    if self.pins != pins:
+                        verdict |= PINNED
             elif action == S_COMPLETE:
                 self.copying_in = False
                 if not hidden:
@@ -370,7 +453,7 @@ class ServerRelay(protocol.ServerRelay):
                     verdict |= BROKEN
                     hidden = False  # the server's last words are for whoever is there
                 elif hidden:
-                    if self.client is not None:
+                    if self.client is not None and self._rows is None:
                         raise settings_refused(payload)
                 elif self.segment and self._heals(payload, position == 0):
                     hidden = True
@@ -384,7 +467,9 @@ class ServerRelay(protocol.ServerRelay):
                 self.copying_in = True
             elif action == S_ILLEGAL:
                 raise RemoteProtocolError(f"a message of kind {chr(kind)!r} after the login")
-            if hidden and action != S_ASYNC:
+            elif hidden and self._rows is not None and kind == wire.DATA_ROW:
+                self._rows.append(data[position + 5 : following])
+            if hidden and (action != S_ASYNC or (kind == wire.NOTICE and self._rows is not None)):
                 out = [] if out is None else out
                 if start < position:
                     out.append(data[start:position])
@@ -403,9 +488,163 @@ class ServerRelay(protocol.ServerRelay):
             self.to_client = b"".join(out)
         if position:
             self.segment = b""
-        if ready and RELEASING[self.mode][wire.IDLE] and self.is_quiet():
-            verdict |= RELEASE
+        if ready and RELEASING[self.mode][wire.IDLE]:
+            if self.is_quiet():
+                verdict |= RELEASE
+            elif self.pins or self.doubts:
+                self.look()
         return verdict
+
+    # -------------------------------------------------------------------------------------------------------- pins
+
+    def suspect_of(self, marks: int, text: bytes) -> None:
+        """A statement that was sent, or has run, may have begun or ended what outlives its transaction."""
+        doubts = marks & (sql.EVERYTHING | sql.UNASKED)
+        if doubts:
+            self.doubts |= doubts
+            self._doubtful = text
+            if doubts & sql.SETTINGS:
+                self.names_in_doubt |= sql.setting_names(text)
+        self._ends |= marks >> sql.ENDS & sql.PROBED
+
+    def look(self) -> None:
+        """Between two transactions, if there is reason to: ask what the session holds. The client has its answer already.
+
+        So it is the server that says when a pin begins and ends; reading SQL only says when to ask.
+        """
+        if (
+            self.pending
+            or self.in_transaction
+            or self.unsynced
+            or self.unfinished
+            or self.suspect
+            or self._rest.size
+            or self.client is None
+        ):
+            return
+        asked = self.doubts | self._ends & self.pins
+        self._ends = 0
+        if not asked:
+            self._unasked += 1
+            if self._unasked < ASK_AGAIN:
+                return
+            asked = sql.EVERYTHING if self.pins & sql.UNKNOWN else self.pins & sql.PROBED
+        self.doubts = 0
+        self._unasked = 0
+        self._ask(asked)
+
+    def _ask(self, kinds: int) -> None:
+        self._asked = kinds
+        self._rows = []
+        self._hiding = True
+        self.last_error = b""
+        self.pending.append(PROBE)
+        text = sql.probe(sql.EVERYTHING if self.strict else kinds, self.names_in_doubt)
+        self.to_server += wire.query(messages.raw(sql.UNHURRIED + text if self._retried else text))
+
+    def _looked(self, rows: list[bytes]) -> bytes:
+        """The answer to the probe is there. Returns what the client is to be told."""
+        self._rows = None
+        asked = self._asked
+        client = self.client
+        if client is None:
+            return b""
+        before = self.pins
+        if self.last_error or not rows:
+            # Cancelled, or out of time.
+            self._retried = not self._retried
+            self.doubts |= asked
+            if not self._retried:
+                self.doubts = 0
+                self._unasked = ASK_AGAIN - 2  # with the next transaction, and not at once
+                self.pins |= sql.UNKNOWN
+        else:
+            self._retried = False
+            values = [messages.parse_row(row) for row in rows]
+            found = sql.holdings(values[0][1] or b"") | asked & sql.UNASKED
+            if self.strict:
+                if self.pending:
+                    self.doubts |= sql.ALWAYS
+                self._compare(found & ~asked & ~before, values[1:], asked)
+            self.pins = before & ~(asked & sql.PROBED | sql.UNKNOWN) | found
+            if asked & sql.SETTINGS:
+                self._track(values[1:])
+        if not self.pins & ~before:
+            return b""
+        if not before:
+            self.pin_text = sql.masked(self._doubtful)
+        return self._pinned(self.pins & ~before, client)
+
+    def _pinned(self, kinds: int, client: "ClientRelay") -> bytes:
+        """The session holds more than before. Returns the notices for the client; raises FeatureRefused if that is not allowed."""
+        new = [words for kind, words in sql.HOLDINGS.items() if kinds & kind & ~client.told]
+        policy = client.limits.pin_policy
+        if policy == PIN_ERROR:
+            self.suspect = bool(self.pending)
+            name, end = next(words for kind, words in sql.HOLDINGS.items() if kinds & kind)
+            raise FeatureRefused(
+                f"the session would keep its server connection after the transaction ({name}), which is not allowed here: {self.pin_text}",
+                hint=f"It would have to end with {end} before the transaction does; or use a listener in session mode.",
+            )
+        client.told |= kinds
+        if policy != PIN_WARN:
+            return b""
+        return b"".join(
+            messages.notice_message(
+                f"this session keeps its server connection after the transaction: {name}",
+                f"It lasts until {end}. A listener in session mode is there for what lasts longer.",
+            )
+            for name, end in new
+        )
+
+    def _track(self, rows: list[list[bytes | None]]) -> None:
+        """What functions have made of the settings is known now, and can be replayed."""
+        found = settings_in(rows)
+        for name in self._believed():
+            if name not in found and "." not in name and name not in ROLES:
+                self.changes.append((name, None))
+        for name, value in found.items():
+            unchanged = value == ("none" if name == "role" else self.baseline.get(name) if name == "session_authorization" else None)
+            self.changes.append((name, None if unchanged else sql.setter(name, value)))
+        self.names_in_doubt.clear()
+        self.session_changed = True
+
+    def _believed(self) -> dict[str, str]:
+        """The settings that the session has, as far as we know."""
+        values = dict(self.settings.values)
+        for name, statement in self.changes:
+            _apply(values, name, statement, {})
+        return values
+
+    def _compare(self, unexpected: int, rows: list[list[bytes | None]], asked: int) -> None:
+        """Strict mode: what the session has must be what we believe. Raises FeatureRefused."""
+        wrong = [name for kind, (name, _) in sql.HOLDINGS.items() if unexpected & kind]
+        if not asked & sql.SETTINGS:
+            found, believed = settings_in(rows), self._believed()
+            known = {name.lower() for name in self.reported} | {"session_authorization"}
+            if found.pop("role", "none") != "none" and "role" not in believed:
+                wrong.append("role")
+            wrong += sorted(name for name in found if name not in believed and name not in known)
+            wrong += sorted(name for name in believed if name not in found and name not in known and "." not in name and name != "role")
+        if wrong:
+            self.suspect = bool(self.pending)
+            text = sql.masked(self._last_text())
+            raise StateLeaked(
+                f"strict mode: the session holds what could not be seen to begin: {', '.join(wrong)}; the last statement was: {text}",
+                hint="Do it in a statement of its own, not inside a function; or use a listener in session mode.",
+            )
+
+    def _last_text(self) -> bytes:
+        """The text of the statement that was answered last, or of the one that was bound last."""
+        last = self._last
+        if isinstance(last, bytes):
+            return last[5:-1]
+        if self.segment_statement is not None:
+            return self.segment_statement.text()
+        unnamed = self.unnamed
+        return unnamed[6 : unnamed.index(0, 6)] if unnamed is not None and unnamed[:1] == b"P" else b""
+
+    # -------------------------------------------------------------------------------------------------------- answers
 
     def _ready(self, status: int) -> bool:
         """ReadyForQuery: the oldest Query or Sync is answered in full. True if the client did not ask for it."""
@@ -420,7 +659,7 @@ class ServerRelay(protocol.ServerRelay):
             mark = pending.popleft()
         self.in_transaction = status != wire.IDLE
         self.copying_in = False
-        self._hiding = bool(pending) and pending[0] == HIDDEN_QUERY
+        self._hiding = bool(pending) and (pending[0] == HIDDEN_QUERY or pending[0] == PROBE)
         self._texts_seen = 0
         if self.changes_in_transaction and status == wire.IDLE:
             if not self._in_error:
@@ -434,10 +673,9 @@ class ServerRelay(protocol.ServerRelay):
                 "transactions of several statements are not possible in statement pooling mode",
                 hint='Use pool_mode = "transaction", or leave out BEGIN.',
             )
-        if mark == HIDDEN_QUERY:
-            return False
-        if mark == HIDDEN_SYNC:
-            return True
+        if mark in HIDDEN_MARKS:
+            return mark == HIDDEN_SYNC
+        self._last = mark
         self.queries += 1
         if status == wire.IDLE:
             self.transactions += 1
@@ -601,6 +839,14 @@ class ServerRelay(protocol.ServerRelay):
 
     def _tagged(self, tag: int) -> bytes:
         """A command that matters has run. Returns what the client is told in place of its tag, or b""."""
+        marks = tag >> TAG_BITS
+        tag &= (1 << TAG_BITS) - 1
+        if marks and self.mode != SESSION:
+            self.suspect_of(marks, self._asked_text())
+        if tag >= T_DOUBT:
+            if tag == T_CREATE and self.mode != SESSION and self._creates_temporary():
+                self.suspect_of(sql.TEMPORARY, self._asked_text())
+            return b""
         if tag == T_UNLISTEN:
             if not (self.pending and isinstance(self.pending[0], DeallocatedStep)):
                 return b""
@@ -629,8 +875,22 @@ class ServerRelay(protocol.ServerRelay):
             self._deallocated_all()
             self.changes_in_transaction.append(("*", None))
             self.session_changed = True
-            self.pins = 0
+            self.pins &= sql.LIBRARY
+            if not self.pins:
+                self.pinned_at = 0.0
         return b""
+
+    def _creates_temporary(self) -> bool:
+        """With pg_temp in the search path, CREATE need not say TEMPORARY."""
+        now = [self.reported.get("search_path", ""), *self._believed().values()]
+        return any("pg_temp" in (value or "") for value in [*now, *(statement for _, statement in self.changes_in_transaction)])
+
+    def _asked_text(self) -> bytes:
+        """The statement that is being answered."""
+        head = self.pending[0] if self.pending else None
+        if isinstance(head, TellingStep):
+            return head.text
+        return head[5:-1] if isinstance(head, bytes) else self._last_text()
 
     def _rolled_back(self, statement: list[bytes]) -> None:
         """ROLLBACK, or ROLLBACK TO a savepoint, which keeps what was set before it."""
@@ -687,7 +947,8 @@ class ClientRelay(protocol.ClientRelay):
     """See the module. Without a lease, bytes wait in `_held`."""
 
     __slots__ = (
-        "_discarding", "_held", "_portals", "_skip", "base", "limits", "server", "settings", "statements", "unnamed",
+        "_careful", "_discarding", "_held", "_portals", "_skip", "base", "limits", "server", "settings", "statements", "told", "unnamed",
+        "unnamed_marks",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
@@ -700,6 +961,11 @@ class ClientRelay(protocol.ClientRelay):
         self.statements = ClientStatements(limits.statements_per_client, limits.statement_bytes)
         self.unnamed: bytes | None = None
         """The Parse message of the unnamed statement, to be sent again on another server connection."""
+        self.unnamed_marks = 0
+        self.told = 0
+        """The kinds of pins that the client has been told of."""
+        self._careful = limits.mode == SESSION or limits.strict
+        """Something must be done at the start of each lease."""
         self._held = HeldBytes()
         self._skip = 0
         self._discarding = False
@@ -726,8 +992,14 @@ class ClientRelay(protocol.ClientRelay):
                 server.unfinished = self._skip > 0
                 verdict = self._process(data, server) if data else FORWARD
                 self.to_server = part + self.to_server
-                if server.is_quiet() and RELEASING[server.mode][wire.IDLE]:
-                    verdict |= RELEASE  # That was the end of late copy data, which nothing answers.
+                if RELEASING[server.mode][wire.IDLE]:
+                    # That may have been the end of late copy data, which nothing answers.
+                    if server.is_quiet():
+                        verdict |= RELEASE
+                    elif server.doubts:
+                        server.look()
+                        self.to_server += server.to_server
+                        server.to_server = b""
                 return verdict
         if not data:
             return FORWARD
@@ -745,8 +1017,12 @@ class ClientRelay(protocol.ClientRelay):
             prefix = DIFFERENCES.between(server.settings, self.settings)
             server.settings = self.settings
             server.expect_hidden_ready()
-        if self.limits.mode == SESSION:
-            server.dirty = True
+        if self._careful:
+            if self.limits.mode == SESSION:
+                server.dirty = True
+            else:
+                server.strict = True
+                server.doubts = sql.ALWAYS
         held = self._held
         data = b"".join(held.chunks)
         held.clear()
@@ -762,8 +1038,10 @@ class ClientRelay(protocol.ClientRelay):
         if server.session_changed:
             self._absorb(server)
         if not server.is_quiet():
-            # What is still to come (a rollback above all) may change settings behind our back.
+            # What is still to come (a rollback above all) may change settings behind our back. And what it is pinned by must go.
             server.dirty = True
+            if server.pins & sql.LIBRARY:
+                server.suspect = True
         server.client = None
         server.segment = b""
         server.segment_statement = None
@@ -888,8 +1166,15 @@ class ClientRelay(protocol.ClientRelay):
                     frame = data if start == 0 and position == 0 and following == end else data[position:following]
                     pending.append(frame)
                     server.segment_statement = None
-                    if rewrites and whole and data[position + 5] in MAYBE_DEALLOCATE:
-                        instead = self._query_instead(frame, server)
+                    marks = sql.QUERY_MARKS.get(frame) if whole else sql.UNREAD
+                    if marks is None:
+                        if length < 5:
+                            raise RemoteProtocolError("a Query without a text")
+                        marks = sql.UNREAD if length > max(self.limits.frame_bytes, SMALL_MESSAGE) else sql.query_marks(frame)
+                    if marks & sql.NOTABLE:
+                        instead = self._note_query(frame, marks, server)
+                        if self.vacates:
+                            verdict |= VACATE
                     if ending:
                         instead = ending + (frame if instead is None else instead)
                 elif action == C_BIND:
@@ -907,6 +1192,8 @@ class ClientRelay(protocol.ClientRelay):
                 elif action == C_PARSE:
                     server.unsynced = server.unsynced or PREPARING
                     instead = self._parse(data, position, following, whole, server, rewrites)
+                    if self.vacates:
+                        verdict |= VACATE
                 elif action == C_NAMED:
                     server.unsynced = server.unsynced or PREPARING
                     instead = self._named(data, position, following, kind, server, rewrites)
@@ -918,6 +1205,9 @@ class ClientRelay(protocol.ClientRelay):
                     self._copy_ended(server)
                 elif action == C_CALL:
                     pending.append(CALL)
+                    marks = CALLED_FUNCTIONS.get(wire.INT32.unpack_from(data, position + 5)[0], 0) if end - position >= 9 else 0
+                    if marks and rewrites:
+                        server.suspect_of(marks, b"FunctionCall")
                 elif action == C_TERMINATE:
                     verdict = CLOSE
                     end = position
@@ -981,9 +1271,22 @@ class ClientRelay(protocol.ClientRelay):
         ):
             server.segment = self.to_server
 
-    def _query_instead(self, frame: bytes, server: ServerRelay) -> bytes | None:
+    def _note_query(self, frame: bytes, marks: int, server: ServerRelay) -> bytes | None:
+        """A simple Query of which something must be noted. Returns what is sent instead, or None."""
+        text = frame[5:-1]
+        self._note(text, marks, server)
+        return self._query_instead(text, server) if marks & sql.DEALLOCATES and server.mode != SESSION else None
+
+    def _note(self, text: bytes, marks: int, server: ServerRelay) -> None:
+        """A statement is about to be run (or, for VACATES, will be soon)."""
+        if marks & sql.VACATES:
+            self.vacates = sql.vacated_database(text)
+        if server.mode != SESSION:
+            server.suspect_of(marks, text)
+
+    def _query_instead(self, text: bytes, server: ServerRelay) -> bytes | None:
         """DEALLOCATE of a statement that the client prepared by protocol: the server never knew its name."""
-        name = sql.deallocated_name(frame[5:-1])
+        name = sql.deallocated_name(text)
         if name is None or name not in self.statements.names:
             return None
         mark = server.pending.pop()
@@ -1011,6 +1314,8 @@ class ClientRelay(protocol.ClientRelay):
             server.pending.append(DuplicateStep(name, existing))
             return instead + existing.parse
         statement = shared(data[name_end + 1 : following])
+        if statement.marks & sql.VACATES:
+            self.vacates = sql.vacated_database(statement.text())
         self.statements.add(name, statement)
         if server.has(statement, self.statements, name):
             server.pending.append(StandInStep(self, name))
@@ -1022,7 +1327,12 @@ class ClientRelay(protocol.ClientRelay):
         server.pending.append(PARSE)
         if whole:
             self.unnamed = server.unnamed = data[position:following]
+            text = data[position + 6 : data.index(0, position + 6, following)]
+            self.unnamed_marks = sql.UNREAD if len(text) > max(self.limits.statement_bytes, SMALL_MESSAGE) else sql.marks(text)
+            if self.unnamed_marks & sql.VACATES:
+                self.vacates = sql.vacated_database(text)
         else:
+            self.unnamed_marks = sql.UNREAD
             # Too long to be kept. On another server connection this takes its place, and the server's complaint tells the client.
             self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + TOO_LONG_TO_KEEP + b"\0\0\0")
         return None
@@ -1039,10 +1349,13 @@ class ClientRelay(protocol.ClientRelay):
             if not name.startswith(SERVER_PREFIX):
                 return None  # the server says that it does not exist
             return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
-        if statement.telling or self._portals:
-            self._portals[data[position + 5 : portal_end]] = statement.text()
-            if statement.deallocates in self.statements.names:
-                statement, name = shared(DO_NOTHING_KEY), b""
+        if statement.notable or self._portals:
+            if statement.marks & sql.NOTABLE:
+                self._note_bound(statement.text(), statement.marks, data[name_end + 1 : end], server)
+            if statement.telling or self._portals:
+                self._portals[data[position + 5 : portal_end]] = statement.text()
+                if statement.deallocates in self.statements.names:
+                    statement, name = shared(DO_NOTHING_KEY), b""
         server.segment_statement = statement
         known = server.statements.known
         step = known.get(statement)
@@ -1059,15 +1372,26 @@ class ClientRelay(protocol.ClientRelay):
         """Bind of the unnamed statement: it must be this client's own."""
         server.segment_statement = None
         unnamed = self.unnamed
-        if unnamed is not None and (self._portals or sql.first_word(unnamed, 6) in sql.TELLING_WORDS):
-            text = unnamed[6 : unnamed.index(0, 6)]
-            self._portals[data[position + 5 : portal_end]] = text
-            if sql.deallocated_name(text) in self.statements.names:
-                nothing = shared(DO_NOTHING_KEY)
-                prefix = self._ensure(nothing, server, b"")
-                return prefix + bound_to(nothing.name, data, position, portal_end, portal_end + 1, end, length)
+        if unnamed is not None:
+            marks = self.unnamed_marks
+            if marks or self._portals:
+                text = unnamed[6 : unnamed.index(0, 6)]
+                if marks & sql.NOTABLE:
+                    self._note_bound(text, marks, data[portal_end + 2 : end], server)
+                if self._portals or marks & sql.TELLING:
+                    self._portals[data[position + 5 : portal_end]] = text
+                    if marks & sql.DEALLOCATES and sql.deallocated_name(text) in self.statements.names:
+                        nothing = shared(DO_NOTHING_KEY)
+                        prefix = self._ensure(nothing, server, b"")
+                        return prefix + bound_to(nothing.name, data, position, portal_end, portal_end + 1, end, length)
         again = self._unnamed_again(server)
         return again + data[position:end] if again else None
+
+    def _note_bound(self, text: bytes, marks: int, values: bytes, server: ServerRelay) -> None:
+        """A statement of which something must be noted is about to run. `values`: its parameters, as Bind has them."""
+        server.suspect_of(marks, text)
+        if marks & sql.SETTINGS:
+            server.names_in_doubt |= sql.names_among(bound_values(values))
 
     def _unnamed_again(self, server: ServerRelay) -> bytes:
         """What must be sent first so that the session has the client's unnamed statement, or none if it has none."""
@@ -1177,6 +1501,11 @@ def _apply(values: dict[str, str], name: str, statement: str | None, base: dict[
         values.pop(name, None)
 
 
+def settings_in(rows: list[list[bytes | None]]) -> dict[str, str]:
+    """What a probe's rows say of settings."""
+    return {messages.text(name).lower(): messages.text(value) for name, value in rows if name and value is not None}
+
+
 def settings_refused(payload: bytes) -> ServerLost:
     """The server has refused a client's settings (a role that was dropped?), so it still has those of the client before."""
     report = messages.parse_report(payload)
@@ -1189,6 +1518,24 @@ def bound_to(name: bytes, data: bytes, position: int, portal_end: int, name_end:
     return b"".join((head, data[position + 5 : portal_end + 1], name, data[name_end:end]))
 
 
+def bound_values(data: bytes) -> list[bytes]:
+    """The short parameters of a Bind, from behind the names on."""
+    try:
+        position = 2 + 2 * wire.INT16.unpack_from(data)[0]
+        count = wire.INT16.unpack_from(data, position)[0]
+        position += 2
+        values = []
+        for _ in range(count):
+            length = wire.INT32.unpack_from(data, position)[0]
+            position += 4
+            if 0 < length < MAX_NAME:
+                values.append(data[position : position + length])
+            position += max(length, 0)
+    except struct.error:
+        return []  # cut short: it is longer than what we keep, or the server will refuse it
+    return values
+
+
 def illegal_message(kind: int) -> RemoteProtocolError:
     """A client sent what no logged-in client sends."""
     return RemoteProtocolError(f"invalid frontend message type {kind}")
@@ -1199,7 +1546,8 @@ UNTIL_ATTACHED: Final = 1 << 62
 STATEMENT_KIND: Final = ord("S")
 DO_NOTHING_KEY: Final = DO_NOTHING + b"\0\0\0"
 TOO_LONG_TO_KEEP: Final = b"the unnamed statement was too long to be kept for another server connection"
-MAYBE_DEALLOCATE: Final = frozenset(b"dD \t\r\n/-")
+MAX_NAME: Final = 128
+"""Bytes of a setting's name."""
 UNKNOWN: Final = b"?"
 """`ServerRelay.unnamed` when nobody can tell which one the session has: not this client's, at any rate."""
 CLOSE_UNNAMED: Final = wire.message(wire.CLOSE, b"S\0")

@@ -4,7 +4,7 @@ Source: PostgreSQL docs, "SQL Syntax: Lexical Structure", "SET", "SET SESSION AU
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -227,3 +227,244 @@ def literal(text: str) -> str:
         doubled = quoted.replace("\\", "\\\\")
         return f"E'{doubled}'"
     return f"'{quoted}'"
+
+
+# ------------------------------------------------------------------------------------- what may outlive a transaction
+
+# What a session can hold that cannot be brought to another one: the bits of `ServerRelay.pins`, and of the doubts about them.
+LOCK: Final = 1
+TEMPORARY: Final = 2
+CURSOR: Final = 4
+PREPARED: Final = 8
+LISTENING: Final = 16
+LIBRARY: Final = 32
+COMPUTED: Final = 64
+"""A setting of which only the server knows the name. pg_settings does not show such as `app.user`."""
+UNKNOWN: Final = 128
+SETTINGS: Final = 256
+"""As a doubt only: settings that were made by a function. What they are now is asked, and tracked."""
+ALWAYS: Final = 512
+"""As a doubt only: there is none, but strict mode asks always."""
+PROBED: Final = LOCK | TEMPORARY | CURSOR | PREPARED | LISTENING
+EVERYTHING: Final = PROBED | SETTINGS
+UNASKED: Final = COMPUTED | LIBRARY
+"""What there is no question for: a doubt is a pin."""
+
+# The marks of a text: doubts, `doubt << ENDS` for what it may end, and these.
+ENDS: Final = 10
+VACATES: Final = 1 << 18
+"""DROP DATABASE and its like, which fail while somebody is connected to that database."""
+DEALLOCATES: Final = 1 << 19
+TELLING: Final = 1 << 20
+"""Begins with one of TELLING_WORDS."""
+NOTABLE: Final = TELLING - 1
+"""Of a simple Query: something must be done when it is sent."""
+
+UNREAD: Final = LOCK | TEMPORARY | CURSOR | SETTINGS | LOCK << ENDS
+"""The marks of a text that is too long to be looked at."""
+RELEASED: Final = LOCK << ENDS
+
+MAX_KNOWN_TEXT: Final = 2048
+MAX_KNOWN: Final = 2048
+MAX_CALLS: Final = 16
+"""Calls of set_config that are read in one text, and the bytes of each."""
+CALL_BYTES: Final = 4096
+
+_GAP: Final = rb"(?:\s|/\*[^*]{0,200}\*/|--[^\n]{0,200}\n)++"
+ADVISORY: Final = re.compile(rb"pg_(?:try_)?advisory_(lock|unlock)")
+CREATES_TEMPORARY: Final = re.compile(
+    rb"\b(?:create|into|replace)" + _GAP + rb"(?:(?:local|global)" + _GAP + rb')?temp(?:orary)?\b|\bpg_temp"?\s*+\.'
+)
+WITH_HOLD: Final = re.compile(rb"\bwith" + _GAP + rb"hold\b")
+SET_CONFIG: Final = re.compile(rb'\bset_config"?\s*+\(')
+DATABASE_ORDER: Final = re.compile(rb"\s*+(?:drop|alter|create)\s++database\b")
+SETTING_NAME: Final = re.compile(rb"[A-Za-z_][\w$]*+(?:\.[A-Za-z_][\w$]*+)++|role|session_authorization")
+NAMED_SETTING: Final = re.compile(
+    rb"set_config\"?\s*+\(\s*+'([^'\\]{1,200})'|\bset\s++(?:session\s++)?([a-z_][\w$]*+(?:\.[a-z_][\w$]*+)++)", re.IGNORECASE
+)
+BODY_WORDS: Final = frozenset((b"do", b"call"))
+PLAIN_VERBS: Final = (b"select", b"insert", b"update", b"delete", b"with", b"begin")
+LOCAL: Final = frozenset((b"true", b"'true'", b"'t'", b"'on'", b"'1'", b"'yes'"))
+
+MARKS: Final[dict[bytes, int]] = {}
+"""The marks of texts that came lately."""
+QUERY_MARKS: Final[dict[bytes, int]] = {}
+"""The same by whole Query messages."""
+
+
+def marks(text: bytes) -> int:
+    """What the text of a statement makes likely. It only raises doubts: what is the case the server is asked."""
+    found = MARKS.get(text)
+    return _remember(MARKS, text, _read(text)) if found is None else found
+
+
+def query_marks(frame: bytes) -> int:
+    """The same for a Query message that QUERY_MARKS does not know."""
+    return _remember(QUERY_MARKS, frame, _read(frame[5:-1]))
+
+
+def _remember(known: dict[bytes, int], key: bytes, found: int) -> int:
+    if len(key) <= MAX_KNOWN_TEXT:
+        if len(known) >= MAX_KNOWN:
+            known.clear()
+        known[key] = found
+    return found
+
+
+def _read(text: bytes) -> int:
+    lower = text.lower()
+    found = 0
+    if b"advisory" in lower:
+        for match in ADVISORY.finditer(lower):
+            found |= LOCK if match[1] == b"lock" else RELEASED
+    if b"temp" in lower and CREATES_TEMPORARY.search(lower):
+        found |= TEMPORARY
+    if b"hold" in lower and WITH_HOLD.search(lower):
+        found |= CURSOR
+    if b"set_config" in lower:
+        found |= _set_config(lower)
+    if not lower.startswith(PLAIN_VERBS):
+        word = first_word(lower)
+        if word in TELLING_WORDS:
+            found |= TELLING
+            if word == b"deallocate":
+                found |= DEALLOCATES
+        elif word in BODY_WORDS:
+            found |= EVERYTHING | PROBED << ENDS
+        if b"database" in lower and vacated_database(text):
+            found |= VACATES
+    return found
+
+
+def _set_config(lower: bytes) -> int:
+    """set_config(name, value, is_local) matters unless it says that it is local."""
+    found = 0
+    for count, match in enumerate(SET_CONFIG.finditer(lower)):
+        arguments = _arguments(lower[match.end() : match.end() + CALL_BYTES]) if count < MAX_CALLS else []
+        if len(arguments) == 3 and len(arguments[2]) == 1 and arguments[2][0] in LOCAL:
+            continue
+        found |= SETTINGS
+        name = arguments[0] if arguments else []
+        literal_name = len(name) == 1 and name[0].startswith(b"'")
+        if not (literal_name or (len(name) == 2 and name[0] == b"$") or (len(name) > 2 and name[0] == b"$" and name[2] == b":")):
+            found |= COMPUTED
+    return found
+
+
+def _arguments(text: bytes) -> list[list[bytes]]:
+    """The arguments of a call, from behind its parenthesis to the one that closes it; [] if none does."""
+    found: list[list[bytes]] = [[]]
+    depth = 0
+    for token in _each_token(text):
+        if token in {b"(", b"["}:
+            depth += 1
+        elif token in {b")", b"]"}:
+            if not depth:
+                return found
+            depth -= 1
+        elif token == b"," and not depth:
+            found.append([])
+            continue
+        found[-1].append(token)
+    return []
+
+
+def setting_names(text: bytes) -> set[str]:
+    """The settings that calls of set_config, and SETs in a body, name."""
+    return {(match[1] or match[2]).decode("utf-8", "surrogateescape").lower() for match in NAMED_SETTING.finditer(text)}
+
+
+def names_among(values: Iterable[bytes]) -> set[str]:
+    """Those of the parameters of set_config that may be the name of a setting which pg_settings does not show."""
+    return {value.decode().lower() for value in values if SETTING_NAME.fullmatch(value)}
+
+
+def vacated_database(text: bytes) -> str:
+    """The database that DROP, ALTER .. RENAME or CREATE .. TEMPLATE needs for itself; "" if `text` is none of these."""
+    if not DATABASE_ORDER.match(text.lower()):
+        return ""
+    statement = list(islice(_each_token(text), 100))
+    words = [token.lower() for token in statement]
+    name = b""
+    if words[0] == b"drop":
+        index = 4 if words[2:4] == [b"if", b"exists"] else 2
+        name = statement[index] if index < len(statement) else b""
+    elif words[0] == b"alter":
+        name = statement[2] if len(words) > 3 and words[3] == b"rename" else b""
+    elif b"template" in words:
+        rest = [token for token in statement[words.index(b"template") + 1 :] if token != b"="]
+        name = rest[0] if rest else b""
+    return identifier(name).decode("utf-8", "surrogateescape")
+
+
+def masked(text: bytes, limit: int = 200) -> str:
+    """The start of a statement without its literals and comments, in one line."""
+    head = text[: 4 * limit]
+    parts: list[bytes] = []
+    position = 0
+    while position < len(head):
+        match = TOKEN.match(head, position)
+        assert match is not None
+        position = match.end()
+        kind = match.lastgroup
+        if kind == "comment":
+            position = _end_of_comment(head, position)
+            parts.append(b" ")
+        elif kind == "dollar":
+            end = head.find(match[0], position)
+            position = len(head) if end < 0 else end + len(match[0])
+            parts.append(b"?")
+        else:
+            parts.append(b" " if kind == "space" else b"?" if kind in {"string", "number"} else match[0])
+    return b" ".join(b"".join(parts).split()).decode("utf-8", "replace")[:limit]
+
+
+# The questions. Every name is qualified, and no operator is written without its schema: the search path is the client's.
+_IS: Final = "OPERATOR(pg_catalog.=)"
+QUESTIONS: Final = {
+    LOCK: f"SELECT FROM pg_catalog.pg_locks WHERE locktype {_IS} 'advisory' AND pid {_IS} pg_catalog.pg_backend_pid()",
+    # Whatever is in a schema depends on it: tables, types, functions.
+    TEMPORARY: f"SELECT FROM pg_catalog.pg_depend WHERE refclassid {_IS} 'pg_catalog.pg_namespace'::pg_catalog.regclass"
+    f" AND refobjid {_IS} pg_catalog.pg_my_temp_schema()",
+    CURSOR: "SELECT FROM pg_catalog.pg_cursors WHERE is_holdable",
+    PREPARED: "SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql",
+    LISTENING: "SELECT FROM pg_catalog.pg_listening_channels()",
+}
+LETTERS: Final = {LOCK: "l", TEMPORARY: "t", CURSOR: "c", PREPARED: "p", LISTENING: "n"}
+SESSION_SETTINGS: Final = (
+    f" UNION ALL SELECT name, setting FROM pg_catalog.pg_settings WHERE source {_IS} 'session'"
+    " UNION ALL SELECT name, pg_catalog.current_setting(name, true) FROM (VALUES ('role'::pg_catalog.text), ('session_authorization')"
+)
+UNHURRIED: Final = "SET LOCAL statement_timeout = 0; "
+"""The client's own time limit is not for our questions."""
+
+
+def probe(kinds: int, names: Iterable[str] = ()) -> str:
+    """SQL that tells which of `kinds` the session holds: a row with an empty name and the LETTERS of those.
+
+    With SETTINGS, a row for every setting of the session, and for each of `names`.
+    """
+    cases = "".join(f", CASE WHEN EXISTS ({QUESTIONS[kind]}) THEN '{LETTERS[kind]}' END" for kind in QUESTIONS if kinds & kind)
+    text = f"SELECT ''::pg_catalog.text AS name, pg_catalog.concat(''{cases}) AS setting"
+    if kinds & SETTINGS:
+        asked = "".join(f", ({literal(name)})" for name in sorted(names))
+        text += f"{SESSION_SETTINGS}{asked}) AS asked(name)"
+    return text
+
+
+def holdings(letters: bytes) -> int:
+    """The kinds that a probe's first row tells."""
+    return sum(kind for kind, letter in LETTERS.items() if letter.encode() in letters)
+
+
+HOLDINGS: Final = {
+    LOCK: ("advisory lock", "pg_advisory_unlock"),
+    TEMPORARY: ("temporary table", "DROP, or DISCARD TEMP"),
+    CURSOR: ("cursor", "CLOSE"),
+    PREPARED: ("prepared statement", "DEALLOCATE"),
+    LISTENING: ("listen", "UNLISTEN"),
+    LIBRARY: ("library", "the client disconnects"),
+    COMPUTED: ("setting", "DISCARD ALL"),
+    UNKNOWN: ("unknown state", "the next transaction"),
+}
+"""What each pin is called, and what ends it."""

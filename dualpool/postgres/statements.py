@@ -5,7 +5,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from dualpool.errors import RemoteProtocolError
-from dualpool.postgres.sql import TELLING_WORDS, deallocated_name, first_word
+from dualpool.postgres.sql import NOTABLE, TELLING, deallocated_name, marks
 from dualpool.postgres.wire import CLOSE, PARSE, message
 
 SERVER_PREFIX: Final = b"dualpool_"
@@ -18,15 +18,18 @@ STAND_IN_CLOSE: Final = message(CLOSE, b"S" + NEVER_PREPARED + b"\0")
 class Statement:
     """A text with its parameter types: the same object for every client that prepares the same. Its name on servers is `name`."""
 
-    __slots__ = ("__weakref__", "deallocates", "key", "name", "parse", "telling")
+    __slots__ = ("__weakref__", "deallocates", "key", "marks", "name", "notable", "parse", "telling")
 
     def __init__(self, key: bytes, number: int) -> None:
         self.key = key
         self.name = SERVER_PREFIX + b"%d" % number
         self.parse = message(PARSE, self.name + b"\0" + key)
         text = self.text()
-        self.telling = first_word(text) in TELLING_WORDS
+        self.marks = marks(text)
+        self.telling = bool(self.marks & TELLING)
         """The relay must know when this one has run: it changes the session."""
+        self.notable = bool(self.marks & (TELLING | NOTABLE))
+        """Its marks matter when it is bound."""
         self.deallocates = deallocated_name(text) if self.telling else None
 
     def text(self) -> bytes:

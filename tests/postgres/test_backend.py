@@ -572,6 +572,8 @@ def ask(session: Session, sql: str) -> bytes:
     while not server.answered():
         server.on_server_bytes(driver.sock.recv(65536))
         answer += server.to_client
+        driver.sock.sendall(server.to_server)
+        server.to_server = b""
     client.detach()
     return answer
 
@@ -611,6 +613,8 @@ def test_a_session_recovers_from_a_client_that_vanishes(session: Session, data: 
     driver.run(backend.recover(server))
     assert server.answered()
     assert not server.in_transaction
+    if server.dirty:
+        driver.run(backend.reset(server))
     assert at_rest(session)
     assert b"\x00\x01" in ask(session, "SELECT 1")
 
@@ -620,6 +624,7 @@ def test_a_copy_by_extended_query_without_sync_recovers(session: Session) -> Non
     vanish_after(session, parse_bind_execute("COPY t FROM STDIN") + wire.FLUSH_MESSAGE, until=lambda server: server.copying_in)
     driver, server = session
     driver.run(backend.recover(server))
+    driver.run(backend.reset(server))
     assert at_rest(session)
 
 

@@ -303,10 +303,12 @@ def test_an_unnamed_statement_that_was_too_long_to_keep_is_missed_on_another_ser
     pair = Pair(SMALL)
     run = bind(b"", b"") + execute() + SYNC
     big = parse(b"", b"x" * 100_000)
+    holds_nothing = row(b"", b"") + complete(b"SELECT 1") + READY
     assert pair.ask(big[:90_000]) + pair.ask(big[90_000:] + SYNC) == big + SYNC
     pair.answer(PARSED + READY)
     assert pair.ask(run) == run
     pair.answer(BOUND + complete(b"X") + READY)
+    assert pair.answer(holds_nothing) == (b"", RELEASE)  # a text that nobody has read may have done anything
     pair.server = ServerRelay(SMALL, {})
     assert b"too long" in pair.ask(run)  # the server will say so, as a syntax error
 

@@ -3,7 +3,7 @@ behind it."""
 
 import pytest
 
-from dualpool.postgres import wire
+from dualpool.postgres import sql, wire
 from dualpool.postgres.relay import CLOSE_UNNAMED, DO_NOTHING, DO_NOTHING_KEY
 from dualpool.postgres.statements import STAND_IN_CLOSE, Statement, shared
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, SESSION, RelayLimits
@@ -99,6 +99,7 @@ WORK_MEM = b"SET work_mem = '8MB'"
 BIG = b"x" * 70_000
 SMALL_FRAMES = RelayLimits(frame_bytes=1000, statement_bytes=1000)
 IN_SESSION = RelayLimits(mode=SESSION)
+UNREAD = sql.UNREAD & sql.EVERYTHING
 
 SIMPLE = [
     Row("a query", (asks(query(b"select 1")), released(ANSWER + READY))),
@@ -336,10 +337,21 @@ def set_by(text: bytes, tag: bytes = b"SET") -> tuple[Line, ...]:
     return asks(query(text)), released(complete(tag) + READY)
 
 
+def difference(*statements: bytes) -> bytes:
+    """What brings a session to a client's settings."""
+    return query(b"; ".join((b"BEGIN ISOLATION LEVEL READ COMMITTED", *statements, b"COMMIT")))
+
+
+def doubted(data: bytes, kinds: int, to_client: bytes | None = None) -> tuple[Line, ...]:
+    """The server's answer is there, and before the lease is over it is asked what the session holds: nothing."""
+    asked = query(sql.probe(kinds).encode())
+    return server(data, to_client, to_server=asked), released(description(2) + row(b"", b"") + complete(b"SELECT 1") + READY, b"")
+
+
 # What a lease on another server begins with, if work_mem was set.
 KNOWN = (
     OtherServer(),
-    asks(query(b"x"), query(WORK_MEM) + query(b"x")),
+    asks(query(b"x"), difference(WORK_MEM) + query(b"x")),
     released(complete(b"SET") + READY + SYNTAX + READY, SYNTAX + READY),
 )
 NOT_KNOWN = (OtherServer(), *idles(b"select 1"))
@@ -359,7 +371,7 @@ SETTINGS = [
     Row("and is taken back for another client", (
         *set_by(WORK_MEM),
         OtherClient((
-            asks(query(b"x"), query(b'RESET "work_mem"') + query(b"x")),
+            asks(query(b"x"), difference(b'RESET "work_mem"') + query(b"x")),
             released(complete(b"RESET") + READY + SYNTAX + READY, SYNTAX + READY),
         )),
     )),
@@ -396,7 +408,8 @@ SETTINGS = [
     )),
     Row("behind statements whose tags mean nothing", (
         asks(query(b"discard plans; set constraints all deferred; prepare p as select 1; " + WORK_MEM)),
-        released(complete(b"DISCARD PLANS") + complete(b"SET CONSTRAINTS") + complete(b"PREPARE") + complete(b"SET") + READY), *KNOWN,
+        *doubted(complete(b"DISCARD PLANS") + complete(b"SET CONSTRAINTS") + complete(b"PREPARE") + complete(b"SET") + READY, sql.PREPARED),
+        *KNOWN,
     )),
     Row("extended, unnamed", (
         asks(parse(b"", WORK_MEM) + RUN), released(PARSED + BOUND + complete(b"SET") + READY), *KNOWN,
@@ -404,7 +417,7 @@ SETTINGS = [
     Row("extended, named", (
         asks(parse(b"a", SET_IT.text()) + RUN_A, SET_IT.parse + bind(b"", SET_IT.name) + execute() + SYNC),
         released(PARSED + BOUND + complete(b"SET") + READY), OtherServer(),
-        asks(query(b"x"), query(b"SET work_mem = '8MB'") + query(b"x")),
+        asks(query(b"x"), difference(b"SET work_mem = '8MB'") + query(b"x")),
         released(complete(b"SET") + READY + SYNTAX + READY, SYNTAX + READY),
     )),
     Row("extended, behind a COMMIT and a DISCARD PLANS without waiting", (
@@ -419,8 +432,8 @@ SETTINGS = [
         released(PARSED + BOUND + complete(b"SET") + SYNTAX + READY), *NOT_KNOWN,
     )),
     Row("a reported setting, whoever set it", (
-        asks(query(b"select set_config('TimeZone', 'A', false)")), released(ANSWER + status(b"TimeZone", b"A") + READY), OtherServer(),
-        asks(query(b"x"), query(b"SELECT pg_catalog.set_config('timezone', 'A', false)".replace(b"timezone", b"TimeZone")) + query(b"x")),
+        asks(query(b"select set_timezone('A')")), released(ANSWER + status(b"TimeZone", b"A") + READY), OtherServer(),
+        asks(query(b"x"), difference(b"SELECT pg_catalog.set_config('TimeZone', 'A', false)") + query(b"x")),
         released(ANSWER + status(b"TimeZone", b"A") + READY + SYNTAX + READY, SYNTAX + READY),
     )),
     Row("a reported setting that is back at its default", (
@@ -429,19 +442,19 @@ SETTINGS = [
     )),
     Row("a setting in a text that is not ASCII", (
         *set_by("set app.x = 'żółw'".encode()), OtherServer(),
-        asks(query(b"x"), query("SET app.x = 'żółw'".encode()) + query(b"x")),
+        asks(query(b"x"), difference("SET app.x = 'żółw'".encode()) + query(b"x")),
         released(complete(b"SET") + READY + SYNTAX + READY, SYNTAX + READY),
     )),
     Row("a reported value that is not ASCII", (
         asks(query(b"x")), released(status(b"application_name", "żółw".encode()) + READY), OtherServer(),
-        asks(query(b"x"), query("SELECT pg_catalog.set_config('application_name', 'żółw', false)".encode()) + query(b"x")),
+        asks(query(b"x"), difference("SELECT pg_catalog.set_config('application_name', 'żółw', false)".encode()) + query(b"x")),
         released(ANSWER + READY + SYNTAX + READY, SYNTAX + READY),
     )),
     Row("start-up settings go out with the first query", (
-        asks(query(b"x"), query(b"SELECT 'start'") + query(b"x")), released(ANSWER + status(b"TimeZone", b"A") + READY + READY, READY),
+        asks(query(b"x"), difference(b"SELECT 'start'") + query(b"x")), released(ANSWER + status(b"TimeZone", b"A") + READY + READY, READY),
     ), start=settings({"timezone": "SELECT 'start'"})),
     Row("start-up settings and an extended query", (
-        asks(parse(b"", b"select 1") + RUN, query(b"SELECT 'start'") + parse(b"", b"select 1") + RUN),
+        asks(parse(b"", b"select 1") + RUN, difference(b"SELECT 'start'") + parse(b"", b"select 1") + RUN),
         released(ANSWER + READY + PARSED + RAN, PARSED + RAN),
     ), start=settings({"timezone": "SELECT 'start'"})),
 ]  # fmt: skip
@@ -493,13 +506,15 @@ COPIES = [
 
 # Prefix: what is held before the head of a big message goes out. Pieces come out the same, since only the sum is compared.
 BIGS = [
-    Row("a big query", (asks(query(BIG)), released(ANSWER + READY)), SMALL_FRAMES),
-    Row("a big query in a transaction", (*BEGIN, client(query(BIG)), server(ANSWER + READY_T), *COMMIT), SMALL_FRAMES),
+    Row("a big query", (asks(query(BIG)), *doubted(ANSWER + READY, UNREAD)), SMALL_FRAMES),
+    Row("a big query in a transaction", (
+        *BEGIN, client(query(BIG)), server(ANSWER + READY_T), client(query(b"commit")), *doubted(complete(b"COMMIT") + READY, UNREAD),
+    ), SMALL_FRAMES),
     Row("a big Bind of a named statement on another server", (
         A_ONE, released(PARSED + READY), OtherServer(),
         asks(bind(b"", b"a", BIG) + execute() + SYNC, ONE.parse + bind(b"", ONE.name, BIG) + execute() + SYNC), released(PARSED + RAN, RAN),
     ), SMALL_FRAMES),
-    Row("a big unnamed Parse", (asks(parse(b"", BIG) + RUN), released(PARSED + RAN)), SMALL_FRAMES),
+    Row("a big unnamed Parse", (asks(parse(b"", BIG) + RUN), *doubted(PARSED + RAN, UNREAD)), SMALL_FRAMES),
     Row("a big function call", (
         asks(wire.message(wire.FUNCTION_CALL, BIG)), released(wire.message(wire.FUNCTION_RESULT, BIG) + READY),
     ), SMALL_FRAMES),
@@ -515,7 +530,7 @@ SESSIONS = [
         server(complete(b"DISCARD ALL") + READY), client(RUN), server(NOT_THERE + READY), client(SYNC), server(READY),
     ), IN_SESSION),
     Row("start-up settings all the same", (
-        asks(query(b"x"), query(b"SELECT 'start'") + query(b"x")), server(ANSWER + READY + READY, READY),
+        asks(query(b"x"), difference(b"SELECT 'start'") + query(b"x")), server(ANSWER + READY + READY, READY),
     ), IN_SESSION, start=settings({"timezone": "SELECT 'start'"})),
 ]  # fmt: skip
 

@@ -238,6 +238,7 @@ class PostgresClient(Client):
 STATEMENT = re.compile(r"(\w+)(?: '([^']*)'| (\$1).*| \"?(\w+)\"?(?:(?: = | TO | to )'([^']*)')?)?(?: /\*(.*)\*/)?\Z", re.DOTALL)
 
 
+BLOCK = {"BEGIN ISOLATION LEVEL READ COMMITTED": OPEN, "COMMIT": IDLE}
 SET_CONFIG = re.compile(r"SELECT pg_catalog\.set_config\('(\w+)', '([^']*)', false\)\Z")
 
 
@@ -348,6 +349,12 @@ class PostgresSession(Session):
         if (config := SET_CONFIG.match(sql)) is not None:
             self._settings[config[1]] = config[2]
             return self._rows(config[2], "SELECT 1", described=described) + self._report(), True
+        if sql in BLOCK:
+            # Around what brings the session to a client's settings.
+            if self.status == FAILED:
+                return error("25P02", "aborted"), False
+            self.status = BLOCK[sql]
+            return message(b"C", text(sql.split(maxsplit=1)[0])), True
         match = STATEMENT.match(sql)
         if match is None:
             raise Violation(f"the server got {sql!r}")
