@@ -31,6 +31,8 @@ class MysqlEngine(Engine):
 
     def client_relay(self, login: ClientLogin, limits: RelayLimits) -> ClientRelay:
         wanted = sql.login_settings(*character_names(login.character_set))
+        if login.capabilities & wire.CLIENT_IGNORE_SPACE:
+            wanted = sql.with_ignore_space(wanted)
         return ClientRelay(limits, login.capabilities, wanted, login.connection_id)
 
     def greeted_version(self) -> Exchange[str]:

@@ -159,7 +159,7 @@ class ServerRelay(protocol.ServerRelay):
         "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_met", "_out", "_phase",
         "_result_columns", "_shift", "_skip", "_start", "_status", "_told", "capabilities", "client", "copying_in", "dialect",
         "file_sequence", "holds", "insert_id", "last_error", "login_schema", "mode", "multi", "proven", "requests", "schema",
-        "settings", "statements", "tracks", "unfinished", "version",
+        "settings", "spoiled", "statements", "tracks", "unfinished", "version",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -188,6 +188,8 @@ class ServerRelay(protocol.ServerRelay):
         """The number of the last packet about the file, from either side."""
         self.unfinished = False
         """A command has been sent in part; if the rest never comes, the connection is lost."""
+        self.spoiled = False
+        """There is no way back to the session as it was after the login: close the connection."""
         self.last_error = b""
         self.dialect = 0
         self._met = capabilities
@@ -237,7 +239,7 @@ class ServerRelay(protocol.ServerRelay):
         return (self._skip > 0 or self._continued) and not self._hiding
 
     def is_lost(self) -> bool:
-        return self.unfinished
+        return self.unfinished or self.spoiled
 
     def expect_hidden(self) -> None:
         """An exchange is about to send a command: keep its answer from clients. `last_error` tells afterwards whether it failed."""
@@ -615,7 +617,9 @@ class ServerRelay(protocol.ServerRelay):
             self._replace(position, following, error_payload(LOCAL_FILES_DISABLED, "42000", LOCAL_FILES_TEXT))
             return self._over(None, b"") if self._phase == s.DONE else FORWARD
         elif self.mode == STATEMENT and self.in_transaction and self.client is not None:
-            return self._refuse_transaction(position, following)
+            return self._refuse_result(position, following, NO_TRANSACTIONS)
+        elif self.client is not None and self.client.limits.pin_policy == PIN_ERROR and self.pins & REFUSED_PINS and self.mode != SESSION:
+            return self._refuse_result(position, following, refusal(self.pins & REFUSED_PINS))
         else:
             self._show_ok(position, following, first, phase, ok, cursor)
         if first == wire.EOF:
@@ -643,9 +647,8 @@ class ServerRelay(protocol.ServerRelay):
         elif self._shift:
             self._number(position)
 
-    def _refuse_transaction(self, position: int, following: int) -> int:
-        """Statement mode: the answer of the statement that began a transaction becomes an error, and the client's last one."""
-        text = "Transactions are not allowed in statement mode. Use a listener with pool_mode = transaction."
+    def _refuse_result(self, position: int, following: int, text: str) -> int:
+        """The answer of a statement that has done what is not allowed becomes an error, and the client's last one."""
         self._replace(position, following, error_payload(NOT_SUPPORTED, "42000", text))
         if self._phase == s.DONE:
             self.requests.popleft()
@@ -979,6 +982,9 @@ class ServerRelay(protocol.ServerRelay):
 
 READ_ONLY: Final = frozenset(number.to_bytes(2, "little") for number in (1290, 1792, 1836))
 """ER_OPTION_PREVENTS_STATEMENT (read_only), ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE."""
+NO_TRANSACTIONS: Final = "Transactions are not allowed in statement mode. Use a listener with pool_mode = transaction."
+REFUSED_PINS: Final = s.PIN_STATE | s.PIN_VARIABLE
+"""What a statement's text does not tell beforehand."""
 NOT_QUICK: Final = -1
 NOT_QUICK_STATUS: Final = (
     wire.STATUS_MORE_RESULTS
@@ -1063,6 +1069,7 @@ class ClientRelay(protocol.ClientRelay):
         "_size",
         "_steps",
         "_suspects",
+        "_tail",
         "_warning_columns",
         "_warnings",
         "at_rest",
@@ -1101,6 +1108,8 @@ class ClientRelay(protocol.ClientRelay):
         self._held = b""
         """Bytes of the client's that wait. While a command waits or is synchronised, it stands at their beginning."""
         self._action = s.C_REFUSED
+        self._tail = b""
+        """The last bytes that were passed on of a long statement."""
         self._size = 0
         """Of the command's first packet, with its header."""
         self._head = b""
@@ -1357,6 +1366,7 @@ class ClientRelay(protocol.ClientRelay):
             )
         marks = sql.marks(text)
         try:
+            text = self._with_own_id(text, marks)
             steps = sql.steps(text, "ANSI" in self.parsing) if marks & sql.M_STEPS else ()
             self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, marks, steps)
         except FeatureRefused as error:
@@ -1364,6 +1374,17 @@ class ClientRelay(protocol.ClientRelay):
         self.parses += 1
         self._marks = 0
         return self._to_server()
+
+    def _with_own_id(self, text: bytes, marks: int) -> bytes:
+        """The statement to be prepared: in the place of SELECT CONNECTION_ID() it is the number that the client knows itself by."""
+        question = sql.local_question(text) if marks & sql.M_LOCAL and self.connection_id else None
+        if question is None or question.kind != sql.Q_CONNECTION_ID:
+            return text
+        text = b"SELECT %d AS `%s`" % (self.connection_id, question.name)
+        self._head = bytes((wire.COM_STMT_PREPARE,)) + text
+        self._held = packet(0, self._head) + self._held[self._size :]
+        self._size = 4 + len(self._head)
+        return text
 
     def _execute(self) -> int:
         statement = self._statement("mysqld_stmt_execute")
@@ -1536,6 +1557,9 @@ class ClientRelay(protocol.ClientRelay):
         server = self.server
         if server is None:
             return
+        if server.schema is not None and not server.login_schema:
+            # No command takes the choice of a schema back, and who has chosen none must not meet another's.
+            server.spoiled = server.dirty = True
         if server.is_pinned() or self.limits.mode == SESSION:
             # What a session of its own may have left (locks, variables, temporary tables) no tracker tells in full.
             server.dirty = True
@@ -1691,6 +1715,8 @@ class ClientRelay(protocol.ClientRelay):
                 self._passing = size + 4
         if not self._dropping:
             self.to_server += data[:position]
+            if self._action == s.C_QUERY:
+                self._look_at(data[:position])
         self._held = data[position:]
         if self._passing or self._more:
             return FORWARD
@@ -1703,6 +1729,13 @@ class ClientRelay(protocol.ClientRelay):
             verdict = server.settle() if server is not None else FORWARD
             return verdict if verdict or server is not None else self.go_on()
         return FORWARD
+
+    def _look_at(self, data: bytes) -> None:
+        """A part of a statement that is too long to be read as a whole: is there a word in it that only its text can tell of?"""
+        seen = self._tail + data
+        if sql.LOCK_WORD in seen.upper() and UNKNOWN_STEP not in self._steps:
+            self._steps += (UNKNOWN_STEP,)
+        self._tail = seen[1 - len(sql.LOCK_WORD) :]
 
     def _send_execute(self, server: ServerRelay, found: ServerStatement) -> None:
         """COM_STMT_EXECUTE, with the server's id of the statement, its long data in front, and the types of its parameters."""
@@ -1973,6 +2006,7 @@ PLAIN_QUERIES: Final[set[bytes]] = set()
 MAX_PLAIN_QUERIES: Final = 4096
 MAX_REMEMBERED: Final = 1024
 QUERY: Final = bytes((wire.COM_QUERY,))
+UNKNOWN_STEP: Final = (s.E_UNKNOWN, s.UNREAD)
 SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
 SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS()"
 SELECT_INSERT_ID: Final = bytes((wire.COM_QUERY,)) + b"SELECT LAST_INSERT_ID()"

@@ -74,9 +74,9 @@ def marks(text: bytes) -> int:
     if b"_ROWS" in upper and b"CALC_FOUND_ROWS" in upper:
         found |= M_CALC_FOUND_ROWS
     if b"/*!" in upper or b"/*M!" in upper:
-        upper = EXECUTABLE.sub(b" ", upper)
+        upper = b";".join(statements(upper))
         found |= M_STEPS
-    if b"_LOCK" in upper or (b"@" in upper and ASSIGNING.search(upper)):
+    if b"_LOCK" in upper or (b"@" in upper and (b":=" in upper or INTO_VARIABLE.search(upper))):
         found |= M_STEPS
     if b";" in upper and WORDS_BEHIND.search(upper, upper.index(b";")):
         found |= M_STEPS
@@ -105,9 +105,7 @@ def marks(text: bytes) -> int:
 
 LONGEST_LOCAL: Final = 200
 SETS_INSERT_ID: Final = re.compile(rb"LAST_INSERT_ID\s*\(\s*[^)\s]")
-ASSIGNING: Final = re.compile(rb":=|\bINTO\s*@")
-EXECUTABLE: Final = re.compile(rb"/\*M?!\d*|\*/", re.IGNORECASE)
-"""Comments that are executed: what is in them counts."""
+INTO_VARIABLE: Final = re.compile(rb"INTO\s*@")
 FIRST_LETTERS: Final = frozenset((b"A", b"B", b"C", b"D", b"E", b"F", b"H", b"L", b"P", b"R", b"U", b"X"))
 FIRST_WORDS: Final = re.compile(
     rb"ALTER\b|BACKUP\b|CREATE\b.{,40}\bTEMPORARY\b|DROP\b|DEALLOCATE\b|EXECUTE\b|FLUSH\b|HANDLER\b|LOAD\b|LOCK\b|PREPARE\b|RENAME\b"
@@ -118,7 +116,7 @@ WORDS_BEHIND: Final = re.compile(
     rb"\b(?:ALTER|BACKUP|BEGIN|CALL|CREATE|DROP|DEALLOCATE|EXECUTE|FLUSH|GET|HANDLER|LOAD|LOCK|PREPARE|RENAME|SET|START|UNLOCK|XA)\b"
 )
 LOCAL_WORDS: Final = re.compile(rb"WARNING|ERROR|CONNECTION_ID|PSEUDO_THREAD_ID|ROW_COUNT|FOUND_ROWS")
-SPACE: Final = re.compile(rb"(?:\s+|--[ \t][^\n]*(?:\n|\Z)|#[^\n]*(?:\n|\Z)|/\*(?![!M])(?:[^*]|\*(?!/))*\*/)*")
+SPACE: Final = re.compile(rb"(?:\s+|--[ \t][^\n]*(?:\n|\Z)|#[^\n]*(?:\n|\Z)|/\*(?!M?!)(?:[^*]|\*(?!/))*\*/)*")
 
 
 def skip_space(text: bytes) -> bytes:
@@ -129,13 +127,16 @@ def skip_space(text: bytes) -> bytes:
 
 # --------------------------------------------------------------------------------------------------- what it does to the session
 
+LOCK_WORD: Final = b"_LOCK"
+"""What the names of all functions for locks have in common."""
 MAX_CACHED: Final = 1024
 MAX_CACHED_TEXT: Final = 1024
 PIECES: Final = re.compile(
     rb"""(?P<kept>'(?:[^'\\]|\\.|'')*+'?|"(?:[^"\\]|\\.|"")*+"?|`[^`]*+`?)"""
-    rb"""|(?P<comment>--(?=[\s]|\Z)[^\n]*+|\#[^\n]*+|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)|(?P<end>;)""",
+    rb"""|(?P<comment>--(?=[\s]|\Z)[^\n]*+|\#[^\n]*+|/\*[mM]?!\d*+|\*/|/\*(?:[^*]|\*(?!/))*+(?:\*/)?)|(?P<end>;)""",
     re.DOTALL,
 )
+"""What is looked for between the words. Of a comment that is executed (/*!, MariaDB's /*M!) only its marks go: what is in it counts."""
 NAME_OF: Final = rb"(`[^`]+`|[\w$\x80-\xff]+)"
 TABLE_OF: Final = rb"((?:`[^`]+`|[\w$\x80-\xff]+)(?:\s*\.\s*(?:`[^`]+`|[\w$\x80-\xff]+))?)"
 WORD: Final = re.compile(rb"[\s(]*([a-z]+)", re.IGNORECASE)
@@ -150,7 +151,7 @@ TEMPORARY: Final = re.compile(
     rb"\s*CREATE\s+(?:OR\s+REPLACE\s+)?TEMPORARY\s+(?:(?:TABLE|SEQUENCE)\s+(?:IF\s+NOT\s+EXISTS\s+)?" + TABLE_OF + rb")?", re.IGNORECASE
 )
 PREPARED: Final = re.compile(rb"\s*PREPARE\s+" + NAME_OF + rb"\s+FROM\s*(['\"]?)", re.IGNORECASE)
-NAMED: Final = re.compile(rb"\s*(?:EXECUTE|(?:DEALLOCATE|DROP)\s+PREPARE)\s+(IMMEDIATE\b)?" + NAME_OF, re.IGNORECASE)
+NAMED: Final = re.compile(rb"\s*(?:EXECUTE|(?:DEALLOCATE|DROP)\s+PREPARE)\s+" + NAME_OF, re.IGNORECASE)
 HANDLER: Final = re.compile(rb"\s*HANDLER\s+" + TABLE_OF + rb"\s+(?:(OPEN)(?:\s+(?:AS\s+)?" + NAME_OF + rb")?|(CLOSE))", re.IGNORECASE)
 ROLE: Final = re.compile(rb"\s*SET\s+ROLE\s+(DEFAULT\s*\Z)?", re.IGNORECASE)
 DEFAULT_AGAIN: Final = re.compile(rb"\b(TIMESTAMP)\s*:?=\s*(?:DEFAULT|0(?:\.0*)?)\s*(?:,|\Z)", re.IGNORECASE)
@@ -177,8 +178,6 @@ def steps(text: bytes, ansi: bool = False) -> tuple[Step, ...]:
 
 def statements(text: bytes) -> list[bytes]:
     """The statements of a text, without comments; what is in executable ones stays. Linear in the length of the text."""
-    if b"/*!" in text or b"/*M!" in text or b"/*m!" in text:
-        text = EXECUTABLE.sub(b" ", text)
     found: list[bytes] = []
     parts: list[bytes] = []
     start = 0
@@ -202,7 +201,7 @@ def _steps_of(text: bytes, ansi: bool) -> list[Step]:
     match = WORD.match(text)
     word = match[1].upper() if match else b""
     found: list[Step] = []
-    if b"@" in text and (word in ASSIGNS or ASSIGNING.search(text.upper())):
+    if b"@" in text and (word in ASSIGNS or b":=" in text or INTO_VARIABLE.search(text.upper())):
         found += [(E_ASSIGN, _variable(name)) for name in dict.fromkeys(VARIABLE.findall(text))]
     quoted = [match.span() for match in PIECES.finditer(text)] if b"_LOCK" in text.upper() else []
     for lock in LOCKS.finditer(text):
@@ -241,7 +240,7 @@ def _create(text: bytes) -> list[Step]:
 
 def _drop(text: bytes) -> list[Step]:
     match = NAMED.match(text)
-    return [(E_DEALLOCATE, _name(match[2]))] if match is not None else [(E_DROP, UNREAD)]
+    return [(E_DEALLOCATE, _name(match[1]))] if match is not None else [(E_DROP, UNREAD)]
 
 
 def _rename(text: bytes) -> list[Step]:
@@ -259,7 +258,8 @@ def _prepare(text: bytes) -> list[Step]:
 
 def _execute(text: bytes) -> list[Step]:
     match = NAMED.match(text)
-    return [(E_UNKNOWN, UNREAD if match is None or match[1] else _name(match[2]))]
+    name = UNREAD if match is None else _name(match[1])
+    return [(E_UNKNOWN, UNREAD if name == b"immediate" else name)]
 
 
 def _call(text: bytes) -> list[Step]:
@@ -528,6 +528,11 @@ def login_settings(charset: str, collation: str) -> Settings:
     value = literal(CONNECTION, charset.encode())
     connection = connection_value(charset.encode(), collation.encode())
     return settings({"character_set_client": value, CONNECTION: connection, "character_set_results": value})
+
+
+def with_ignore_space(wanted: Settings) -> Settings:
+    """CLIENT_IGNORE_SPACE: the login adds a mode to those that the server gives a new session."""
+    return settings(wanted.values | {"sql_mode": "CONCAT_WS(',',NULLIF(@@global.sql_mode,''),'IGNORE_SPACE')"})
 
 
 def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:

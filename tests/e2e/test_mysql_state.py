@@ -301,3 +301,24 @@ def test_migration_tools_locks_over_many_transactions(single: World) -> None:
             assert is_held(single)
             assert value(client, "SELECT RELEASE_LOCK('prisma_migrate')") == 1
             assert not is_held(single)
+
+
+def test_ignore_space_is_a_mode_of_the_client_alone(single: World) -> None:
+    flag = pymysql.constants.CLIENT.IGNORE_SPACE
+    with single.connect(autocommit=True, client_flag=flag) as client, single.connect(autocommit=True) as other:
+        for _ in range(2):
+            assert "IGNORE_SPACE" in value(client, "SELECT @@sql_mode").split(",")
+            assert "IGNORE_SPACE" not in value(other, "SELECT @@sql_mode").split(",")
+            assert value(client, "SELECT COUNT (*) FROM t") == 3
+        run(client, "SET sql_mode = ''")
+        assert [value(one, "SELECT @@sql_mode = ''") for one in (client, other, client)] == [1, 0, 1]
+
+
+def test_a_prepared_question_for_the_connection_id(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
+    world = run_mysql(mysql_server, pool_size=1)
+    with world.connector() as first, world.connector() as second:
+        for client in (first, second, first):
+            with contextlib.closing(client.cursor(prepared=True)) as cursor:
+                cursor.execute("SELECT CONNECTION_ID()")
+                assert cursor.column_names == ("CONNECTION_ID()",)
+                assert cursor.fetchall() == [(client.connection_id,)]

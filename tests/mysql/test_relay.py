@@ -19,6 +19,8 @@ from dualpool.protocol import (
     CLOSE,
     FORWARD,
     NEEDS_SERVER,
+    PIN_ERROR,
+    PIN_WARN,
     PINNED,
     RELEASE,
     SESSION,
@@ -93,9 +95,9 @@ ANSWERS: dict[str, tuple[bytes, list[bytes | Part]]] = {
 }
 
 
-def pair(client: int = PLAIN, server: int = MODERN, mode: int = TRANSACTION) -> tuple[ClientRelay, ServerRelay]:
+def pair(client: int = PLAIN, server: int = MODERN, mode: int = TRANSACTION, policy: int = PIN_WARN) -> tuple[ClientRelay, ServerRelay]:
     """A client and a server connection whose session is as the client wants it."""
-    limits = RelayLimits(mode=mode)
+    limits = RelayLimits(mode=mode, pin_policy=policy)
     clients = ClientRelay(limits, client, sql.login_settings("utf8mb4", "utf8mb4_general_ci"), 5)
     servers = ServerRelay(limits, server, "8.4.0", "app")
     servers.settings, servers.tracks, servers.multi = clients.settings, True, clients.multi
@@ -402,6 +404,55 @@ def test_state_that_nobody_names_pins() -> None:
     attached(clients, servers, b"\x1f")
     assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE | PINNED
     assert (servers.pins, servers.dirty) == (0, False)
+
+
+def test_no_pins_where_they_are_errors() -> None:
+    clients, servers = pair(policy=PIN_ERROR)
+    assert clients.on_client_bytes(sent(b"\x03SELECT GET_LOCK('x', 1)")) == CLOSE
+    assert b"RELEASE_LOCK" in take_client(clients)
+    clients, servers = pair(policy=PIN_ERROR)
+    attached(clients, servers, b"\x03SELECT f(5)")
+    assert servers.on_server_bytes(tracked(wire.TRACK_STATE_CHANGE, b"\x011")) == CLOSE | PINNED
+    assert take_client(servers)[4] == wire.ERR
+    clients.detach()
+    assert servers.dirty
+
+
+def test_a_lock_is_held_when_the_server_says_so() -> None:
+    for held, verdict in ((b"1", PINNED), (b"0", RELEASE)):
+        clients, servers = pair()
+        attached(clients, servers, b"\x03SELECT GET_LOCK('x', 1)")
+        assert servers.on_server_bytes(answer(result([b"\x01" + held, b"\x01" + held]), MODERN)) == FORWARD
+        assert b"IS_USED_LOCK('x')" in take_server(servers)
+        assert servers.on_server_bytes(answer([b"\x01", COLUMN, middle(), b"\x01" + held, end()], MODERN)) == verdict
+        assert servers.pin_reasons() == (["lock; until RELEASE_LOCK() or RELEASE_ALL_LOCKS()"] if held == b"1" else [])
+
+
+def test_a_word_in_a_long_statement_is_found_wherever_it_is_cut() -> None:
+    text = b"\x03SELECT '" + b"x" * 300_000 + b"', GET_LOCK('a', 1), '" + b"y" * 300_000 + b"'"
+    data = sent(text)
+    for cut in range(data.index(b"GET_LOCK"), data.index(b"('a'")):
+        clients, servers = pair()
+        assert clients.on_client_bytes(data[: 1 << 18]) == FORWARD | NEEDS_SERVER
+        clients.attach(servers)
+        assert clients.on_client_bytes(data[1 << 18 : cut]) == clients.on_client_bytes(data[cut:]) == FORWARD
+        assert take_server(clients) == data
+        assert servers.on_server_bytes(answer(result([b"\x01a\x01b"]), MODERN)) == FORWARD
+        assert b"metadata_locks" in take_server(servers)
+
+
+def test_who_chose_no_schema_never_meets_another_s() -> None:
+    clients, servers = pair()
+    servers.login_schema = ""
+    attached(clients, servers, b"\x02shop")
+    assert servers.on_server_bytes(tracked(wire.TRACK_SCHEMA, b"\x04shop")) == RELEASE
+    clients.detach()
+    assert (servers.dirty, servers.is_lost()) == (True, True)
+
+
+def test_a_prepared_question_for_the_connection_id() -> None:
+    clients, servers = pair()
+    assert attached(clients, servers, b"\x16SELECT CONNECTION_ID() AS me") == sent(b"\x16SELECT 5 AS `me`")
 
 
 def test_set_transaction_pins_until_the_next_one_is_over() -> None:

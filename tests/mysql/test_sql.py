@@ -1,10 +1,12 @@
 """What is read of a statement's text, and the SQL for settings."""
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualpool.mysql import sql
+from dualpool.mysql import codec, sql, states, wire
 from dualpool.state import DEFAULTS, settings
 
 MARKS = [
@@ -25,6 +27,8 @@ MARKS = [
     (b"SELECT CONNECTION_ID()", sql.M_LOCAL),
     (b"\tshow warnings", sql.M_LOCAL),
     (b"SHOW TABLES", 0),
+    (b"/* a */ /*!40101 SET NAMES utf8 COLLATE utf8_bin */ /* b */;", sql.M_COLLATES | sql.M_STEPS),
+    (b"/*My own*/ KILL 5", sql.M_KILL),
     (b"KILL 5", sql.M_KILL),
     (b"/* x */kill query 5", sql.M_KILL),
     (b"use app", sql.M_USE),
@@ -166,3 +170,108 @@ def test_trackers() -> None:
     assert ",autocommit,big_tables," in by_name[sql.TRACKING]
     assert all_of_them[sql.TRACKING] == "'*'"
     assert sql.assignments({"a": "1", "b": "ON"}) == "SESSION a=1,SESSION b=ON"
+
+
+ASSIGN, LOCK, UNLOCK, ALL, TEMPORARY, DROP = (
+    states.E_ASSIGN, states.E_LOCK, states.E_UNLOCK, states.E_UNLOCK_ALL, states.E_TEMPORARY, states.E_DROP,
+)  # fmt: skip
+STEPS: list[tuple[bytes, list[states.Step]]] = [
+    (b"SELECT 1", []),
+    (b"SET @a = 1, @`B c` := 2, @'d' = @@sql_mode", [(ASSIGN, b"a"), (ASSIGN, b"b c"), (ASSIGN, b"d")]),
+    (b"SELECT @a", []),
+    (b"SELECT x INTO @a, @b FROM t", [(ASSIGN, b"a"), (ASSIGN, b"b")]),
+    (b"SELECT GET_LOCK('mig', 10)", [(LOCK, b"mig")]),
+    (b'select get_lock ( "x" , 1), release_lock("y")', [(LOCK, b"x"), (UNLOCK, b"")]),
+    (b"SELECT GET_LOCK(?, 10)", [(LOCK, b"")]),
+    (b"SELECT GET_LOCK('a''b', 10)", [(LOCK, b"")]),
+    (b"SELECT 'GET_LOCK(''x'', 1)', `GET_LOCK(` /* GET_LOCK('y', 1) */ -- GET_LOCK('z', 1)", []),
+    (b"SELECT 1 /*!50000 , GET_LOCK('h', 1) */", [(LOCK, b"h")]),
+    (b"DO RELEASE_ALL_LOCKS()", [(ALL, b"")]),
+    (b"SELECT IF(x, RELEASE_ALL_LOCKS(), 0)", [(UNLOCK, b"")]),
+    (b"CREATE /* x */ TEMPORARY TABLE IF NOT EXISTS `d`.`t` (a int)", [(TEMPORARY, b"`d`.`t`")]),
+    (b"CREATE OR REPLACE TEMPORARY TABLE t AS SELECT 1", [(TEMPORARY, b"t")]),
+    (b"CREATE TABLE t (a INT)", []),
+    (b"DROP TEMPORARY TABLE t", [(DROP, b"")]),
+    (b"ALTER TABLE t RENAME TO u", [(states.E_RENAME, b"")]),
+    (b"SELECT 1; SET @a = 5; SELECT ';'", [(ASSIGN, b"a")]),
+    (b"PREPARE `S` FROM 'SELECT 1'", [(states.E_PREPARE, b"s")]),
+    (b"PREPARE s FROM @x", [(states.E_PREPARE, b"s"), (states.E_OPAQUE, b"s")]),
+    (b"EXECUTE s USING @a", [(states.E_UNKNOWN, b"s")]),
+    (b"EXECUTE IMMEDIATE 'x'", [(states.E_UNKNOWN, b"")]),
+    (b"DROP PREPARE s", [(states.E_DEALLOCATE, b"s")]),
+    (b"LOCK TABLES t READ", [(states.E_TABLES, b"")]),
+    (b"UNLOCK INSTANCE", [(states.E_UNLOCK_TABLES, b"INSTANCE")]),
+    (b"FLUSH TABLES WITH READ LOCK", [(states.E_TABLES, b"FLUSH")]),
+    (b"FLUSH PRIVILEGES", []),
+    (b"BACKUP STAGE START", [(states.E_TABLES, b"BACKUP")]),
+    (b"BACKUP STAGE END", [(states.E_UNLOCK_TABLES, b"BACKUP")]),
+    (b"HANDLER t OPEN AS h", [(states.E_HANDLER, b"h")]),
+    (b"HANDLER h READ FIRST", []),
+    (b"XA START 'x'", [(states.E_XA, b"")]),
+    (b"CALL p(@out)", [(ASSIGN, b"out"), (states.E_UNKNOWN, b"")]),
+    (b"SET ROLE DEFAULT", [(states.E_ROLE_DEFAULT, b"")]),
+    (b"SET timestamp=DEFAULT", [(states.E_DEFAULT, b"timestamp")]),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), STEPS, ids=[text.decode() for text, _ in STEPS])
+def test_what_a_statement_may_do_to_the_session(text: bytes, wanted: list[states.Step]) -> None:
+    assert list(sql.steps(text)) == wanted
+    assert list(sql.steps(b"/* c */ " + text + b" ;\n")) == wanted
+    if wanted:
+        assert sql.marks(text) & sql.M_STEPS
+
+
+def test_double_quotes_may_be_a_name_s() -> None:
+    assert sql.steps(b'SELECT GET_LOCK("x", 1)', ansi=True) == ((LOCK, b""),)
+
+
+@given(st.text(alphabet="a@'\"`;#-/*!\\\n =:(SETGLOCK_", max_size=60))
+def test_any_text_has_steps(text: str) -> None:
+    sql.steps(text.encode())
+    sql.marks(text.encode())
+    sql.masked(text.encode())
+
+
+@pytest.mark.parametrize("pattern", [b"'a''b\\'c", b"/* ", b"@a:=", b"-- x\n", b"`;`", b"GET_LOCK(", b";SET @a=1", b'"'])
+def test_long_texts_take_linear_time(pattern: bytes) -> None:
+    text = b"SELECT " + pattern * ((1 << 24) // len(pattern))
+    began = time.process_time()
+    sql.marks(text)
+    sql.steps(text)
+    sql.masked(text)
+    assert time.process_time() - began < 2
+
+
+def test_values_of_user_variables_as_sql() -> None:
+    def typed(kind: int, flags: int = 0) -> bytes:
+        return codec.column(b"@a", kind, 63, 20, flags)
+
+    def of(kind: int, row: list[bytes | None], flags: int = 0) -> str | None:
+        data = b"".join(b"\xfb" if one is None else wire.put_lenenc_bytes(one) for one in row)
+        found = sql.user_variables((b"a",), codec.Result([typed(kind, flags)] * 4, [data], ended=True))
+        assert found is not None
+        return found["@a"]
+
+    number = [b"5", b"5", b"binary", b"binary"]
+    assert of(codec.LONGLONG, [*number]) == "5"
+    assert of(codec.LONGLONG, [*number], sql.UNSIGNED) == "CAST(5 AS UNSIGNED)"
+    assert of(codec.NEWDECIMAL, [*number]) == "CAST(5 AS DECIMAL(65,0))"
+    assert of(codec.NEWDECIMAL, [b"1.50", *number[1:]]) == "1.50"
+    assert of(codec.DOUBLE, [b"1.5", *number[1:]]) == "1.5e0"
+    assert of(codec.VAR_STRING, [b"ab", b"6162", b"latin1", b"latin1_bin"]) == "_latin1 x'6162' COLLATE latin1_bin"
+    assert of(codec.VAR_STRING, [b"\xff", b"FF", b"binary", b"binary"]) == "x'FF'"
+    assert of(codec.VAR_STRING, [None, None, b"binary", b"binary"]) is None
+    assert sql.user_variables((b"a",), codec.Result([typed(8)] * 4, [], ended=True)) is None
+
+
+def test_user_variables_are_part_of_the_difference() -> None:
+    first = sql.with_user_variables(DEFAULTS, {"@a": "5", "@b`c": "x''", "@d": None})
+    assert first is not None
+    assert first.values == {"@a": "5", "@b`c": "x''"}
+    assert sql.difference(DEFAULTS, first) == b"SET @`a`=5,@`b``c`=x''"
+    second = settings({"time_zone": "'+01:00'", "@a": "6"})
+    assert sql.difference(first, second) == b"SET SESSION time_zone='+01:00',@`a`=6,@`b``c`=NULL"
+    assert sql.difference(first, first) == b""
+    assert sql.with_user_variables(DEFAULTS, {f"@{n}": "1" for n in range(sql.MAX_USER_VARIABLES + 1)}) is None
+    assert sql.with_user_variables(DEFAULTS, {"@a": "x" * 200_000}) is None

@@ -1,5 +1,7 @@
 """The flat tables are the readable ones."""
 
+import pytest
+
 from dualpool.mysql import states, wire
 from dualpool.protocol import SESSION, STATEMENT, TRANSACTION
 
@@ -32,3 +34,62 @@ def test_commands_that_nobody_has_to_carry_out_are_refused() -> None:
 
 def test_who_may_release_when() -> None:
     assert [states.RELEASING[mode] for mode in (TRANSACTION, SESSION, STATEMENT)] == [(True, False), (False, False), (True, False)]
+
+
+def holdings(*steps: states.Step, ok: bool = True) -> states.Holdings:
+    found = states.Holdings()
+    for step in steps:
+        found.apply((step,), ok, b"`app`.")
+    return found
+
+
+PAIRS = [
+    ((states.E_PREPARE, b"s"), (states.E_DEALLOCATE, b"s"), states.PIN_PREPARED),
+    ((states.E_HANDLER, b"h"), (states.E_HANDLER_CLOSE, b"h"), states.PIN_HANDLER),
+    ((states.E_TABLES, b""), (states.E_UNLOCK_TABLES, b""), states.PIN_TABLES),
+    ((states.E_TABLES, b""), (states.E_BEGIN, b""), states.PIN_TABLES),
+    ((states.E_TABLES, b"FLUSH"), (states.E_UNLOCK_TABLES, b""), states.PIN_TABLES),
+    ((states.E_TABLES, b"INSTANCE"), (states.E_UNLOCK_TABLES, b"INSTANCE"), states.PIN_TABLES),
+    ((states.E_XA, b""), (states.E_XA_END, b""), states.PIN_XA),
+    ((states.E_ROLE, b""), (states.E_ROLE_DEFAULT, b""), states.PIN_ROLE),
+]
+
+
+@pytest.mark.parametrize(("begins", "ends", "pin"), PAIRS)
+def test_what_begins_and_ends_by_statements_of_its_own(begins: states.Step, ends: states.Step, pin: int) -> None:
+    assert holdings(begins).pins() == pin
+    assert holdings(begins, ok=False).pins() == 0
+    assert holdings(begins, ends).pins() == 0
+    found = holdings(begins)
+    found.apply((ends,), False, b"")
+    assert found.pins() == pin
+    found.apply((ends, ends), False, b"")
+    assert found.pins() == pin
+    assert states.may_pin((begins,)) == pin
+    failed = states.Holdings()
+    failed.apply((begins, (states.E_DROP, b"")), False, b"")
+    assert failed.pins() == pin, "a text of several statements may have failed behind it"
+
+
+def test_what_only_the_server_can_tell() -> None:
+    found = holdings((states.E_LOCK, b"x"), (states.E_ASSIGN, b"a"), (states.E_TEMPORARY, b"t"), (states.E_TEMPORARY, b"d.t"))
+    assert found.unsettled == states.PIN_LOCK | states.PIN_USER_VARIABLE
+    assert found.pins() == states.PIN_TEMPORARY
+    assert found.temporary == {b"`app`.t", b"d.t"}
+    found.unsettled = 0
+    assert found.pins() == states.PIN_TEMPORARY | states.PIN_LOCK | states.PIN_USER_VARIABLE
+    found.apply(((states.E_DROP, b""), (states.E_UNLOCK, b"")), True, b"")
+    assert found.unsettled == states.PIN_TEMPORARY | states.PIN_LOCK
+
+
+def test_more_names_than_are_kept_are_names_that_are_not_known() -> None:
+    found = holdings(*((states.E_PREPARE, b"%d" % number) for number in range(states.MAX_NAMES + 5)))
+    assert len(found.prepared) == states.MAX_NAMES + 1
+    for number in range(states.MAX_NAMES + 5):
+        found.apply(((states.E_DEALLOCATE, b"%d" % number),), True, b"")
+    assert found.pins() == states.PIN_PREPARED
+
+
+def test_each_pin_has_its_reason() -> None:
+    assert set(states.PIN_REASONS) >= set(states.PINS_OF_STEPS.values())
+    assert all("; until " in reason for reason in states.PIN_REASONS.values())
