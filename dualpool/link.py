@@ -431,6 +431,9 @@ class ServerConnection(Leasable, ChannelOwner):
         """The verdicts that are more than the end of a lease."""
         if verdict & PINNED:
             self.pins_changed()
+        if verdict & CANCEL and self.client is not None:
+            # The client's next request, which had to wait for this answer.
+            self.supervisor.cancel_inside(self.client, self.client.relay.cancel_key)
         if verdict & BROKEN:
             self.lose(ServerLost("the server ended the connection"), told=True)
         elif verdict & RELEASE:

@@ -680,8 +680,10 @@ class ServerRelay(protocol.ServerRelay):
         """A packet that nobody asked for: the server says why it is about to close (a shutdown, wait_timeout, a KILL)."""
         if first != wire.ERR:
             raise RemoteProtocolError("a packet that nobody asked for")
-        self._replace(position, following, None)
         self.last_error = bytes(self._chunk[position + 4 : following])
+        # A client reads it as the answer to its next command, so it is numbered as one. (MySQL's own number for it is 0.)
+        self._cut(position).append(packet(1, self.last_error))
+        self._start = following
         return BROKEN
 
     # ------------------------------------------------------------------------------------------------------- the end of an answer

@@ -636,8 +636,9 @@ def test_answers_that_make_no_sense(data: bytes) -> None:
 
 def test_a_server_s_last_words() -> None:
     _, servers = pair()
-    assert servers.on_server_bytes(wire.packet(0, error_payload(1053, "08S01", "Server shutdown in progress"))) == BROKEN
-    assert servers.to_client == b""
+    said = error_payload(1053, "08S01", "Server shutdown in progress")
+    assert servers.on_server_bytes(wire.packet(0, said)) == BROKEN
+    assert servers.to_client == wire.packet(1, said), "numbered as the answer to the client's next command"
     with pytest.raises(RemoteProtocolError):
         pair()[1].on_server_bytes(answer([ok()], MODERN))
 
