@@ -2,11 +2,13 @@
 
 import contextlib
 import re
+import select
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import mysql.connector
 import psycopg
 import pytest
 
@@ -45,45 +47,33 @@ def refused(work: Callable[[], Any], message: str) -> object:
 # --------------------------------------------------------------------------------------------------------- lanes
 
 
-def with_lane(world: Stage, lane: str, user: str = "app") -> Conn:
+def connect_in_lane(world: Stage, lane: str) -> Any:
+    """A client of the user app that asks for a lane. (PyMySQL sends no connection attributes but its own.)"""
     if world.listener == "postgres":
-        return world.connect(user, options=f"-c dualpool.lane={lane}")
-    return world.connect(user, program_name="test", **attributes({"dualpool.lane": lane}))
-
-
-def attributes(given: dict[str, str]) -> dict[str, Any]:
-    """PyMySQL sends connection attributes of its own only, so a subclass adds ours."""
-    del given
-    return {}
+        return world.connect(options=f"-c dualpool.lane={lane}").driver
+    address: dict[str, Any] = {"host": "127.0.0.1", "port": world.pooler.port("mysql"), "user": "app", "password": "app"}
+    options: dict[str, Any] = {"database": "app", "use_pure": True, "collation": "utf8mb4_general_ci", "autocommit": True}
+    return mysql.connector.connect(**address, **options, conn_attrs={"dualpool.lane": lane})
 
 
 def test_the_maintenance_lane_is_for_those_who_may(build: Build) -> None:
     world = build(pool_size=1, user="maintenance_on_request = true")
-    if world.listener == "mysql":
-        pytest.importorskip("mysql.connector")
-        import mysql.connector
+    with world.connect() as application:
+        application.execute("BEGIN")
+        application.execute("SELECT 1")
+        # The pool has one connection, and it is taken; a reserved one is not.
+        with contextlib.closing(connect_in_lane(world, "maintenance")) as session:
+            cursor = session.cursor()
+            cursor.execute("SELECT 'maintains'")
+            assert cursor.fetchone() == ("maintains",)
+        with pytest.raises((*SERVER_ERRORS, mysql.connector.Error), match=r'invalid value for parameter "dualpool\.lane": "fast"'):
+            connect_in_lane(world, "fast")
 
-        def lane(name: str) -> Any:
-            return mysql.connector.connect(
-                host="127.0.0.1", port=world.pooler.port("mysql"), user="app", password="app", database="app", use_pure=True,
-                collation="utf8mb4_general_ci", autocommit=True, conn_attrs={"dualpool.lane": name},
-            )  # fmt: skip
-    else:
 
-        def lane(name: str) -> Any:
-            return with_lane(world, name).driver
-
-    application = world.connect()
-    application.execute("BEGIN")
-    application.execute("SELECT 1")
-    # The pool has one connection, and it is taken; a reserved one is not.
-    with contextlib.closing(lane("maintenance")) as session:
-        cursor = session.cursor()
-        cursor.execute("SELECT 'maintains'")
-        assert cursor.fetchone() == ("maintains",)
-    with pytest.raises(Exception, match='invalid value for parameter "dualpool.lane": "fast"'):
-        lane("fast")
-    application.close()
+def test_the_maintenance_lane_is_refused_to_others(build: Build) -> None:
+    world = build()
+    with pytest.raises((*SERVER_ERRORS, mysql.connector.Error), match=r'user "app" may not use the maintenance lane'):
+        connect_in_lane(world, "maintenance")
 
 
 # --------------------------------------------------------------------------------------------------------- how many clients
@@ -113,12 +103,12 @@ def test_one_client_too_many_is_refused_and_maintenance_gets_in(build: Build, ke
 
 def test_a_burst_of_one_user_leaves_room_for_others(build: Build) -> None:
     world = build(pool_size=3, more="[limits]\nclients_per_user = 2\n[users.other]\npassword = 'other'")
-    burst = [world.connect() for _ in range(10)]
+    burst = [world.connect() for _ in range(5)]
     running = [in_thread(lambda conn=conn: conn.execute(f"SELECT 1{world.slowly(1.0)}")) for conn in burst]
     wait_until(lambda: world.server_connections() >= 2, "two of them are served")
     with world.connect("other") as other:
         assert timed(lambda: other.execute("SELECT 1")) < 0.9
-    assert sum(one.is_done() for one in running) < 6
+    assert sum(one.is_done() for one in running) < 3
     for one in running:
         one.result()
     for conn in burst:
@@ -140,8 +130,7 @@ def test_a_queue_that_is_full_refuses_with_the_wait_to_expect(build: Build) -> N
             try:
                 third.execute("SELECT 3")
             except SERVER_ERRORS as error:
-                assert re.search(message, str(error))
-                codes.append(code_of(error))
+                codes.append(code_of(error) if re.search(message, str(error)) else error)
             return bool(codes)
 
         # Whoever comes first of the two waits; the other is refused.
@@ -189,8 +178,6 @@ def test_idle_in_a_transaction_for_too_long(build: Build) -> None:
 
 def ended(conn: Conn) -> bool:
     """Has the other side said something, without being asked?"""
-    import select
-
     fd = conn.driver.fileno() if isinstance(conn.driver, psycopg.Connection) else conn.driver._sock.fileno()
     return bool(select.select([fd], [], [], 0)[0])
 
@@ -255,7 +242,7 @@ def test_who_wakes_a_database_is_told_that_it_is_starting(servers: Servers) -> N
 def test_a_storm_of_logins_is_served_fairly(build: Build) -> None:
     world = build(pool_size=5)
     # PyMySQL takes many times longer over a login than psycopg.
-    count, gate = 500 if world.listener == "postgres" else 200, threading.Barrier(50)
+    count, gate = 500 if world.listener == "postgres" else 100, threading.Barrier(50)
     times: list[float] = []
 
     def log_in() -> None:
