@@ -1,7 +1,7 @@
 """Tracked session state: the settings that a client wants and that a server connection has. Shared by both engines.
 
-A `Settings` is a set of (name, statement) pairs, where the statement is the SQL that establishes the setting. Equal sets are one and the same
-object, so that the question of every checkout, "is this server connection already as this client wants it?", is answered by `is`.
+A `Settings` is a set of (name, statement) pairs, where the statement is the SQL that establishes the setting. Equal sets are one and the
+same object, so that the question of every checkout, "is this server connection already as this client wants it?", is answered by `is`.
 """
 
 from collections.abc import Callable, Mapping

@@ -69,12 +69,10 @@ def test_refusals(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_client_that_names_no_database_means_the_only_one() -> None:
-    only = loads('[listeners.m]\nprotocol = "mysql"\nbind = "127.0.0.1:0"\n[backends.b]\nurl = "mysql://h"\n[databases.shop]\nbackend = "b"\n')
+    head = '[listeners.m]\nprotocol = "mysql"\nbind = "127.0.0.1:0"\n[backends.b]\nurl = "mysql://h"\n'
+    only = loads(head + '[databases.shop]\nbackend = "b"\n')
     found = only.find_database("mysql", "")
     assert found is not None
     assert found.name == "shop"
-    two = loads(
-        '[listeners.m]\nprotocol = "mysql"\nbind = "127.0.0.1:0"\n[backends.b]\nurl = "mysql://h"\n'
-        '[databases.shop]\nbackend = "b"\n[databases.blog]\nbackend = "b"\n'
-    )
+    two = loads(head + '[databases.shop]\nbackend = "b"\n[databases.blog]\nbackend = "b"\n')
     assert two.find_database("mysql", "") is None

@@ -186,7 +186,8 @@ def test_includes(folder: Path) -> None:
 
 def test_what_has_no_equivalent_is_told(folder: Path) -> None:
     more = (
-        "server_reset_query = DEALLOCATE ALL\ntcp_defer_accept = 5\npkt_buf = 8192\nignore_startup_parameters = extra_float_digits, odd.name\n"
+        "server_reset_query = DEALLOCATE ALL\ntcp_defer_accept = 5\npkt_buf = 8192\n"
+        "ignore_startup_parameters = extra_float_digits, odd.name\n"
     )
     found = imported(folder, SMALL + more + "[peers]\n1 = host=x\n")
     told = [str(note) for note in found.notes]
