@@ -23,7 +23,7 @@ class ChannelOwner:
         raise NotImplementedError
 
     def ended(self) -> None:
-        """The peer is gone. Comes once at most; the channel stays open until the owner closes it."""
+        """The peer is gone. Comes once at most; the channel stays open until the owner closes it; one that was `finish`ing is closed."""
         raise NotImplementedError
 
     def failed(self, error: Exception) -> None:
@@ -34,7 +34,20 @@ class ChannelOwner:
 class Channel(Handler):
     """A socket with its send queue. Owns the transport: `close()` ends both."""
 
-    __slots__ = ("broken", "congested", "fd", "finishing", "high_water", "interest", "owner", "queue", "reactor", "tls", "transport")
+    __slots__ = (
+        "broken",
+        "congested",
+        "fd",
+        "finishing",
+        "high_water",
+        "interest",
+        "owner",
+        "queue",
+        "reactor",
+        "speaking",
+        "tls",
+        "transport",
+    )
 
     def __init__(self, reactor: Reactor, transport: Transport, owner: ChannelOwner, high_water: int = HIGH_WATER) -> None:
         """`high_water`: with more than this in the send queue it is congested, until a quarter is left."""
@@ -48,6 +61,8 @@ class Channel(Handler):
         self.interest = 0
         self.broken = False
         self.finishing = False
+        self.speaking = False
+        """Its last words are on their way, or have been sent."""
         self.congested = False
 
     def open(self) -> None:
@@ -85,8 +100,7 @@ class Channel(Handler):
         elif data is not None:
             if self.finishing:
                 self.close()
-            else:
-                self.owner.ended()
+            self.owner.ended()
 
     def send(self, data: bytes) -> None:
         """Write `data` after all that was written before; what the socket does not take now is queued."""
@@ -125,7 +139,7 @@ class Channel(Handler):
             self.queue = None
             self._want(self.interest & ~WRITE)
             if self.finishing:
-                self.close()
+                self._close_in_peace()
                 return
         if self.congested and queue.size <= self.high_water >> 2:
             self.congested = False
@@ -147,12 +161,24 @@ class Channel(Handler):
                 self.reactor.again(self.fd, self)
 
     def finish(self, data: bytes) -> None:
-        """Send `data` as the last thing, then close; nothing that is read from now on reaches the owner."""
+        """Send `data` as the last thing; nothing that is read from now on reaches the owner. Without `data`, close when all is sent.
+
+        With last words it is the peer who closes: what it has sent meanwhile would, unread, turn our close into a reset, and it might never
+        see them. The owner hears of it (`ended`), and closes by itself if that takes too long.
+        """
+        self.speaking = bool(data)
         if data:
             self.send(data)
         self.finishing = True
         if self.queue is None or self.broken:
+            self._close_in_peace()
+
+    def _close_in_peace(self) -> None:
+        if self.broken or not self.speaking or self.fd == NO_FD:
             self.close()
+            return
+        self.transport, self.tls = self.transport.say_no_more(), False
+        self._want(READ)
 
     def close(self) -> None:
         """Close at the end of the reactor's batch."""

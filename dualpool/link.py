@@ -81,6 +81,7 @@ class Client(ChannelOwner):
         "counters",
         "ended_by",
         "engine",
+        "farewell",
         "id",
         "lane",
         "leased_at",
@@ -122,6 +123,8 @@ class Client(ChannelOwner):
         self.leases = 0
         self.id = 0
         self.ended_by = ""
+        self.farewell: DualpoolError | None = None
+        """What it is told, and ended with, when it asks for a server connection again."""
         self.address = ""
         """Where it comes from, without the port; "" on a Unix socket."""
         self.parties: tuple[Party, ...] = ()
@@ -187,7 +190,9 @@ class Client(ChannelOwner):
             self.server.channel.resume()
 
     def ended(self) -> None:
-        """The client vanished without a word."""
+        """The client vanished without a word; or it has closed after ours."""
+        if self.ended_by:
+            self.supervisor.client_ended(self, self.ended_by)
         self.leave(VANISHED, cancel=True)
 
     def failed(self, error: Exception) -> None:
@@ -206,7 +211,7 @@ class Client(ChannelOwner):
 
     def expel(self, error: DualpoolError, *, silent: bool = False) -> None:
         """End this client with `error` as the last thing it reads; `silent`: without a word, where none would be understood."""
-        if self.channel.fd >= 0:
+        if self.channel.fd >= 0 and not self.ended_by:
             self._flush_own_replies()
             silent = silent or (self.server is not None and self.server.relay.is_midway())
             self.channel.finish(b"" if silent else self.relay.error_message(error))
@@ -290,6 +295,9 @@ class Client(ChannelOwner):
         """Take an idle server connection, or queue up for one."""
         if self.relay.to_client:
             self._flush_own_replies()
+        if self.farewell is not None:
+            self.expel(self.farewell)
+            return
         if not self.parties:
             while (conn := self.pool.take_nowait(self.lane)) is not None:
                 if self.clock.now - conn.idle_since < UNSEEN or conn.seems_alive():

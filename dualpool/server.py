@@ -67,6 +67,10 @@ STATS_PERIOD: Final = 60.0
 MIN_TICK: Final = 0.02
 MAX_TICK: Final = 1.0
 DRAIN_TICK: Final = 0.02
+DRAIN_QUIET: Final = 0.3
+"""Seconds for which a client must have asked for nothing before it is told, unasked, to leave."""
+DRAIN_PATIENCE: Final = 1.0
+"""Seconds after which one that holds a server connection is told between two requests, even if these follow each other closely."""
 
 R = TypeVar("R")
 
@@ -444,12 +448,25 @@ class Server(Supervisor, PoolIO):
         return min(MAX_TICK, max(MIN_TICK, min([time for time in times if time] or [MAX_TICK]) / 10))
 
     async def drain(self) -> None:
-        """Let transactions end: send idle clients away at once, the others when they are idle. Returns when no client is left."""
+        """Let transactions end. Whoever then asks for more is sent away, and so is who asks for nothing. Returns when no client is left.
+
+        It is best to be told so in answer to a request: libpq takes an error that it reads together with the end of an answer for a notice.
+        """
         self.draining = True
+        seen: dict[Client, tuple[float, float]] = {}
+        started = trio.current_time()
         while self.clients.by_id:
+            now = trio.current_time()
             for client in list(self.clients.by_id.values()):
-                if client.is_idle():
-                    client.expel(AdminShutdown("dualpool is shutting down", hint="Connect again."))
+                client.farewell = shutting_down()
+                if not client.is_idle():
+                    seen.pop(client, None)
+                    continue
+                asked_at, since = seen.setdefault(client, (client.asked_at, now))
+                if asked_at != client.asked_at and now - started < DRAIN_PATIENCE:
+                    del seen[client]
+                elif now - since >= DRAIN_QUIET:
+                    client.expel(shutting_down())
             await trio.sleep(DRAIN_TICK)
 
     def stop(self, mode: StopMode) -> None:
@@ -490,6 +507,11 @@ class Server(Supervisor, PoolIO):
         """No more server connections; idle ones are closed."""
         for pool in self.backends.pools():
             pool.close()
+
+
+def shutting_down() -> AdminShutdown:
+    """What clients are told."""
+    return AdminShutdown("dualpool is shutting down", hint="Connect again.")
 
 
 async def serve(

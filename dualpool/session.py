@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 CLOSE_GRACE = 1.0
 """Seconds for sending a last error message to a client that does not get in."""
+LINGER = 0.25
+"""Seconds for a client to close after a last message that is on its way: what it has asked meanwhile must not be answered by a reset."""
 UNTRUSTED = "auto"
 
 
@@ -65,8 +67,15 @@ class Clients:
 
     async def until_ended(self, client: Client) -> None:
         """Sleep until `ended(client)`; a cancellation wakes it, too."""
-        if client.ended_by:
-            return
+        if not client.ended_by:
+            await self._sleep(client)
+
+    async def until_closed(self, client: Client) -> None:
+        """Sleep until the client that has ended has closed its end, too."""
+        if client.channel.is_open():
+            await self._sleep(client)
+
+    async def _sleep(self, client: Client) -> None:
         self._parked[client] = trio.lowlevel.current_task()
 
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
@@ -140,9 +149,9 @@ class Door:
         """The client is the reactor's; be there for its end."""
         try:
             await self.server.clients.until_ended(client)
-            if client.channel.is_open():
-                # It has not read its last message yet, and may never do.
-                await trio.sleep(CLOSE_GRACE)
+            # It has not read its last message yet, and may never do.
+            with trio.move_on_after(LINGER if client.channel.queue is None else CLOSE_GRACE):
+                await self.server.clients.until_closed(client)
         finally:
             self._see_off(client)
 

@@ -46,6 +46,14 @@ class Transport:
         """The file descriptor; -1 when closed."""
         return self.sock.fileno()
 
+    def say_no_more(self) -> "Transport":
+        """Nothing more comes from us. Replaces this transport."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass
+        return EndedTransport(self.sock)
+
     def close(self) -> None:
         """Close now. What the socket had already taken is still delivered."""
         try:
@@ -54,6 +62,26 @@ class Transport:
             self.sock.recv(1 << 16)
         except OSError:
             pass
+        self.sock.close()
+
+
+class EndedTransport(Transport):
+    """A connection on which we have said our last word. What still comes is only read so that closing does not become a reset, which can
+    overtake that word."""
+
+    __slots__ = ()
+
+    def recv(self, size: int) -> bytes | None:
+        """As Transport.recv, but below TLS: nobody looks at it."""
+        try:
+            return socket.socket.recv(self.sock, size)
+        except (BlockingIOError, InterruptedError):
+            return WOULD_BLOCK
+        except OSError:
+            return END
+
+    def close(self) -> None:
+        """Close now."""
         self.sock.close()
 
 
@@ -102,11 +130,19 @@ class TlsTransport(Transport):
         """True when a decrypted record waits inside OpenSSL."""
         return self.tls.fileno() >= 0 and self.tls.pending() > 0
 
+    def say_no_more(self) -> Transport:
+        """As Transport.say_no_more, with a close_notify if the socket takes it at once."""
+        self._notify()
+        return super().say_no_more()
+
     def close(self) -> None:
         """Close now, with a close_notify if the socket takes it at once."""
+        self._notify()
+        super().close()
+
+    def _notify(self) -> None:
         try:
             self.tls.setblocking(False)
             self.tls.unwrap()
         except (OSError, ValueError):
             pass
-        super().close()

@@ -1,5 +1,6 @@
 """One socket in the reactor: reads, queued writes, backpressure, the end. Real sockets, real epoll, no time."""
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -135,14 +136,22 @@ def test_paused_it_still_writes(desk: Desk) -> None:
     assert desk.channel.interest == 0
 
 
-def test_finish_sends_everything_then_closes(desk: Desk) -> None:
+def test_finish_sends_everything_then_waits_for_the_peer_to_close(desk: Desk) -> None:
     desk.channel.send(MANY)
     desk.channel.finish(b"last words")
     assert desk.channel.is_open()
     assert desk.read_all(len(MANY) + 10) == MANY + b"last words"
     desk.turn()
+    assert desk.channel.is_open()
+    with contextlib.suppress(OSError):  # TLS: behind a close_notify nothing can be sent
+        desk.peer.send(b"asked meanwhile")
+    desk.turn()
+    assert desk.channel.is_open()
+    desk.peer.close()
+    desk.turn()
     assert not desk.channel.is_open()
     assert desk.channel.transport.fileno() == -1
+    assert (desk.owner.data, desk.owner.calls[-1]) == (b"", "ended")
 
 
 def test_after_finish_the_owner_hears_nothing(desk: Desk) -> None:
@@ -153,9 +162,18 @@ def test_after_finish_the_owner_hears_nothing(desk: Desk) -> None:
     assert (desk.owner.data, desk.owner.calls) == (b"", [])
 
 
-def test_finish_with_nothing_queued_closes_at_once(desk: Desk) -> None:
-    desk.channel.finish(b"bye")
+def test_finish_without_last_words_closes_at_once(desk: Desk) -> None:
+    desk.channel.send(b"bye")
+    desk.channel.finish(b"")
     assert not desk.channel.is_open()
+    desk.reactor.dispatch(0.0)
+    assert desk.read_all(3) == b"bye"
+
+
+def test_the_owner_need_not_wait_for_the_peer_after_last_words(desk: Desk) -> None:
+    desk.channel.finish(b"bye")
+    assert desk.channel.is_open()
+    desk.channel.close()
     desk.reactor.dispatch(0.0)
     assert desk.read_all(3) == b"bye"
 

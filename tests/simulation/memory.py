@@ -96,6 +96,10 @@ class MemoryTransport(Transport):
     def fileno(self) -> int:
         return self._fd
 
+    def say_no_more(self) -> Transport:
+        self.end.outgoing.closed = True
+        return self
+
     def close(self) -> None:
         self.end.close()
 
