@@ -264,14 +264,17 @@ class Server(Supervisor, PoolIO):
             conn.lose(ServerLost("its client left in the middle of a message"))
             return
         timeouts = self.config.timeouts
+        # (It may have become quiet by itself meanwhile.)
         if not relay.is_quiet() and not await self._work(
-            conn, [conn.engine.recover(relay)], timeouts.recover, "could not be recovered in time", more=relay.dirty
+            conn, [conn.engine.recover(relay)], timeouts.recover, "could not be recovered in time", more=True
         ):
             return
         if relay.refused_write and not await self._is_still_writable(conn):
             return
         if relay.dirty:
             await self._work(conn, [conn.engine.reset(relay)], timeouts.reset, "could not be reset in time")
+        else:
+            conn.ready_again()
 
     async def _is_still_writable(self, conn: ServerConnection) -> bool:
         """A write was refused, and the pool is for a server that takes writes. If it has become another, every connection to it goes."""

@@ -156,7 +156,7 @@ class ServerRelay(protocol.ServerRelay):
     """See the module. `settings`, `schema`, `multi` and `insert_id` are what the session has now."""
 
     __slots__ = (
-        "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_met", "_out", "_phase",
+        "_chunk", "_continued", "_file_refused", "_held", "_hiding", "_kept", "_left", "_met", "_more", "_out", "_phase",
         "_result_columns", "_shift", "_skip", "_start", "_status", "_told", "capabilities", "client", "copying_in", "dialect",
         "file_sequence", "holds", "insert_id", "last_error", "login_schema", "mode", "multi", "proven", "requests", "schema",
         "settings", "spoiled", "statements", "tracks", "unfinished", "version",
@@ -203,6 +203,8 @@ class ServerRelay(protocol.ServerRelay):
         self._shift = 0
         self._skip = 0
         self._continued = False
+        self._more = False
+        """Another result of the same command follows."""
         self._file_refused = False
         self._held = HeldBytes()
         self._chunk: bytes | bytearray = b""
@@ -236,7 +238,8 @@ class ServerRelay(protocol.ServerRelay):
         return len(self.statements.known)
 
     def is_midway(self) -> bool:
-        return (self._skip > 0 or self._continued) and not self._hiding
+        # Also between two packets of an answer: the client wants the next one under a number that is not known here.
+        return (self._skip > 0 or self._continued or self._more or self._phase not in BEGINNINGS) and not self._hiding
 
     def is_lost(self) -> bool:
         return self.unfinished or self.spoiled
@@ -601,7 +604,7 @@ class ServerRelay(protocol.ServerRelay):
                 self._number(position)
             return self._next_list(phase) if phase != s.COLUMNS_END else FORWARD
         self.in_transaction = bool(status & wire.STATUS_IN_TRANS)
-        more = bool(status & wire.STATUS_MORE_RESULTS)
+        self._more = more = bool(status & wire.STATUS_MORE_RESULTS)
         if cursor:
             self._move(s.P_CURSOR)
         elif first == wire.OK:
@@ -661,8 +664,10 @@ class ServerRelay(protocol.ServerRelay):
         payload = bytes(self._chunk[position + 4 : following])
         if self._phase == s.FIRST_ROW and self.dialect & ADD_EOF and not self._hiding:
             self._add_eof(position, self._chunk[position + 3])
-        self._move(s.P_ERR)
         request = self.requests[0]
+        unasked = self._chunk[position + 3] == 0 and self._phase == request.phase and not self._hiding
+        self._move(s.P_ERR)
+        self._more = False
         client = self.client
         first = self._chunk[position + 3] == 1
         if first and request.purpose == FOR_CLIENT and client is not None and client.heals(payload, self):
@@ -673,7 +678,12 @@ class ServerRelay(protocol.ServerRelay):
             return self.settle()
         self.copying_in = False
         self._file_refused = False
-        self._show(position, following)
+        if unasked:
+            # A server that ends says so under the number 0; the client reads it as the answer that it waits for.
+            self._cut(position).append(packet(1, payload))
+            self._start = following
+        else:
+            self._show(position, following)
         return self._over(None, payload)
 
     def _unasked(self, position: int, following: int, first: int) -> int:
@@ -996,6 +1006,7 @@ NOT_QUICK_STATUS: Final = (
     | wire.STATUS_SESSION_STATE_CHANGED
 )
 EOF_HEAD: Final = b"\x05\0\0"
+BEGINNINGS: Final = frozenset((s.DONE, s.HEAD, s.PREPARED, s.TEXT))
 NOT_A_COUNT: Final = frozenset((wire.OK, wire.EOF, wire.ERR, wire.LOCAL_INFILE))
 OKS: Final = frozenset((wire.OK, wire.EOF))
 ROW_PHASES: Final = frozenset((s.FIRST_ROW, s.ROWS))
