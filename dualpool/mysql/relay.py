@@ -267,6 +267,11 @@ class ServerRelay(protocol.ServerRelay):
         self.in_transaction = False
         self.holds.clear()
         self.pins = 0
+        self.pin_text = ""
+        if self.client is None:
+            # Nobody will be told PINNED.
+            self._told = 0
+            self.pinned_at = 0.0
         self.dirty = False
 
     # -------------------------------------------------------------------------------------------------------- what it is asked
@@ -346,7 +351,10 @@ class ServerRelay(protocol.ServerRelay):
         return verdict
 
     def _whole_answer(self, data: bytes, client: "ClientRelay") -> int:
-        """Most of all answers: a short OK, or a result with few rows, all there, that changes nothing. NOT_QUICK: nothing was done."""
+        """Most of all answers: a short OK, or a result with few rows, all there, that changes nothing. NOT_QUICK: nothing was done.
+
+        Nothing is pinned (`ClientRelay.quick`).
+        """
         end = len(data)
         count = data[4] if end >= 11 else wire.ERR
         changed: bytearray | None = None
@@ -369,7 +377,7 @@ class ServerRelay(protocol.ServerRelay):
                 return NOT_QUICK
         status = data[end - 4] | data[end - 3] << 8
         in_transaction = bool(status & wire.STATUS_IN_TRANS)
-        leaving = s.RELEASING[self.mode][in_transaction] and not self.pins and not self.holds.unsettled
+        leaving = s.RELEASING[self.mode][in_transaction]
         if status & NOT_QUICK_STATUS or data[end - 2] or data[end - 1] or (not leaving and (client.held_bytes() or self.mode == STATEMENT)):
             return NOT_QUICK
         if changed is not None:
@@ -860,6 +868,7 @@ class ServerRelay(protocol.ServerRelay):
             if kind == wire.TRACK_SYSTEM_VARIABLES:
                 reports.update(codec.parse_variables(data))
             elif kind == wire.TRACK_SCHEMA:
+                # (Also when a function of another schema is called; then it is the same again.)
                 known = True
                 self._new_schema(codec.first_string(data).decode("utf-8", "surrogateescape"))
             elif kind == wire.TRACK_STATE_CHANGE:
@@ -870,7 +879,6 @@ class ServerRelay(protocol.ServerRelay):
         reports.pop("statement_id", None)  # new in every reply, where '*' is tracked
         if "last_insert_id" in reports and self.client is not None:
             self.client.insert_id = self.insert_id = int(reports.pop("last_insert_id"))
-            known = True
         if reports:
             known = True
             self._new_settings(reports)
@@ -1607,7 +1615,8 @@ class ClientRelay(protocol.ClientRelay):
             and len(self._held) == self._size
         ):
             self.state = BUSY
-            self.quick = True
+            # (A session that is pinned is looked at after each statement.)
+            self.quick = not (server.pins or server.holds.unsettled)
             server._ask(CLIENT_REQUEST)
             self.to_server = self.to_server + self._held if self.to_server else self._held
             self._held = b""
@@ -1758,7 +1767,7 @@ class ClientRelay(protocol.ClientRelay):
         size = self._size
         server._ask(CLIENT_REQUEST)
         self._executing_on = found
-        self.quick = not self._marks and not statement.long_data and statement.cursor is None
+        self.quick = not (self._marks or statement.long_data or statement.cursor is not None or server.is_pinned())
         if statement.long_data:
             self.to_server += long_data_packets(statement, found.id)
         whole = len(held) >= size
@@ -1961,8 +1970,13 @@ class ClientRelay(protocol.ClientRelay):
 
     def explains(self, known: bool) -> bool:
         """The session has changed. True when it is known in what: by the server's reports (`known`) or by the statement's text."""
+        if self._action == s.C_INIT_DB:
+            return True
         kinds = {kind for kind, _ in self._steps}
-        return s.E_UNKNOWN not in kinds if known else not kinds.isdisjoint(s.EXPLAINING) and s.E_UNKNOWN not in kinds
+        if s.E_UNKNOWN in kinds:
+            return False
+        # Any other statement has set a variable by a function, which may have set user variables as well.
+        return not kinds.isdisjoint(s.EXPLAINING) or (known and sql.sets(self.text))
 
     def suspect(self, reports: dict[str, bytes]) -> None:
         """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is."""

@@ -672,10 +672,22 @@ LITERALS: Final = re.compile(rb"""'(?:[^'\\]|\\.|'')*+'?|"(?:[^"\\]|\\.|"")*+"?|
 SHOWN: Final = 200
 
 
+SETTING: Final = re.compile(rb"\s*(?:SET|USE|CREATE|DROP|ALTER)\b", re.IGNORECASE)
+
+
+def sets(text: bytes) -> bool:
+    """Is there a statement in `text` (or in its packet) whose work it is to set variables, or the schema?"""
+    return any(SETTING.match(one) for one in statements(unpacked(text)))
+
+
+def unpacked(text: bytes) -> bytes:
+    """A statement, also if it is given as its packet."""
+    return text[5:] if text[3:5] == b"\0\x03" else text
+
+
 def masked(text: bytes) -> str:
     """The start of a statement, or of its packet, without its literals."""
-    if text[3:5] == b"\0\x03":
-        text = text[5:]
+    text = unpacked(text)
     return LITERALS.sub(b"?", text[: 5 * SHOWN]).decode("utf-8", "replace")[:SHOWN]
 
 

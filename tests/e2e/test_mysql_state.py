@@ -29,6 +29,8 @@ def single(mysql_server: MySQLServer) -> Iterator[World]:
         made.execute("INSERT INTO t VALUES (1, 'one'), (2, 'two'), (3, 'three')")
         made.execute("CREATE PROCEDURE assigns() SET @inside = 'a procedure'")
         made.execute("CREATE FUNCTION assigning() RETURNS INT NO SQL BEGIN SET @inside = 'a function'; RETURN 1; END")
+        made.execute("CREATE TABLE triggered (id INT AUTO_INCREMENT PRIMARY KEY) ENGINE=InnoDB")
+        made.execute("CREATE TRIGGER assigned BEFORE INSERT ON triggered FOR EACH ROW SET @inside = 'a trigger'")
         made.execute("CREATE PROCEDURE gives(OUT x INT) SET x = 77")
         yield made
 
@@ -190,6 +192,7 @@ PINS = {
     "big variable": Pinning("SET @big = REPEAT('x', 100000)", "SELECT LENGTH(@big)", [(100000,)], "SET @big = 1", NOBODY),
     "procedure": Pinning("CALL assigns()", "SELECT @inside", [("a procedure",)], None, NOBODY),
     "function": Pinning("SELECT assigning()", "SELECT @inside", [("a function",)], None, NOBODY),
+    "trigger": Pinning("INSERT INTO triggered VALUES ()", "SELECT @inside", [("a trigger",)], None, NOBODY),
     "role": Pinning("SET ROLE NONE", "SELECT 1", [(1,)], "SET ROLE DEFAULT", [(1,)], only="mysql"),
     "all tables": Pinning("FLUSH TABLES WITH READ LOCK", "SELECT COUNT(*) FROM t", [(3,)], "UNLOCK TABLES", [(3,)], only="mariadb"),
     "backup": Pinning("BACKUP LOCK t", "SELECT COUNT(*) FROM t", [(3,)], "BACKUP UNLOCK", [(3,)], only="mariadb"),
@@ -322,3 +325,25 @@ def test_a_prepared_question_for_the_connection_id(run_mysql: RunWorld, mysql_se
                 cursor.execute("SELECT CONNECTION_ID()")
                 assert cursor.column_names == ("CONNECTION_ID()",)
                 assert cursor.fetchall() == [(client.connection_id,)]
+
+
+def test_a_pin_is_in_the_log_without_its_values(single: World) -> None:
+    with single.connect(autocommit=True) as client:
+        run(client, "SELECT GET_LOCK('secret', 0), 'a value'")
+        single.pooler.wait_for_log(r"keeps server connection \d+ after its transactions: lock \(until RELEASE_LOCK")
+    assert "secret" not in single.pooler.log
+
+
+@pytest.mark.parametrize("sql", ["SELECT GET_LOCK('x', 0)", "CREATE TEMPORARY TABLE mine (x INT)", "SELECT {}.assigning()"])
+def test_pins_can_be_errors(run_mysql: RunWorld, mysql_server: MySQLServer, sql: str) -> None:
+    more = '[databases.information_schema]\nbackend = "shop"\npool_size = 1\npin = "error"'
+    world = run_mysql(mysql_server, 1, more)
+    world.execute("CREATE FUNCTION assigning() RETURNS INT NO SQL BEGIN SET @inside = 1; RETURN 1; END")
+    with world.connect(autocommit=True, database="information_schema") as client:
+        run(client, "SET @a = 5")
+        with pytest.raises(pymysql.err.MySQLError) as caught:
+            run(client, sql.format(world.database))
+        assert caught.value.args[0] == 1235
+        assert "; until " in caught.value.args[1]
+    with world.connect(autocommit=True, database="information_schema") as other:
+        assert rows(other, "SELECT IS_FREE_LOCK('x'), @inside, @a") == [(1, None, None)]

@@ -406,6 +406,19 @@ def test_state_that_nobody_names_pins() -> None:
     assert (servers.pins, servers.dirty) == (0, False)
 
 
+def test_what_happened_in_a_transaction_is_asked_about_at_its_end() -> None:
+    clients, servers = pair(MODERN, MODERN)
+    attached(clients, servers, b"\x03BEGIN")
+    servers.on_server_bytes(answer([ok(status=IN_TRANS)], MODERN))
+    attached(clients, servers, b"\x03SELECT GET_LOCK('x', 1)")
+    assert servers.on_server_bytes(answer(result([b"\x011\x011"], IN_TRANS), MODERN)) == FORWARD
+    assert take_server(servers) == b""
+    attached(clients, servers, b"\x03COMMIT")
+    assert servers.on_server_bytes(answer([ok()], MODERN)) == FORWARD
+    assert b"IS_USED_LOCK('x')" in take_server(servers)
+    assert servers.on_server_bytes(answer([b"\x01", COLUMN, middle(), b"\x010", end()], MODERN)) == RELEASE
+
+
 def test_no_pins_where_they_are_errors() -> None:
     clients, servers = pair(policy=PIN_ERROR)
     assert clients.on_client_bytes(sent(b"\x03SELECT GET_LOCK('x', 1)")) == CLOSE

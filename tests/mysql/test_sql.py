@@ -222,6 +222,13 @@ def test_what_a_statement_may_do_to_the_session(text: bytes, wanted: list[states
         assert sql.marks(text) & sql.M_STEPS
 
 
+def test_statements_that_set() -> None:
+    for text in (b"SET a=1", b" use app", b"SELECT 1; /* c */ SET a = 1", b"\x05\0\0\0\x03SET a=1", b"/*!40101 SET NAMES utf8 */"):
+        assert sql.sets(text)
+    for text in (b"SELECT f()", b"CALL p()", b"SELECT '; SET a'", b"SETTLE", b""):
+        assert not sql.sets(text)
+
+
 def test_double_quotes_may_be_a_name_s() -> None:
     assert sql.steps(b'SELECT GET_LOCK("x", 1)', ansi=True) == ((LOCK, b""),)
 
