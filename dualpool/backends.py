@@ -9,7 +9,7 @@ import attrs
 from dualpool.accounts import ClientLogin, LearntSecret, ServerTarget
 from dualpool.budget import Budget, Quota
 from dualpool.config import Backend, Config, Database
-from dualpool.counters import Counters
+from dualpool.counters import Counters, Watch, WatchedCounters
 from dualpool.engines import ENGINES
 from dualpool.hosts import Hosts
 from dualpool.link import Client, ServerConnection
@@ -136,6 +136,8 @@ class Backends:
         self._lookups: dict[tuple[str, str], PoolEntry] = {}
         self._outdated: list[Pool] = []
         self.halts = Halts()
+        self.watch: Watch | None = None
+        """Who wants to know of slow queries. The pools that are made from now on tell it."""
         self.retired: dict[DatabaseKey, Counters] = {}
         """What pools had counted that exist no more."""
         self._limits: dict[tuple[int, int, bool], RelayLimits] = {}
@@ -302,6 +304,8 @@ class Backends:
     def _make(self, backend: BackendState, database: Database, target: ServerTarget, settings: PoolSettings) -> PoolEntry:
         quotas = self._quotas_of(backend, database, target.user)
         pool = Pool(f"{database.name}/{target.user}", settings, backend.budget, self._io, self.clock, quotas=quotas)
+        if self.watch is not None:
+            pool.counters = WatchedCounters(self.watch)
         entry = PoolEntry(backend, database, target, pool)
         if self.halts.is_paused(entry.database_key):
             pool.pause()

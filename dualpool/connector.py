@@ -75,9 +75,17 @@ class Connector:
                     error = failed
                 else:
                     backend.hosts.answered(host)
-                    backend.host_index = backend.config.hosts.index(host) if host in backend.config.hosts else 0
+                    self._answered(backend, host)
                     return found
         raise error
+
+    def _answered(self, backend: BackendState, host: Host) -> None:
+        """Remember which it was. With in-order it is another one only if those before it failed, or are back."""
+        hosts, before = backend.config.hosts, backend.host_index
+        backend.host_index = hosts.index(host) if host in hosts else 0
+        if backend.host_index != before < len(hosts) and backend.config.load_balance == "in-order":
+            names = [f"{hosts[index][0]}:{hosts[index][1]}" for index in (backend.host_index, before)]
+            event(logging.WARNING, f'backend "{backend.config.name}": connects go to {names[0]} now, no longer to {names[1]}')
 
     async def _try_host(self, entry: PoolEntry, host: Host, roles: frozenset[str]) -> tuple[Stream, ServerTarget, ServerLogin]:
         target = attrs.evolve(entry.target, host=host[0], port=host[1])

@@ -18,6 +18,19 @@ BOUNDS: Final = (
 """Upper ends of the histograms' buckets, in seconds; one more bucket takes what is longer."""
 
 
+class Watch:
+    """Who wants to know of queries that took longer than `threshold`, in seconds."""
+
+    __slots__ = ("threshold",)
+
+    def __init__(self, threshold: float) -> None:
+        self.threshold = threshold
+
+    def slow(self, relay: "ServerRelay", seconds: float) -> None:
+        """What `relay` was asked has just been answered, after so long."""
+        raise NotImplementedError
+
+
 class Counters:
     """Totals since the pool was made, up to date after `gather`. `received`: bytes from clients; `sent`: from servers, to clients."""
 
@@ -120,6 +133,22 @@ class Counters:
 
     def add(self, other: "Counters") -> None:
         """Add the totals of `other`."""
-        for name in self.__slots__:
+        for name in Counters.__slots__:
             mine, more = getattr(self, name), getattr(other, name)
             setattr(self, name, [one + two for one, two in zip(mine, more, strict=True)] if isinstance(mine, list) else mine + more)
+
+
+class WatchedCounters(Counters):
+    """Counters that compare each answer's time with a threshold. A class of its own, so that it costs nothing where nobody watches."""
+
+    __slots__ = ("watch",)
+
+    def __init__(self, watch: Watch) -> None:
+        super().__init__()
+        self.watch = watch
+
+    def answered(self, relay: "ServerRelay", asked_at: float, began_at: float, now: float) -> float:
+        """See Counters."""
+        if now - asked_at > self.watch.threshold:
+            self.watch.slow(relay, now - asked_at)
+        return super().answered(relay, asked_at, began_at, now)

@@ -63,6 +63,9 @@ class Supervisor:
         """`client` is about to ask its server for what fails while somebody else is connected to `database`."""
         raise NotImplementedError
 
+    def server_lost(self, server: "ServerConnection", error: DualpoolError) -> None:
+        """A server has closed a connection. Nothing need be done."""
+
     def log_fault(self, error: Exception, where: str) -> None:
         """An exception that is a bug of ours."""
         raise NotImplementedError
@@ -81,6 +84,7 @@ class Client(ChannelOwner):
         "counters",
         "ended_by",
         "engine",
+        "error",
         "farewell",
         "id",
         "lane",
@@ -123,6 +127,8 @@ class Client(ChannelOwner):
         self.leases = 0
         self.id = 0
         self.ended_by = ""
+        self.error: DualpoolError | None = None
+        """What it was ended with, if not by itself."""
         self.farewell: DualpoolError | None = None
         """What it is told, and ended with, when it asks for a server connection again."""
         self.address = ""
@@ -213,6 +219,7 @@ class Client(ChannelOwner):
         """End this client with `error` as the last thing it reads; `silent`: without a word, where none would be understood."""
         if self.channel.fd >= 0 and not self.ended_by:
             self._flush_own_replies()
+            self.error = error
             silent = silent or (self.server is not None and self.server.relay.is_midway())
             self.channel.finish(b"" if silent else self.relay.error_message(error))
             self.leave(error.message, cancel=True)
@@ -332,6 +339,26 @@ class Client(ChannelOwner):
             self.leave(SAID_GOODBYE, cancel=False)
         elif verdict & NEEDS_SERVER and self.server is None:
             self._get_server()
+
+
+class WatchedClient(Client):
+    """A client whose last request is kept, so that the log can tell it if it turns out to be slow."""
+
+    __slots__ = ("request",)
+
+    def __init__(
+        self, reactor: "Reactor", transport: "Transport", relay: ClientRelay, pool: "Pool", engine: Engine, supervisor: Supervisor,
+        lane: int, buffer_bytes: int = HIGH_WATER,
+    ) -> None:  # fmt: skip
+        super().__init__(reactor, transport, relay, pool, engine, supervisor, lane, buffer_bytes)
+        self.request = b""
+        """The first bytes of it that were read at once."""
+
+    def received(self, data: bytes) -> None:
+        """See Client."""
+        if data and (self.server is None or self.server.relay.answered()):
+            self.request = data
+        super().received(data)
 
 
 class ClientWaiter(Waiter):
@@ -549,6 +576,7 @@ class ServerConnection(Leasable, ChannelOwner):
             return
         self.counters.gather_server(self.relay)
         if gone:
+            self.supervisor.server_lost(self, error)
             self.channel.close()
             self.pool.lost(self, error)
         else:

@@ -391,6 +391,10 @@ class Engine:
         """A notice outside any reply; b"" where the protocol has none (MySQL)."""
         raise NotImplementedError
 
+    def shown(self, request: bytes, relay: ClientRelay, limit: int) -> str:
+        """The first statement in a client's `request` (bytes as they came), without literals, at most `limit` characters; "" if none."""
+        raise NotImplementedError
+
     def socket_path(self, directory: str, port: int) -> str:
         """Where in a directory a server's Unix socket is."""
         raise NotImplementedError

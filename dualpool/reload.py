@@ -6,6 +6,7 @@ is on another backend now go over to a new pool.
 """
 
 import ssl
+from math import inf
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -54,6 +55,8 @@ class Reload:
             door.listener, door.tls = listener, self.contexts[door]
         if config.log.level != server.config.log.level:
             LOGGER.setLevel(LEVELS[config.log.level])
+        if server.backends.watch is not None:
+            server.backends.watch.threshold = config.log.slow_query or inf
         server.config = config
         server.take_timeouts()
         server.backends.reconfigure(config, self.backend_contexts)
@@ -82,6 +85,8 @@ class Reload:
                     changes.append(f"listeners.{name}.{key}: the change {RESTART}")
         if self.config.admin.http != self.server.http:
             changes.append(f"admin.http: the change {RESTART}")
+        if self.config.log.slow_query and self.server.backends.watch is None:
+            changes.append(f"log.slow_query: the change {RESTART}")
         return changes
 
 

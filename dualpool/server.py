@@ -12,6 +12,7 @@ import contextlib
 import logging
 from collections.abc import Coroutine, Iterator
 from functools import partial
+from math import inf
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final, TypeVar
@@ -32,6 +33,7 @@ from dualpool.engines import ENGINES
 from dualpool.errors import AdminShutdown, ConfigError, DualpoolError, ServerLost
 from dualpool.exchange import Stream, drive
 from dualpool.hosts import rounds
+from dualpool.journal import Journal, PgBouncerJournal, SlowLog
 from dualpool.lease import Leasable
 from dualpool.link import Client, ServerConnection, Supervisor
 from dualpool.listener import (
@@ -46,7 +48,7 @@ from dualpool.listener import (
     sockets_for,
     turn_away,
 )
-from dualpool.log import LOGGER, configure, event
+from dualpool.log import FOLDS, LOGGER, configure, event
 from dualpool.pool import Pool, PoolIO
 from dualpool.protocol import TRANSACTION, ConnectionClosed, Engine, Exchange
 from dualpool.pump import pump
@@ -115,6 +117,9 @@ class Server(Supervisor, PoolIO):
         self.draining = False
         self.statistics = Statistics(self.backends, self.clients.by_id, self.now())
         self.console = Console(self)
+        self.journal = PgBouncerJournal(self) if config.log.format == "pgbouncer" else Journal(self)
+        if config.log.slow_query:
+            self.backends.watch = SlowLog(self, config.log.slow_query)
         self._nursery = pools_nursery
 
     # -------------------------------------------------------------------------------------------------------------- Supervisor
@@ -146,6 +151,9 @@ class Server(Supervisor, PoolIO):
             if entry.backend is backend and entry.target.database == database and entry.pool is not client.pool:
                 # The server waits for a while until everybody has left (PostgreSQL: 5 s), so that nobody need wait here.
                 entry.pool.reconnect()
+
+    def server_lost(self, server: ServerConnection, error: DualpoolError) -> None:
+        self.journal.lost(server, error)
 
     def log_fault(self, error: Exception, where: str) -> None:
         LOGGER.error(f"internal error at {where}: {error!r}", exc_info=error)
@@ -226,18 +234,18 @@ class Server(Supervisor, PoolIO):
         try:
             conn = await self.connector.connect(entry, self.backends.relay_limits[TRANSACTION], lane)
         except DualpoolError as error:
-            event(logging.WARNING, f'pool "{pool.name}": connect failed: {error}', sqlstate=error.sqlstate)
+            self.journal.connect_failed(pool, error)
             pool.connect_failed(error, lane)
         except trio.Cancelled:
             pool.connect_failed(AdminShutdown("dualpool is shutting down"), lane)
             raise
         else:
-            event(logging.DEBUG, f'pool "{pool.name}": new server connection to {conn.target.host}:{conn.target.port}')
             pool.connected(conn, lane)
+            self.journal.opened(conn)
 
     async def _close(self, conn: ServerConnection, reason: str) -> None:
         """Say goodbye and wait until the server has closed its end: only then does it no longer count the connection."""
-        event(logging.DEBUG, f'pool "{conn.pool.name}": closing a server connection: {reason}')
+        self.journal.closing(conn, reason)
         if conn.channel.is_open():
             with trio.move_on_after(GOODBYE_SECONDS, shield=True), contextlib.suppress(ConnectionClosed):
                 stream = Stream(conn.channel.lend().sock, server_side=False)
@@ -388,6 +396,7 @@ class Server(Supervisor, PoolIO):
             return
         client, session = self.clients.by_id.get(request.process_id), self.console.sessions.get(request.process_id)
         if client is not None:
+            self.journal.canceled(client)
             await self._cancel_client(client)
         elif session is not None:
             session.cancel()
@@ -440,7 +449,9 @@ class Server(Supervisor, PoolIO):
                 pool.sweep(now)
             deadlines.sweep(self.clients.by_id.values(), now)
             self.backends.forget_closed()
-            self.statistics.sweep(now, STATS_PERIOD)
+            if self.statistics.sweep(now, STATS_PERIOD):
+                self.journal.averages()
+            self.journal.sweep()
             self.send_away()
 
     def _tick(self) -> float:
@@ -632,6 +643,8 @@ def main(config: Config, path: Path | None = None, around: Surroundings | None =
         trio.run(partial(serve, config, path=path, around=around or Surroundings()))
     except* ConfigError as errors:
         raise errors.exceptions[0] from None
+    finally:
+        FOLDS.tell(inf)
     return 0
 
 

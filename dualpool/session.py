@@ -6,7 +6,6 @@ In between, the client's bytes are the reactor's business (link.py); the task on
 import contextlib
 import hashlib
 import hmac
-import logging
 import secrets
 import socket
 from functools import partial
@@ -24,8 +23,7 @@ from dualpool.checkout import checkout
 from dualpool.config import Listener
 from dualpool.errors import AdminShutdown, DualpoolError, LoginFailed, LoginTimeout, PoolClosed, QueryCanceled
 from dualpool.exchange import Stream, drive
-from dualpool.link import Client, ServerConnection
-from dualpool.log import event
+from dualpool.link import Client, ServerConnection, WatchedClient
 from dualpool.protocol import SESSION, ConnectionClosed, Engine, FindAccount
 from dualpool.proxy_protocol import networks, read_header, speaks_for_others
 from dualpool.tls import ListenerContext
@@ -127,8 +125,7 @@ class Door:
         except (DualpoolError, ConnectionClosed, OSError) as error:
             if isinstance(error, DualpoolError):
                 self.server.gate.failed(visit, error)
-                where, who = f'listener "{self.listener.name}"', visit.peer.name
-                event(logging.WARNING, f"{where}: login of {who} failed: {error}", sqlstate=error.sqlstate)
+                self.server.journal.login_failed(self.listener.name, visit, error)
             stream.transport().close()
             return
         except BaseException:
@@ -180,6 +177,7 @@ class Door:
                 client = await self._welcome(stream, answer, process_id)
                 client.address = "" if visit.peer.address is None else str(visit.peer.address)
                 server.settle(client)
+                server.journal.connected(client, visit)
                 return client
             except DualpoolError as error:
                 with trio.move_on_after(CLOSE_GRACE):
@@ -206,7 +204,8 @@ class Door:
         mode = SESSION if login.replication else account.mode
         relay = self.engine.client_relay(login, server.backends.limits_of(mode, entry.database))
         buffer_bytes = server.config.limits.client_buffer_bytes
-        client = Client(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane, buffer_bytes)
+        made = Client if server.backends.watch is None else WatchedClient
+        client = made(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane, buffer_bytes)
         client.id = process_id
         client.login = login
         server.clients.by_id[process_id] = client
@@ -214,7 +213,6 @@ class Door:
         entry.pool.counters.logins += 1
         client.channel.send(self.engine.welcome(login, parameters, process_id, server.clients.secret(process_id)))
         client.channel.open()
-        event(logging.DEBUG, f"client {process_id}: {account.user} logged in to {account.database}", client=process_id)
         return client
 
     async def _place(self, login: ClientLogin) -> tuple[PoolEntry, dict[str, str]]:
@@ -250,7 +248,7 @@ class Door:
         if not client.ended_by:
             client.expel(AdminShutdown("dualpool is shutting down", hint="Connect again."))
         client.channel.close()
-        event(logging.DEBUG, f"client {client.id}: {client.ended_by}", client=client.id)
+        self.server.journal.left(client)
         del self.server.clients.by_id[client.id]
         client.counters.gather_client(client.relay)
         client.pool.clients -= 1

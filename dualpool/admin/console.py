@@ -73,6 +73,8 @@ class Session(CommandRunner):
         command = self._understood(text)
         self.console.commands += 1
         self.asked_at = self.console.server.now()
+        if command.order is not None:
+            self.console.server.journal.ordered(self.login.account.user, text)
         return await (self._wait_for(command) if command.waits else self._run(command))
 
     async def _run(self, command: Command) -> Answer:

@@ -100,10 +100,12 @@ class Statistics:
         """Of the last whole period."""
         return self._averages
 
-    def sweep(self, now: float, period: float) -> None:
-        """A period may be over."""
+    def sweep(self, now: float, period: float) -> bool:
+        """A period may be over: then True."""
         since, before = self._newer
         if now - since >= period > 0:
             totals = self.totals()
             self._averages = {key: average(value - before.get(key, Totals()), now - since) for key, value in totals.items()}
             self._newer = (now, totals)
+            return True
+        return False

@@ -6,7 +6,7 @@ from pathlib import Path
 import attrs
 
 from dualpool import process
-from dualpool.config import Config, Log, load
+from dualpool.config import Config, load
 from dualpool.config.importers.pgbouncer import ProcessSettings, process_settings
 from dualpool.config.load import INI
 from dualpool.signals import PGBOUNCER
@@ -34,7 +34,7 @@ def serve_ini(path: Path, *, daemon: bool, quiet: bool, verbose: int, user: str,
     settings = process_settings(path)
     settings = attrs.evolve(settings, user=user or settings.user)
     if verbose:
-        config = attrs.evolve(config, log=Log(level="debug", format=config.log.format))
+        config = attrs.evolve(config, log=attrs.evolve(config.log, level="debug"))
     if daemon:
         process.check_background(settings)
     beside = replacing and all(listener.reuse_port for listener in config.listeners.values())
@@ -44,7 +44,9 @@ def serve_ini(path: Path, *, daemon: bool, quiet: bool, verbose: int, user: str,
 
 
 def serve_as(settings: ProcessSettings, config: Config, path: Path, *, quiet: bool, daemon: bool = False, beside: bool = False) -> int:
-    """Be the process that `settings` describe. `beside`: the one that runs is asked to finish only when we serve."""
+    """Be the process that `settings` describe, with PgBouncer's words in the log. `beside`: the one that runs is asked to finish only when we serve."""
+    if config.log.format == "auto":
+        config = attrs.evolve(config, log=attrs.evolve(config.log, format="pgbouncer"))
     if settings.user:
         process.become(settings.user)
     process.log_elsewhere(settings, quiet=quiet or daemon)

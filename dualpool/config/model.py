@@ -393,7 +393,12 @@ class Log:
     """What is logged, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = setting("debug, info, warning or error.", default="info")
-    format: Literal["auto", "text", "json"] = setting("text, json, or auto: text on a terminal, JSON elsewhere.", default="auto")
+    format: Literal["auto", "text", "json", "pgbouncer"] = setting(
+        "text, json, or auto: text on a terminal, JSON elsewhere. pgbouncer: PgBouncer's lines and words.", default="auto"
+    )
+    connections: bool = setting("Tell of clients that log in, and of new server connections.", default=True)
+    disconnections: bool = setting("Tell of clients that leave, and of server connections that are closed, and why.", default=True)
+    slow_query: Seconds = duration("0s", "Tell of queries that take longer, with the start of their text, without its literals.")
 
 
 @attrs.frozen

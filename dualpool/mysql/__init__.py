@@ -10,6 +10,8 @@ from dualpool.answers import Answer
 from dualpool.errors import DualpoolError
 from dualpool.mysql import backend, cancel, console, frontend, messages, sql, wire
 from dualpool.mysql.relay import ClientRelay, ServerRelay
+from dualpool.mysql.statements import shown
+from dualpool.protocol import ClientRelay as AnyClientRelay
 from dualpool.protocol import Engine, Exchange, RelayLimits
 from dualpool.protocol import ServerRelay as AnyServerRelay
 from dualpool.state import DEFAULTS, Settings
@@ -87,6 +89,10 @@ class MysqlEngine(Engine):
 
     def notice_message(self, text: str) -> bytes:
         return messages.notice_message(text)
+
+    def shown(self, request: bytes, relay: AnyClientRelay, limit: int) -> str:
+        assert isinstance(relay, ClientRelay)
+        return shown(request, relay.statements, limit)
 
     def socket_path(self, directory: str, port: int) -> str:
         """A directory has one server's socket, under its usual name; `directory` may also be the socket itself."""

@@ -668,7 +668,13 @@ def count_locks(version: str) -> bytes:
     )
 
 
-LITERALS: Final = re.compile(rb"""'(?:[^'\\]|\\.|'')*+'?|"(?:[^"\\]|\\.|"")*+"?|\b\d[\w.]*""", re.DOTALL)
+LITERALS: Final = re.compile(
+    rb"""(?P<comment>/\*(?:[^*]|\*(?!/))*+(?:\*/)?|--[\s][^\n]*|\#[^\n]*)|(?P<name>`[^`]*+`?)
+    |'(?:[^'\\]|\\.|'')*+'?|"(?:[^"\\]|\\.|"")*+"?|\b\d[\w.]*""",
+    re.DOTALL | re.VERBOSE,
+)
+"""And what looks like one and is none."""
+ESCAPED_QUOTE: Final = re.compile(rb"""\\+['"]""")
 SHOWN: Final = 200
 
 
@@ -685,10 +691,20 @@ def unpacked(text: bytes) -> bytes:
     return text[5:] if text[3:5] == b"\0\x03" else text
 
 
-def masked(text: bytes) -> str:
-    """The start of a statement, or of its packet, without its literals."""
+def masked(text: bytes, limit: int = SHOWN) -> str:
+    """The start of a statement, or of its packet, without its literals and comments."""
     text = unpacked(text)
-    return LITERALS.sub(b"?", text[: 5 * SHOWN]).decode("utf-8", "replace")[:SHOWN]
+    return LITERALS.sub(_mask, text[: 5 * limit]).decode("utf-8", "replace")[:limit]
+
+
+def _mask(found: "re.Match[bytes]") -> bytes:
+    return b" " if found["comment"] is not None else found[0] if found["name"] is not None else b"?"
+
+
+def masked_safely(text: bytes, limit: int) -> str:
+    """As `masked`, in one line, whatever sql_mode says: where a backslash stands before a quotation mark, the rest is left out."""
+    doubt = ESCAPED_QUOTE.search(text)
+    return " ".join(masked(text if doubt is None else text[: doubt.start()], limit).split())
 
 
 def to_be_verified(reports: dict[str, bytes]) -> set[str]:

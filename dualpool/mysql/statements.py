@@ -12,8 +12,9 @@ from collections import OrderedDict
 from typing import Final
 
 from dualpool.errors import FeatureRefused
+from dualpool.mysql.sql import masked_safely
 from dualpool.mysql.states import Step
-from dualpool.mysql.wire import COM_STMT_CLOSE, COM_STMT_SEND_LONG_DATA, INT32, packet
+from dualpool.mysql.wire import COM_QUERY, COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_PREPARE, COM_STMT_SEND_LONG_DATA, INT32, packet
 
 TOO_MANY_STATEMENTS: Final = 1461
 Key = tuple[bytes, str, str]
@@ -114,6 +115,18 @@ class ClientStatements:
         """COM_RESET_CONNECTION. The ids go on, so that a late packet for an old one cannot meet a new one."""
         self.known.clear()
         self.bytes = 0
+
+
+def shown(request: bytes, known: ClientStatements, limit: int) -> str:
+    """See `Engine.shown`."""
+    command, body = request[4:5], request[5:]
+    if command == bytes((COM_STMT_EXECUTE,)):
+        statement = known.known.get(int.from_bytes(body[:4], "little"))
+        return masked_safely(statement.text, limit) if statement is not None else ""
+    if command not in (bytes((COM_QUERY,)), bytes((COM_STMT_PREPARE,))):
+        return ""
+    # With query attributes two counts stand before the text: none of them, in one set.
+    return masked_safely(body[: int.from_bytes(request[:3], "little") - 1].removeprefix(b"\0\1"), limit)
 
 
 class ServerStatements:

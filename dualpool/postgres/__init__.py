@@ -6,6 +6,8 @@ from dualpool.errors import DualpoolError
 from dualpool.postgres import backend, cancel, console, frontend, messages, wire
 from dualpool.postgres.relay import ClientRelay, ServerRelay
 from dualpool.postgres.sql import setter
+from dualpool.postgres.statements import shown
+from dualpool.protocol import ClientRelay as AnyClientRelay
 from dualpool.protocol import Engine, Exchange, RelayLimits
 from dualpool.protocol import ServerRelay as AnyServerRelay
 from dualpool.state import DEFAULTS, Settings, settings
@@ -84,6 +86,10 @@ class PostgresEngine(Engine):
 
     def notice_message(self, text: str) -> bytes:
         return messages.notice_message(text)
+
+    def shown(self, request: bytes, relay: AnyClientRelay, limit: int) -> str:
+        assert isinstance(relay, ClientRelay)
+        return shown(request, relay.statements, limit)
 
     def socket_path(self, directory: str, port: int) -> str:
         return f"{directory}/.s.PGSQL.{port}"

@@ -23,6 +23,7 @@ TOKEN: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+ESCAPED_QUOTE: Final = re.compile(rb"\\+'")
 COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
 BLANK: Final = re.compile(rb"(?:\s++|--[^\n]*+)*+")
 WORD: Final = re.compile(rb"\s*+([A-Za-z]*+)")
@@ -417,6 +418,12 @@ def masked(text: bytes, limit: int = 200) -> str:
         else:
             parts.append(b" " if kind == "space" else b"?" if kind in {"string", "number"} else match[0])
     return b" ".join(b"".join(parts).split()).decode("utf-8", "replace")[:limit]
+
+
+def masked_safely(text: bytes, limit: int) -> str:
+    """As `masked`, whatever standard_conforming_strings says: where a backslash stands before a quotation mark, the rest is left out."""
+    doubt = ESCAPED_QUOTE.search(text)
+    return masked(text if doubt is None else text[: doubt.start()], limit)
 
 
 # The questions. Every name is qualified, and no operator is written without its schema: the search path is the client's.

@@ -5,8 +5,8 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from dualpool.errors import RemoteProtocolError
-from dualpool.postgres.sql import NOTABLE, TELLING, deallocated_name, marks
-from dualpool.postgres.wire import CLOSE, PARSE, message
+from dualpool.postgres.sql import NOTABLE, TELLING, deallocated_name, marks, masked_safely
+from dualpool.postgres.wire import BIND, CLOSE, PARSE, QUERY, message
 
 SERVER_PREFIX: Final = b"dualpool_"
 NEVER_PREPARED: Final = b"dualpool_none"
@@ -94,6 +94,23 @@ class ClientStatements:
         """DEALLOCATE ALL."""
         self.names.clear()
         self.bytes = 0
+
+
+def shown(request: bytes, known: ClientStatements, limit: int) -> str:
+    """See `Engine.shown`."""
+    position = 0
+    while position + 5 <= len(request):
+        kind, length = request[position], int.from_bytes(request[position + 1 : position + 5], "big")
+        body = request[position + 5 : position + 1 + max(length, 4)]
+        if kind == QUERY:
+            return masked_safely(body.partition(b"\0")[0], limit)
+        if kind == PARSE:
+            return masked_safely(body.split(b"\0", 2)[1] if b"\0" in body else b"", limit)
+        if kind == BIND:
+            statement = known.names.get([*body.split(b"\0", 2), b""][1])
+            return masked_safely(statement.text(), limit) if statement is not None else ""
+        position += 1 + max(length, 4)
+    return ""
 
 
 class PreparedStep:
