@@ -202,6 +202,11 @@ def test_what_has_no_equivalent_is_told(folder: Path) -> None:
     assert found.config().listeners["postgres"].ignore_parameters == ("odd.name",)
 
 
+def test_what_is_logged(folder: Path) -> None:
+    log = imported(folder, SMALL + "log_connections = 0\nlog_disconnections = 1\nverbose = 1\n").config().log
+    assert (log.level, log.connections, log.disconnections) == ("debug", False, True)
+
+
 def test_defaults_are_not_told(folder: Path) -> None:
     assert notes(folder, "server_reset_query = DISCARD ALL\nso_reuseport = 0\ntcp_keepalive = 1\nlog_stats = 0\nstats_period = 60\n") == []
 

@@ -134,8 +134,7 @@ class Import:
         document["limits"] = self.limits()
         document["timeouts"] = self.timeouts()
         self.add_admin()
-        if self.number("verbose", 0) > 0:
-            document["log"] = {"level": "debug"}
+        document["log"] = self.log()
         self.remark()
         return Imported(self.path, {key: table for key, table in document.items() if table}, self.result.notes)
 
@@ -208,6 +207,11 @@ class Import:
         if honoured:
             self.result.note(f"ignore_startup_parameters = {', '.join(honoured)}", "not ignored: each client gets what it asks for")
         return [name for name in names if name.lower() not in HONOURED]
+
+    def log(self) -> dict[str, Any]:
+        """What is logged."""
+        log: dict[str, Any] = {"level": "debug"} if self.number("verbose", 0) > 0 else {}
+        return log | {key: False for key in ("connections", "disconnections") if not is_true(self.text(f"log_{key}", "1"))}
 
     def client_tls(self) -> dict[str, Any]:
         """TLS towards clients. What PgBouncer does not check, we must not ask for."""

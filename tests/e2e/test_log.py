@@ -1,0 +1,226 @@
+"""What the log tells of real sessions, and what it does not: passwords, verifiers, values."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import pymysql
+import pytest
+
+from tests.e2e.postgres_world import wait_until
+from tests.helpers.pooler import Pooler
+from tests.helpers.servers import MySQLServer, PostgresServer, Servers
+
+SECRET: Final = "hunter2-in-a-literal"
+PASSWORD: Final = "wrong-password-of-somebody"
+SLOW: Final = 0.15
+
+
+def configuration(postgres: PostgresServer, mysql: MySQLServer, log: str) -> str:
+    return f"""
+[listeners.postgres]
+protocol = "postgres"
+bind = "127.0.0.1:0"
+
+[listeners.mysql]
+protocol = "mysql"
+bind = "127.0.0.1:0"
+
+[backends.one]
+url = "{postgres.url}"
+
+[backends.two]
+url = "{mysql.url}"
+
+[databases.app]
+backend = "one"
+database = "app"
+pool_size = 2
+
+[databases.shop]
+name = "app"
+backend = "two"
+database = "app"
+pool_size = 2
+
+[users.app]
+password = "app-Login-Word"
+
+[admin]
+users = ["app"]
+
+[auth]
+failed_login_delay = "0s"
+
+[timeouts]
+query_wait = "200ms"
+query = "2s"
+
+[log]
+{log}
+"""
+
+
+@pytest.fixture
+def noisy(servers: Servers) -> Iterator[Pooler]:
+    toml = configuration(servers.postgres(15), servers.mariadb(), f'level = "debug"\nformat = "json"\nslow_query = "{int(SLOW * 1000)}ms"')
+    with Pooler(toml) as pooler:
+        yield pooler
+
+
+def connect(pooler: Pooler, kind: str, password: str = "app-Login-Word", database: str = "app") -> Any:
+    if kind == "mysql":
+        return pymysql.connect(
+            host="127.0.0.1", port=pooler.port("mysql"), user="app", password=password, database=database, autocommit=True
+        )
+    return psycopg.connect(
+        host="127.0.0.1", port=pooler.port(), user="app", password=password, dbname=database, autocommit=True, prepare_threshold=0
+    )
+
+
+def run(connection: Any, sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
+def events(pooler: Pooler) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in pooler.log.splitlines() if line.startswith("{")]
+
+
+def event(pooler: Pooler, start: str) -> dict[str, Any]:
+    """The first whose message has `start` in it; waits for it."""
+    wait_until(lambda: any(start in one["message"] for one in events(pooler)), f"{start!r} in the log")
+    return next(one for one in events(pooler) if start in one["message"])
+
+
+def sleeping(kind: str) -> str:
+    function = "SLEEP" if kind == "mysql" else "pg_sleep"
+    return f"SELECT '{SECRET}', 4711, {function}(0.2) /* {SECRET} */"
+
+
+@pytest.mark.parametrize("kind", ["postgres", "mysql"])
+def test_a_noisy_session(noisy: Pooler, kind: str) -> None:
+    with pytest.raises((psycopg.OperationalError, pymysql.OperationalError)):
+        connect(noisy, kind, PASSWORD)
+    client = connect(noisy, kind)
+    run(client, sleeping(kind))
+    with pytest.raises((psycopg.Error, pymysql.MySQLError)):
+        run(client, f"SELECT '{SECRET}' FROM nowhere_at_all")
+    run(client, "CREATE TEMPORARY TABLE pinning (n int)")
+    client.close()
+    came = event(noisy, "app logged in to app")
+    slow = event(noisy, "slow query")
+    left = event(noisy, "client ended the session")
+    opened = event(noisy, "new server connection")
+    assert came["client"] == slow["client"] == left["client"]
+    assert came["pool"] == slow["pool"] == opened["pool"]
+    assert slow["server"] == opened["server"]
+    assert slow["seconds"] >= SLOW
+    assert slow["statement"].startswith("SELECT ?, ?, ")
+    assert event(noisy, "login of 127.0.0.1")["level"] == "warning"
+    assert_nothing_secret(noisy)
+
+
+def assert_nothing_secret(pooler: Pooler) -> None:
+    for secret in (SECRET, PASSWORD, "app-Login-Word", "4711", "SCRAM-SHA-256$", ":app@"):
+        assert secret not in pooler.log, secret
+
+
+def test_a_prepared_statement_is_known_when_it_is_slow(noisy: Pooler) -> None:
+    with connect(noisy, "postgres") as client:
+        for _ in range(2):
+            client.execute(f"SELECT %s::text, pg_sleep(%s), '{SECRET}' AS it", ("bound-" + SECRET, 0.2))
+    wait_until(lambda: noisy.log.count("slow query") >= 2, "two of them")
+    texts = [one["statement"] for one in events(noisy) if "slow query" in one["message"]]
+    assert set(texts) == {"SELECT $?::text, pg_sleep($?), ? AS it"}
+    assert_nothing_secret(noisy)
+
+
+def test_timeouts_and_commands(noisy: Pooler) -> None:
+    with connect(noisy, "postgres") as one, connect(noisy, "postgres") as two, connect(noisy, "postgres") as three:
+        for holder in (one, two):
+            run(holder, "BEGIN")
+            run(holder, "SELECT 1")
+        with pytest.raises(psycopg.OperationalError):
+            run(three, "SELECT 1")
+        assert event(noisy, "waited in vain")["pool"] == "app/app"
+        for holder in (one, two):
+            run(holder, "ROLLBACK")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            run(three, "SELECT pg_sleep(60)")
+    assert event(noisy, "the query took too long")["level"] == "warning"
+    with connect(noisy, "postgres", database="dualpool") as console:
+        run(console, "RECONNECT")
+    assert event(noisy, "RECONNECT")["message"] == "admin console: app: RECONNECT"
+    assert event(noisy, "closing server connection")["reason"]
+
+
+def test_connections_need_not_be_told(servers: Servers) -> None:
+    toml = configuration(
+        servers.postgres(15), servers.mariadb(), 'level = "debug"\nformat = "text"\nconnections = false\ndisconnections = false'
+    )
+    with Pooler(toml) as pooler:
+        with connect(pooler, "postgres") as client:
+            run(client, "SELECT pg_sleep(0.2)")
+        with connect(pooler, "postgres", database="dualpool") as console:
+            run(console, "RECONNECT")
+        pooler.wait_for_log("RECONNECT")
+        assert "logged in" not in pooler.log
+        assert "server connection" not in pooler.log
+        assert "slow query" not in pooler.log
+
+
+def test_failed_logins_are_folded(noisy: Pooler) -> None:
+    for _ in range(15):
+        with pytest.raises(psycopg.OperationalError):
+            connect(noisy, "postgres", PASSWORD)
+    noisy.stop()
+    assert sum("login of" in line and "repeated" not in line for line in noisy.log.splitlines()) == 10
+    assert "... repeated 5 times" in noisy.log
+
+
+def test_pgbouncers_lines(servers: Servers, tmp_path: Path) -> None:
+    server = servers.postgres(15)
+    (tmp_path / "userlist.txt").write_text('"app" "app"\n')
+    path, log = tmp_path / "pgbouncer.ini", tmp_path / "log"
+    path.write_text(
+        f"[databases]\napp = host={server.host} port={server.port}\n[pgbouncer]\nunix_socket_dir = {tmp_path}\nlisten_port = 6432\n"
+        f"pool_mode = transaction\nlogfile = {log}\nauth_type = md5\nauth_file = {tmp_path}/userlist.txt\nquery_timeout = 0.2\n"
+    )
+    process = subprocess.Popen([sys.executable, "-m", "dualpool", "pgbouncer", "-q", str(path)])
+    try:
+        wait_until(lambda: log.exists() and "listening on" in log.read_text(), "it listens")
+        place: dict[str, Any] = {"host": str(tmp_path), "port": 6432, "dbname": "app", "user": "app"}
+        with psycopg.connect(**place, password="app") as client:
+            client.execute("SELECT 1")
+        with pytest.raises(psycopg.OperationalError):
+            psycopg.connect(**place, password=PASSWORD)
+        with psycopg.connect(**place, password="app") as client, pytest.raises(psycopg.errors.QueryCanceled):
+            client.execute("SELECT pg_sleep(30)")
+    finally:
+        process.send_signal(signal.SIGQUIT)
+        process.wait(20)
+    text = log.read_text()
+    stamp = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[\d+\] "
+    for line in (
+        r"LOG C-0x\w+: app/app@unix login attempt: db=app user=app tls=no$",
+        r"LOG C-0x\w+: app/app@unix closing because: client close request \(age=\d+s\)$",
+        r"LOG C-0x\w+: app/app@unix closing because: query_timeout \(age=\d+s\)$",
+        r"WARNING C-0x\w+: app/app@unix pooler error: query_timeout$",
+        r"WARNING C-0x\w+: app/app@unix pooler error: password authentication failed",
+        rf"LOG S-0x\w+: app/app@{server.host}:{server.port} new connection to server",
+        rf"LOG S-0x\w+: app/app@{server.host}:{server.port} closing because: .* \(age=\d+s\)$",
+    ):
+        assert find(stamp + line, text), f"{line}\n{text}"
+    assert PASSWORD not in text
+
+
+def find(pattern: str, text: str) -> bool:
+
+    return re.search(pattern, text, re.MULTILINE) is not None
