@@ -226,7 +226,7 @@ class Budget(Bound):
             return True
         if claim and pool not in self._claims[lane]:
             self._claims[lane][pool] = None
-            self._evict()
+            self.make_room()
             self._press()
         return False
 
@@ -257,7 +257,7 @@ class Budget(Bound):
                 del self._claims[lane][pool]
                 # The pool asks again at once, and for as long as it needs more; a new claim of its is the last in the queue.
                 pool.grow()
-        self._evict()
+        self.make_room()
         self._press()
 
     def set_limit(self, limit: int | None, reserve: int | None = None) -> None:
@@ -365,7 +365,7 @@ class Budget(Bound):
             for pool in self.pools:
                 pool.choose_path()
 
-    def _evict(self) -> None:
+    def make_room(self) -> None:
         """Close idle connections until as many are being closed as there are claims, inside whatever the claims are blocked by."""
         if not self._claim_count():
             return

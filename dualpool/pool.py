@@ -856,6 +856,7 @@ class Pool:
         """The budget has admitted it."""
         self.connecting[lane] += 1
         self.counted[lane] += 1
+        self.budget.make_room()
         self.io.connect(self, lane)
 
     def _choose_lifetime(self) -> float:

@@ -65,7 +65,7 @@ def _admit_always(budget: Budget, pool: Pool, lane: int, *, claim: bool = True) 
         (Budget, "admit", _admit_always),
         (Budget, "reserve", property(lambda budget: 0 if budget.limit != 2 else budget._reserve)),
         (Budget, "serve", _nothing),
-        (Budget, "_evict", _nothing),
+        (Budget, "make_room", _nothing),
         (Budget, "_surplus", lambda budget, lane: False),
         (Budget, "wants_back", lambda budget, pool, conn: False),
         (Quota, "has_room", lambda quota, lane: True),
