@@ -10,6 +10,20 @@ from tests.e2e.postgres_world import RunWorld, World, world
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What only one of two servers has (`only` of a parameter) is not asked of the other."""
+    unfit = [item for item in items if isinstance(item, pytest.Function) and is_of_another_server(item)]
+    config.hook.pytest_deselected(items=unfit)
+    items[:] = [item for item in items if item not in unfit]
+
+
+def is_of_another_server(item: pytest.Function) -> bool:
+    """Is one of the test's parameters only for the server that it does not run on?"""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    only = getattr(params.get("pinning"), "only", "")
+    return bool(only) and only != params.get("mysql_server")
+
+
 @pytest.fixture(scope="module")
 def each_postgres(postgres_server: PostgresServer) -> Iterator[World]:
     """One dualpool for the tests of a file, with 3 server connections, in front of each PostgreSQL in turn."""

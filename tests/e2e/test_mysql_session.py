@@ -30,12 +30,14 @@ def occupied(world: World, count: int) -> Iterator[None]:
 def everywhere(world: World, client: Client, sql: str) -> set[object]:
     """What a question is answered on different server connections."""
     answers, backends = set(), set()
-    for count in range(3):
-        with occupied(world, count):
+    # Which connection is used most depends on when the last one came back, so more than three turns may be needed for two of them.
+    for turn in range(20):
+        with occupied(world, turn % 3):
             answers.add(value(client, sql))
             backends.add(value(client, BACKEND))
-    assert len(backends) > 1
-    return answers
+        if turn >= 2 and len(backends) > 1:
+            return answers
+    raise AssertionError("always the same server connection")
 
 
 @pytest.fixture
@@ -242,16 +244,6 @@ def test_reset_connection(each_mysql: World) -> None:
             cursor.execute("SELECT @@group_concat_max_len = @@global.group_concat_max_len, @@time_zone = @@global.time_zone")
             assert cursor.fetchall() == [(1, 1)]
     each_mysql.wait_until_rested()
-
-
-def test_change_user_is_refused_or_done(each_mysql: World) -> None:
-    client = each_mysql.connect(autocommit=True)
-    client._execute_command(COMMAND.COM_CHANGE_USER, b"app\0\0app\0")
-    with pytest.raises(pymysql.err.MySQLError) as caught:
-        client._read_packet()
-    assert caught.value.args[0] in {1045, 1047, 1235}
-    client._force_close()
-    each_mysql.assert_unharmed()
 
 
 def test_statement_mode_has_no_transactions(each_mysql: World, table: str) -> None:
