@@ -44,7 +44,10 @@ def serve_ini(path: Path, *, daemon: bool, quiet: bool, verbose: int, user: str,
 
 
 def serve_as(settings: ProcessSettings, config: Config, path: Path, *, quiet: bool, daemon: bool = False, beside: bool = False) -> int:
-    """Be the process that `settings` describe, with PgBouncer's words in the log. `beside`: the one that runs is asked to finish only when we serve."""
+    """Be the process that `settings` describe, with PgBouncer's words in the log.
+
+    `beside`: the one that runs is asked to finish only when we serve.
+    """
     if config.log.format == "auto":
         config = attrs.evolve(config, log=attrs.evolve(config.log, format="pgbouncer"))
     if settings.user:
