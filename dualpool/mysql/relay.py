@@ -82,6 +82,7 @@ CAPTURE_VALUES: Final = 8
 CAPTURE_STATUS: Final = 16
 """An ERR packet has no status flags: whether a transaction is open now must be asked."""
 CAPTURE_AT_ONCE: Final = CAPTURE_VALUES | CAPTURE_STATUS
+CAPTURE_OF_SESSION: Final = CAPTURE_VALUES | CAPTURE_INSERT_ID
 OF_ONE_STATEMENT: Final = CAPTURE_WARNINGS | CAPTURE_FOUND_ROWS | CAPTURE_STATUS
 
 # What a client is doing.
@@ -239,7 +240,8 @@ class ServerRelay(protocol.ServerRelay):
 
     def is_midway(self) -> bool:
         # Also between two packets of an answer: the client wants the next one under a number that is not known here.
-        return (self._skip > 0 or self._continued or self._more or self._phase not in BEGINNINGS) and not self._hiding
+        begun = self._more or (self._phase not in BEGINNINGS and not self._file_refused)
+        return (begun or self._skip > 0 or self._continued) and not self._hiding
 
     def is_lost(self) -> bool:
         return self.unfinished or self.spoiled
@@ -470,6 +472,9 @@ class ServerRelay(protocol.ServerRelay):
             return self._definition(position, following, first)
         if phase == s.DONE:
             return self._unasked(position, following, first)
+        if phase == s.FILE and self.client is not None and self.client.state == SENDING_FILE:
+            # The server did not wait for the end of the file: what is still to come of it cannot be told from commands.
+            raise RemoteProtocolError("an answer in the middle of a local file")
         if first == wire.ERR:
             return self._error(position, following)
         if phase == s.HEAD and first not in NOT_A_COUNT:
@@ -598,7 +603,7 @@ class ServerRelay(protocol.ServerRelay):
         else:
             ok = parse_ok(bytes(chunk[position + 4 : following]), self.capabilities)
         status = ok.status
-        self._status = status & ~(wire.STATUS_MORE_RESULTS | wire.STATUS_SESSION_STATE_CHANGED)
+        self._status = status & ~NOT_QUICK_STATUS
         cursor = bool(status & wire.STATUS_CURSOR_EXISTS) and phase in CURSOR_PHASES
         middle = phase in ENDS_OF_DEFINITIONS and not cursor
         if middle:
@@ -673,7 +678,7 @@ class ServerRelay(protocol.ServerRelay):
         if self._phase == s.FIRST_ROW and self.dialect & ADD_EOF and not self._hiding:
             self._add_eof(position, self._chunk[position + 3])
         request = self.requests[0]
-        unasked = self._chunk[position + 3] == 0 and self._phase == request.phase and not self._hiding
+        phase = self._phase
         self._move(s.P_ERR)
         self._more = False
         client = self.client
@@ -685,13 +690,18 @@ class ServerRelay(protocol.ServerRelay):
                 self._begin(self.requests[0])
             return self.settle()
         self.copying_in = False
-        self._file_refused = False
-        if unasked:
-            # A server that ends says so under the number 0; the client reads it as the answer that it waits for.
+        if self._hiding:
+            self._hide(position, following)
+        elif phase == s.FILE:
+            # A server that ends says so under a number of its own, as it may not have read all of the file, or our refusal.
+            self._cut(position).append(packet(self.file_sequence + self._shift + (2 if self._file_refused else 1), payload))
+            self._start = following
+        elif phase == request.phase and self._chunk[position + 3] == 0:
             self._cut(position).append(packet(1, payload))
             self._start = following
         else:
             self._show(position, following)
+        self._file_refused = False
         return self._over(None, payload)
 
     def _unasked(self, position: int, following: int, first: int) -> int:
@@ -1581,8 +1591,9 @@ class ClientRelay(protocol.ClientRelay):
         if server.schema is not None and not server.login_schema:
             # No command takes the choice of a schema back, and who has chosen none must not meet another's.
             server.spoiled = server.dirty = True
-        if server.is_pinned() or self.limits.mode == SESSION:
-            # What a session of its own may have left (locks, variables, temporary tables) no tracker tells in full.
+        if server.is_pinned() or self.limits.mode == SESSION or server.requests or self.captures & CAPTURE_OF_SESSION:
+            # What a session of its own may have left (locks, variables, temporary tables) no tracker tells in full. Nor do we know what a
+            # command has left whose answer nobody waits for any more.
             server.dirty = True
         server.client = None
         self.server = None
@@ -1600,6 +1611,9 @@ class ClientRelay(protocol.ClientRelay):
         return FORWARD
 
     def _forget_command(self) -> None:
+        if self._execution is not None and self._action == s.C_EXECUTE:
+            # As when a server answers with an error.
+            self._execution.forget_long_data()
         self._execution = None
         self._preparing = None
 
@@ -1851,9 +1865,6 @@ class ClientRelay(protocol.ClientRelay):
 
     def answered(self, server: ServerRelay, ok: Ok | None, error: bytes) -> None:
         """The client's command is answered in full, by `ok`, by `error` (the payload of an ERR packet) or by neither."""
-        if self.state == SENDING_FILE:
-            # The server did not wait for the end of the file: what is still to come of it cannot be told from commands.
-            raise RemoteProtocolError("an answer in the middle of a local file")
         self.state = IDLE
         self.quick = False
         self.disturbed = False
