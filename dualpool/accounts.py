@@ -89,6 +89,8 @@ class ClientLogin:
     replication: bool = False
     sequence: int = 0
     connection_id: int = 0
+    pending: bytes = b""
+    """Bytes that came behind a login anew (Engine.reaccept), for the relay."""
 
 
 @attrs.frozen

@@ -13,7 +13,7 @@ from dualpool.buffer import HIGH_WATER
 from dualpool.channel import Channel, ChannelOwner
 from dualpool.errors import AdminShutdown, DualpoolError, ServerLost, StateLeaked
 from dualpool.lease import Leasable, Party, Waiter
-from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, PINNED, RELEASE, VACATE, ClientRelay, Engine, ServerRelay
+from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, PINNED, REACCEPT, RELEASE, VACATE, ClientRelay, Engine, ServerRelay
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ class Supervisor:
 
     def client_ended(self, client: "Client", reason: str) -> None:
         """The client's connection is over (and closed); its session task should end."""
+        raise NotImplementedError
+
+    def client_returns(self, client: "Client") -> None:
+        """The client logs in anew. Its socket is lent to its session task, which says `Client.returned` in the end."""
         raise NotImplementedError
 
     def tidy(self, server: "ServerConnection", cancel: bool) -> None:
@@ -95,6 +99,7 @@ class Client(ChannelOwner):
         "pool",
         "query_wait",
         "relay",
+        "returning",
         "server",
         "supervisor",
         "times",
@@ -131,6 +136,8 @@ class Client(ChannelOwner):
         """What it was ended with, if not by itself."""
         self.farewell: DualpoolError | None = None
         """What it is told, and ended with, when it asks for a server connection again."""
+        self.returning = False
+        """It logs in anew: the socket is lent to its session task, and nobody else writes to it or closes it."""
         self.address = ""
         """Where it comes from, without the port; "" on a Unix socket."""
         self.parties: tuple[Party, ...] = ()
@@ -218,10 +225,11 @@ class Client(ChannelOwner):
     def expel(self, error: DualpoolError, *, silent: bool = False) -> None:
         """End this client with `error` as the last thing it reads; `silent`: without a word, where none would be understood."""
         if self.channel.fd >= 0 and not self.ended_by:
-            self._flush_own_replies()
             self.error = error
-            silent = silent or (self.server is not None and self.server.relay.is_midway())
-            self.channel.finish(b"" if silent else self.relay.error_message(error))
+            if not self.returning:
+                self._flush_own_replies()
+                silent = silent or (self.server is not None and self.server.relay.is_midway())
+                self.channel.finish(b"" if silent else self.relay.error_message(error))
             self.leave(error.message, cancel=True)
 
     def kill(self) -> None:
@@ -242,9 +250,30 @@ class Client(ChannelOwner):
             server.client = None
             self.relay.detach()
             server.abandoned(cancel)
-        if not self.channel.finishing:
+        if not self.channel.finishing and not self.returning:
             self.channel.close()
         self.supervisor.client_ended(self, reason)
+
+    def return_to_session(self) -> None:
+        """The client logs in anew: nothing is left of what it has had."""
+        self.channel.lend()
+        self.returning = True
+        server = self.server
+        if server is not None:
+            self.server = None
+            server.client = None
+            self.relay.detach()
+            server.abandoned(cancel=False)
+        self.supervisor.client_returns(self)
+
+    def returned(self, relay: ClientRelay, pool: "Pool", login: "ClientLogin") -> None:
+        """It is in again, as somebody else maybe. Nothing is read before `channel.open()`."""
+        self.move_to(pool)
+        self.relay = relay
+        self.login = login
+        self.lane = login.account.lane
+        self.began_at = 0.0
+        self.returning = False
 
     def move_to(self, pool: "Pool") -> None:
         """Another pool serves this client from now on. What it holds of the old one it keeps to the end of the lease."""
@@ -333,6 +362,9 @@ class Client(ChannelOwner):
             self.supervisor.vacate(self, database)
         if verdict & CANCEL:
             self.supervisor.cancel_inside(self, self.relay.cancel_key)
+        if verdict & REACCEPT:
+            self.return_to_session()
+            return
         if verdict & CLOSE:
             # What was asked before the goodbye is still carried out, as on a direct connection: no cancel.
             self.channel.finish(b"")
@@ -469,6 +501,9 @@ class ServerConnection(Leasable, ChannelOwner):
         if verdict & CANCEL and self.client is not None:
             # The client's next request, which had to wait for this answer.
             self.supervisor.cancel_inside(self.client, self.client.relay.cancel_key)
+        if verdict & REACCEPT and self.client is not None:
+            self.client.return_to_session()
+            return
         if verdict & BROKEN:
             self.lose(ServerLost("the server ended the connection"), told=True)
         elif verdict & RELEASE:

@@ -38,6 +38,8 @@ PINNED: Final = 32
 """`ServerRelay.pins` of the client's server connection has changed (also to 0)."""
 VACATE: Final = 64
 """From `on_client_bytes` or `attach`: the client is about to drop, copy or rename the database `ClientRelay.vacates`."""
+REACCEPT: Final = 128
+"""The client begins a new login with `ClientRelay.login_request`; nothing is outstanding, and what its session was is over."""
 
 # What happens when a session begins to hold state that pins it.
 PIN_ALLOW: Final = 0
@@ -128,7 +130,7 @@ class ServerRelay:
 class ClientRelay:
     """One client's protocol state: the bytes that wait, its prepared statements, the settings that it wants."""
 
-    __slots__ = ("binds", "cancel_connection", "cancel_key", "parses", "to_client", "to_server", "vacates")
+    __slots__ = ("binds", "cancel_connection", "cancel_key", "login_request", "parses", "to_client", "to_server", "vacates")
 
     def __init__(self) -> None:
         self.to_client: bytes = b""
@@ -138,6 +140,8 @@ class ClientRelay:
         """CANCEL means not what the client with `cancel_key` runs, but that client."""
         self.vacates: str = ""
         """The database that VACATE means, as the server calls it."""
+        self.login_request: bytes = b""
+        """What the client has sent from the request on that REACCEPT means."""
         self.parses: int = 0
         """Statements that the client prepared, and `binds`: how often it ran one."""
         self.binds: int = 0
@@ -307,6 +311,10 @@ class Engine:
 
     def accept(self, policy: "FrontendPolicy") -> "Exchange[ClientLogin | CancelRequest]":
         """Log a client in, from its first byte to the moment when its password (or certificate) has been accepted."""
+        raise NotImplementedError
+
+    def reaccept(self, policy: "FrontendPolicy", login: "ClientLogin", request: bytes) -> "Exchange[ClientLogin]":
+        """Log a client in anew, who came in by `login` and asks for it with `request`. Only asked of engines whose relays say REACCEPT."""
         raise NotImplementedError
 
     def welcome(self, login: "ClientLogin", parameters: dict[str, str], process_id: int, secret: bytes) -> bytes:

@@ -127,6 +127,9 @@ class Server(Supervisor, PoolIO):
     def client_ended(self, client: Client, reason: str) -> None:
         self.clients.ended(client)
 
+    def client_returns(self, client: Client) -> None:
+        self.clients.wake(client)
+
     def tidy(self, server: ServerConnection, cancel: bool) -> None:
         self._start(self._tidy(server, cancel), server)
 

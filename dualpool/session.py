@@ -1,4 +1,4 @@
-"""One client from its first byte to its last: login, the settings it starts with, and the wait until it is over.
+"""One client from its first byte to its last: login, the settings it starts with, and the wait until it is over or logs in anew.
 
 In between, the client's bytes are the reactor's business (link.py); the task only sleeps.
 """
@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import secrets
 import socket
+from collections.abc import Iterator
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
@@ -23,8 +24,8 @@ from dualpool.checkout import checkout
 from dualpool.config import Listener
 from dualpool.errors import AdminShutdown, DualpoolError, LoginFailed, LoginTimeout, PoolClosed, QueryCanceled
 from dualpool.exchange import Stream, drive
-from dualpool.link import Client, ServerConnection, WatchedClient
-from dualpool.protocol import SESSION, ConnectionClosed, Engine, FindAccount
+from dualpool.link import VANISHED, Client, ServerConnection, WatchedClient
+from dualpool.protocol import SESSION, ClientRelay, ConnectionClosed, Engine, FindAccount
 from dualpool.proxy_protocol import networks, read_header, speaks_for_others
 from dualpool.tls import ListenerContext
 
@@ -46,6 +47,7 @@ class Clients:
         self._ids = count(1)
         self._key = secrets.token_bytes(32)
         self._parked: dict[Client, trio.lowlevel.Task] = {}
+        self._returning: dict[Client, trio.CancelScope] = {}
 
     def new_id(self) -> int:
         """A virtual process id: positive, 31 bits, not in use."""
@@ -63,9 +65,9 @@ class Clients:
         expected = self.secret(request.process_id)
         return len(request.secret) in {4, len(expected)} and hmac.compare_digest(expected[: len(request.secret)], request.secret)
 
-    async def until_ended(self, client: Client) -> None:
-        """Sleep until `ended(client)`; a cancellation wakes it, too."""
-        if not client.ended_by:
+    async def until_called(self, client: Client) -> None:
+        """Sleep until `ended(client)`, or until it is to log in anew; a cancellation wakes it, too."""
+        if not client.ended_by and not client.returning:
             await self._sleep(client)
 
     async def until_closed(self, client: Client) -> None:
@@ -82,7 +84,24 @@ class Clients:
 
         await trio.lowlevel.wait_task_rescheduled(abort)
 
+    @contextlib.contextmanager
+    def while_alive(self, client: Client) -> Iterator[None]:
+        """What is done for a client that nobody else ends meanwhile: else it is cancelled."""
+        with trio.CancelScope() as scope:
+            self._returning[client] = scope
+            try:
+                yield
+            finally:
+                del self._returning[client]
+
     def ended(self, client: Client) -> None:
+        """The client is over: its session task should end."""
+        scope = self._returning.get(client)
+        if scope is not None:
+            scope.cancel()
+        self.wake(client)
+
+    def wake(self, client: Client) -> None:
         """Wake the client's session task."""
         task = self._parked.pop(client, None)
         if task is not None:
@@ -123,9 +142,7 @@ class Door:
         try:
             guest = await self._let_in(visit, place)
         except (DualpoolError, ConnectionClosed, OSError) as error:
-            if isinstance(error, DualpoolError):
-                self.server.gate.failed(visit, error)
-                self.server.journal.login_failed(self.listener.name, visit, error)
+            self._not_let_in(visit, error)
             stream.transport().close()
             return
         except BaseException:
@@ -136,16 +153,24 @@ class Door:
         self.clients += 1
         try:
             if isinstance(guest, Client):
-                await self._host(guest)
+                await self._host(guest, visit, place)
             elif guest is not None:
                 await self.server.serve_console(stream, self.engine, guest)
         finally:
             self.clients -= 1
 
-    async def _host(self, client: Client) -> None:
-        """The client is the reactor's; be there for its end."""
+    def _not_let_in(self, visit: Visit, error: Exception) -> None:
+        if isinstance(error, DualpoolError):
+            self.server.gate.failed(visit, error)
+            self.server.journal.login_failed(self.listener.name, visit, error)
+
+    async def _host(self, client: Client, visit: Visit, place: contextlib.ExitStack) -> None:
+        """The client is the reactor's; be there for its end, and for logins in the middle."""
         try:
-            await self.server.clients.until_ended(client)
+            await self.server.clients.until_called(client)
+            while client.returning and not client.ended_by:
+                await self._let_in_anew(client, visit, place)
+                await self.server.clients.until_called(client)
             # It has not read its last message yet, and may never do.
             with trio.move_on_after(LINGER if client.channel.queue is None else CLOSE_GRACE):
                 await self.server.clients.until_closed(client)
@@ -183,11 +208,69 @@ class Door:
                 with trio.move_on_after(CLOSE_GRACE):
                     await stream.send_all(self.engine.error_message(error, answer))
                 raise
-        seconds = server.config.timeouts.client_login
+        raise await self._timed_out(stream)
+
+    async def _timed_out(self, stream: Stream) -> LoginTimeout:
+        seconds = self.server.config.timeouts.client_login
         timeout = LoginTimeout(f"the login took longer than timeouts.client_login ({seconds:g} s)")
         with trio.move_on_after(CLOSE_GRACE):
             await stream.send_all(self.engine.error_message(timeout))
-        raise timeout
+        return timeout
+
+    async def _let_in_anew(self, client: Client, visit: Visit, place: contextlib.ExitStack) -> None:
+        """The client's next login on the same connection. If it fails, or somebody ends the client meanwhile, that is its end."""
+        # As at every login, it is counted again when it has proven who it is.
+        place.close()
+        with self.server.clients.while_alive(client):
+            try:
+                await self._log_in_anew(client, visit, place)
+            except (DualpoolError, ConnectionClosed, OSError) as error:
+                self._not_let_in(visit, error)
+                client.leave("the login anew failed" if isinstance(error, DualpoolError) else VANISHED, cancel=False)
+        if client.returning:
+            client.channel.close()
+
+    async def _log_in_anew(self, client: Client, visit: Visit, place: contextlib.ExitStack) -> None:
+        server, stream = self.server, visit.stream
+        assert client.login is not None
+        with trio.move_on_after(server.config.timeouts.client_login or float("inf")):
+            await stream.send_all(client.channel.take_unsent())
+            policy = await self._policy(visit, client.id)
+            request = client.relay.login_request
+            login = await drive(self.engine.reaccept(policy, client.login, request), stream, partial(self._find_account, visit))
+            try:
+                await self._trust(visit, login)
+                login = assigned(server.config, self.listener, login)
+                if login.account.console:
+                    raise LoginFailed("the admin console is for new connections only", hint="Connect again, to that database.")
+                place.enter_context(server.guests.counted(server.config, self.listener.protocol, login))
+                await self._welcome_back(client, login)
+                server.journal.connected(client, visit)
+                return
+            except DualpoolError as error:
+                with trio.move_on_after(CLOSE_GRACE):
+                    await stream.send_all(self.engine.error_message(error, login))
+                raise
+        raise await self._timed_out(stream)
+
+    async def _welcome_back(self, client: Client, login: ClientLogin) -> None:
+        """Tell the client that it is in again, and give its socket back to the reactor."""
+        server = self.server
+        entry, parameters = await self._place(login)
+        client.returned(self._relay(login, entry), entry.pool, login)
+        entry.pool.counters.logins += 1
+        server.settle(client)
+        client.channel.send(self.engine.welcome(login, parameters, client.id, server.clients.secret(client.id)))
+        client.channel.open()
+        if login.pending:
+            try:
+                client.received(login.pending)
+            except Exception as error:
+                client.failed(error)
+
+    def _relay(self, login: ClientLogin, entry: PoolEntry) -> ClientRelay:
+        mode = SESSION if login.replication else login.account.mode
+        return self.engine.client_relay(login, self.server.backends.limits_of(mode, entry.database))
 
     async def _trust(self, visit: Visit, login: ClientLogin) -> None:
         """The client has proven who it is, but for what only the server can tell."""
@@ -201,8 +284,7 @@ class Door:
         """Tell the client that it is in, and hand its socket to the reactor."""
         server, account = self.server, login.account
         entry, parameters = await self._place(login)
-        mode = SESSION if login.replication else account.mode
-        relay = self.engine.client_relay(login, server.backends.limits_of(mode, entry.database))
+        relay = self._relay(login, entry)
         buffer_bytes = server.config.limits.client_buffer_bytes
         made = Client if server.backends.watch is None else WatchedClient
         client = made(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane, buffer_bytes)

@@ -28,6 +28,10 @@ class MysqlEngine(Engine):
         login = yield from frontend.accept(policy)
         return attrs.evolve(login, connection_id=policy.connection_id)
 
+    def reaccept(self, policy: FrontendPolicy, login: ClientLogin, request: bytes) -> Exchange[ClientLogin]:
+        again = yield from frontend.reaccept(policy, login, request)
+        return attrs.evolve(again, connection_id=login.connection_id)
+
     def welcome(self, login: ClientLogin, parameters: dict[str, str], process_id: int, secret: bytes) -> bytes:
         return frontend.welcome(login, parameters, process_id, secret)
 

@@ -25,6 +25,7 @@ from dualpool.mysql.messages import (
     auth_switch_payload,
     error_message,
     ok_payload,
+    parse_change_user,
     parse_handshake_response,
     response_capabilities,
     schema_change,
@@ -74,7 +75,15 @@ def accept(policy: FrontendPolicy) -> Exchange[ClientLogin]:
 
     What fails after that, in place of `welcome()`, goes out as `messages.error_message(error, login.sequence)`.
     """
-    login = _Login(policy)
+    return (yield from _run(_Login(policy)))
+
+
+def reaccept(policy: FrontendPolicy, login: ClientLogin, request: bytes) -> Exchange[ClientLogin]:
+    """The same for a client that came in by `login` and sent COM_CHANGE_USER, with which `request` begins."""
+    return (yield from _run(_LoginAnew(policy, login, request)))
+
+
+def _run(login: "_Login") -> Exchange[ClientLogin]:
     try:
         return (yield from login.run())
     except DualpoolError as error:
@@ -111,13 +120,17 @@ class _Login:
     def run(self) -> Exchange[ClientLogin]:
         yield from self.talk.send(self._greeting().payload())
         yield from self._read_response()
-        response = self.response
         if self.policy.tls_required and not self.secure:
             raise LoginFailed(
                 "Connections using insecure transport are prohibited.",
                 hint="Connect with TLS (ssl-mode=REQUIRED).",
                 errno=INSECURE_TRANSPORT,
             )
+        return (yield from self._prove())
+
+    def _prove(self) -> Exchange[ClientLogin]:
+        """The client has said who it is."""
+        response = self.response
         account: Account = yield FindAccount(response.user, response.database, response.attributes)
         learnt = yield from _Proof(self, account).run()
         return ClientLogin(
@@ -128,6 +141,7 @@ class _Login:
             capabilities=response.capabilities & self.offered,
             character_set=response.character_set,
             sequence=self.talk.sequence,
+            pending=self.talk.leftover,
         )
 
     def _greeting(self) -> Greeting:
@@ -154,6 +168,27 @@ class _Login:
         self.writable = False
         self.tls = yield StartTls()
         self.writable = True
+
+
+class _LoginAnew(_Login):
+    """A login that begins with COM_CHANGE_USER, in the place of a greeting and its answer."""
+
+    def __init__(self, policy: FrontendPolicy, login: ClientLogin, request: bytes) -> None:
+        super().__init__(policy)
+        end = wire.HEADER_SIZE + int.from_bytes(request[:3], "little")
+        self.request = request[wire.HEADER_SIZE : end]
+        self.talk = Conversation(policy.max_startup_bytes, 1, request[end:])
+        self.before = login
+        self.tls = login.tls
+        # A token for the nonce of the first login proves nothing: it may be on record. So the client always gets another one.
+        self.nonce = b""
+
+    def run(self) -> Exchange[ClientLogin]:
+        if len(self.request) > self.talk.limit:
+            text = f"a packet of {len(self.request)} bytes is longer than the {self.talk.limit} that are allowed here"
+            raise RemoteProtocolError(text, errno=1153)
+        self.response = parse_change_user(self.request, self.before.capabilities, self.before.character_set)
+        return (yield from self._prove())
 
 
 class _Proof:
@@ -202,7 +237,7 @@ class _Proof:
         """
         if not self.login.response.capabilities & wire.CLIENT_PLUGIN_AUTH:
             return False
-        return self.plugin == auth.ED25519 or (self.plugin != self.login.announced and not self.token)
+        return not self.nonce or self.plugin == auth.ED25519 or (self.plugin != self.login.announced and not self.token)
 
     def _check_token(self) -> Exchange[LearntSecret | None]:
         if self.plugin == auth.CLEAR:

@@ -22,12 +22,13 @@ class Conversation:
 
     __slots__ = ("_buffer", "eager", "limit", "sequence")
 
-    def __init__(self, limit: int, sequence: int = 0) -> None:
+    def __init__(self, limit: int, sequence: int = 0, buffer: bytes = b"") -> None:
+        """`buffer`: what was read already."""
         self.limit = limit
         self.sequence = sequence
         self.eager = False
         """Read what is there instead of packet by packet. Only where no TLS handshake can follow."""
-        self._buffer = b""
+        self._buffer = buffer
 
     @property
     def leftover(self) -> bytes:
@@ -62,10 +63,8 @@ class Conversation:
         return (yield from self._take(size))
 
     def _take(self, size: int) -> Exchange[bytes]:
-        if not self.eager:
-            return (yield Receive(size)) if size else b""
         while len(self._buffer) < size:
-            self._buffer += yield ReceiveSome()
+            self._buffer += yield ReceiveSome() if self.eager else Receive(size - len(self._buffer))
         data, self._buffer = self._buffer[:size], self._buffer[size:]
         return data
 
@@ -273,6 +272,36 @@ def parse_handshake_response(payload: bytes) -> HandshakeResponse:
         capabilities=capabilities,
         max_packet=int.from_bytes(payload[4:8], "little"),
         character_set=payload[8],
+        user=text(user),
+        auth=auth,
+        database=text(database),
+        auth_plugin=text(plugin),
+        attributes=attributes,
+    )
+
+
+def parse_change_user(payload: bytes, capabilities: int, character_set: int) -> HandshakeResponse:
+    """Read a COM_CHANGE_USER. `capabilities` are those of the login before; `character_set` as well, in case it names none.
+
+    Raises RemoteProtocolError where it is cut. It cannot be asked for without a database: an empty name stands for none.
+    """
+    user, position = wire.get_nul_bytes(payload, 1)
+    # The length is one byte, whatever was agreed on for the handshake.
+    auth, position = _get_auth_field(payload, position, capabilities & ~wire.CLIENT_PLUGIN_AUTH_LENENC)
+    database, position = wire.get_nul_bytes(payload, position)
+    plugin = b""
+    attributes: dict[str, str] = {}
+    if position < len(payload):
+        character_set, position = _int16(payload, position)
+    if position < len(payload) and capabilities & wire.CLIENT_PLUGIN_AUTH:
+        plugin, position = wire.get_nul_bytes(payload, position)
+    if position < len(payload) and capabilities & wire.CLIENT_CONNECT_ATTRS:
+        block, position = wire.get_lenenc_bytes(payload, position)
+        attributes = _parse_attributes(block)
+    return HandshakeResponse(
+        capabilities=capabilities,
+        max_packet=0,
+        character_set=character_set,
         user=text(user),
         auth=auth,
         database=text(database),

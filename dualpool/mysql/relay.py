@@ -43,6 +43,7 @@ from dualpool.protocol import (
     NEEDS_SERVER,
     PIN_ERROR,
     PINNED,
+    REACCEPT,
     RELEASE,
     SESSION,
     STATEMENT,
@@ -1514,6 +1515,12 @@ class ClientRelay(protocol.ClientRelay):
         self._reply_ok()
         return FORWARD
 
+    def _change_user(self) -> int:
+        """All of the session ends here, also if the new login fails (docs: COM_CHANGE_USER)."""
+        self.login_request = self._held
+        self._held = self._head = b""
+        return REACCEPT
+
     def _pass_command(self) -> int:
         self._marks = 0
         self._steps = ()
@@ -2079,4 +2086,5 @@ HANDLERS: Final = {
     s.C_STATISTICS: ClientRelay._pass_command,
     s.C_KILL: ClientRelay._process_kill,
     s.C_QUIT: ClientRelay._quit,
+    s.C_CHANGE_USER: ClientRelay._change_user,
 }

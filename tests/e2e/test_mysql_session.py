@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pymysql
 import pytest
-from pymysql.constants import CLIENT, COMMAND
+from pymysql.constants import CLIENT
 
 from tests.e2e.mysql_world import Client, RunWorld, World, rows, value
 from tests.e2e.postgres_world import in_thread, wait_until

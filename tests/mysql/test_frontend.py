@@ -11,6 +11,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
+import attrs
 import mysql.connector
 import pymysql
 import pytest
@@ -389,6 +390,116 @@ class TestTranscripts:
             wire.packet(1, response(auth.CACHING_SHA2, sha2())) + wire.packet(3, native()),
             [account(NATIVE_SECRET)],
         )
+
+
+# ------------------------------------------------------------------------------------------------------------- COM_CHANGE_USER
+
+
+BEFORE = ClientLogin(account("app"), {}, None, None, capabilities=CAPABILITIES, character_set=45, sequence=2)
+
+
+def change_user(plugin: str = auth.NATIVE, token: bytes = b"\1" * 20, *, user: str = "app", tail: bytes | None = None) -> bytes:
+    """The command, without its header. `tail`: in place of the character set, the plugin and the attributes."""
+    block = wire.put_lenenc_bytes(b"program_name") + wire.put_lenenc_bytes(b"test")
+    usual = b"\xff\x00" + plugin.encode() + b"\0" + wire.put_lenenc_bytes(block)
+    return b"\x11" + user.encode() + b"\0" + bytes((len(token),)) + token + b"shop\0" + (usual if tail is None else tail)
+
+
+def switch(plugin: str) -> bytes:
+    return wire.packet(1, b"\xfe" + plugin.encode() + b"\0" + NONCE[:20] + b"\0")
+
+
+@pytest.mark.usefixtures("_known_nonce")
+class TestChangesOfUser:
+    """The same from COM_CHANGE_USER on."""
+
+    @pytest.mark.parametrize("attributes", [True, False])
+    @pytest.mark.parametrize(
+        ("plugin", "used", "secret", "token", "more"),
+        [
+            (auth.NATIVE, auth.NATIVE, "app", native(), b""),
+            (auth.CACHING_SHA2, auth.CACHING_SHA2, "app", sha2(), wire.packet(3, b"\x01\x03")),
+            (auth.CACHING_SHA2, auth.NATIVE, NATIVE_SECRET, native(), b""),
+            ("", auth.CACHING_SHA2, "app", sha2(), wire.packet(3, b"\x01\x03")),
+        ],
+    )
+    def test_it_always_takes_a_new_nonce(self, plugin: str, used: str, secret: str, token: bytes, more: bytes, attributes: bool) -> None:
+        before = BEFORE if attributes else attrs.evolve(BEFORE, capabilities=CAPABILITIES & ~wire.CLIENT_CONNECT_ATTRS)
+        tail = None if attributes else b"\xff\x00" + plugin.encode() + b"\0"
+        request = wire.packet(0, change_user(plugin, tail=tail))
+        script = [finds(account(secret), ATTRIBUTES if attributes else {}), sends(switch(used)), reads(wire.packet(2, token))]
+        script += [sends(more)] if more else []
+        play = check(frontend.reaccept(POLICY, before, request), [*script, returns()])
+        assert play.result is not None
+        assert (play.result.character_set, play.result.sequence) == (255, 4 if more else 3)
+        assert (play.result.capabilities, play.result.account) == (before.capabilities, account(secret))
+
+    @pytest.mark.parametrize("tail", [b"", b"\x2d\x00", b"\x2d\x00mysql_native_password\0"])
+    def test_what_old_clients_leave_out(self, tail: bytes) -> None:
+        play = Play(frontend.reaccept(POLICY, BEFORE, wire.packet(0, change_user(tail=tail))), answers=[account(NATIVE_SECRET)])
+        assert play.take() == switch(auth.NATIVE)
+        play.feed(wire.packet(2, native()))
+        assert play.result is not None
+        assert play.result.character_set == 45
+
+    def test_a_wrong_password(self) -> None:
+        play = Play(frontend.reaccept(POLICY, BEFORE, wire.packet(0, change_user())), answers=[account("app")])
+        assert play.take() == switch(auth.NATIVE)
+        assert play.feed(wire.packet(2, native("wrong"))) == refusal(3)
+        assert isinstance(play.error, LoginFailed)
+
+    def test_a_token_that_came_unasked_proves_nothing(self) -> None:
+        play = Play(frontend.reaccept(POLICY, BEFORE, wire.packet(0, change_user(token=native()))), answers=[account("app")])
+        assert play.take() == switch(auth.NATIVE)
+        assert play.feed(wire.packet(2, b"")) == refusal(3, DENIED.replace("YES", "NO"))
+
+    def test_tls_lasts(self) -> None:
+        before = attrs.evolve(BEFORE, tls=ANY_TLS)
+        play = Play(frontend.reaccept(TLS_POLICY, before, wire.packet(0, change_user(auth.CACHING_SHA2))), answers=[account(SHA2_SECRET)])
+        assert play.take() == switch(auth.CACHING_SHA2)
+        assert play.feed(wire.packet(2, sha2())) == wire.packet(3, b"\x01\x04")
+        play.feed(wire.packet(4, b"app\0"))
+        assert play.result is not None
+        assert (play.result.tls, play.result.sequence) == (ANY_TLS, 5)
+
+    def test_what_came_with_the_request(self) -> None:
+        request = wire.packet(0, change_user()) + wire.packet(2, native()) + b"behind"
+        play = Play(frontend.reaccept(POLICY, BEFORE, request), answers=[account("app")])
+        assert play.take() == switch(auth.NATIVE)
+        assert play.result is not None
+        assert play.result.pending == b"behind"
+        for cut in range(len(request) - len(b"behind") - 24, len(request) - len(b"behind")):
+            play = Play(frontend.reaccept(POLICY, BEFORE, request[:cut]), answers=[account("app")])
+            play.feed(request[cut : -len(b"behind")])
+            assert play.result is not None
+            assert play.result.pending == b""
+
+    def test_clients_that_cannot_be_given_another_nonce(self) -> None:
+        before = attrs.evolve(BEFORE, capabilities=CAPABILITIES & ~wire.CLIENT_PLUGIN_AUTH)
+        play = Play(frontend.reaccept(POLICY, before, wire.packet(0, change_user(tail=b""))), answers=[account("app")])
+        assert play.take() == refusal(1)
+
+    def test_too_long(self) -> None:
+        play = Play(frontend.reaccept(POLICY, BEFORE, wire.packet(0, change_user(user="a" * 10_000))))
+        assert play.take()[3:7] == b"\x01\xff\x81\x04"
+        assert isinstance(play.error, RemoteProtocolError)
+
+    def test_cut_anywhere(self) -> None:
+        whole = change_user()
+        for cut in range(1, len(whole)):
+            play = Play(frontend.reaccept(POLICY, BEFORE, wire.packet(0, whole[:cut])), answers=[account("app")])
+            play.hang_up()
+            assert isinstance(play.error, (ConnectionClosed, DualpoolError)), (cut, play.error)
+
+
+@given(st.binary(max_size=200), st.binary(max_size=60), st.sampled_from(sorted(SECRETS.values())))
+@settings(deadline=None)
+def test_garbage_in_a_change_of_user_ends_in_an_error_of_ours(first: bytes, second: bytes, secret: str) -> None:
+    play = Play(frontend.reaccept(POLICY, BEFORE, wire.packet(0, b"\x11" + first)), answers=[account(secret)])
+    for sequence in (2, 4):
+        play.feed(wire.packet(sequence, second))
+    play.hang_up()
+    assert isinstance(play.error, (ConnectionClosed, DualpoolError)), play.error
 
 
 @given(st.binary(max_size=200), st.binary(max_size=60), st.sampled_from(sorted(SECRETS.values())), st.booleans())

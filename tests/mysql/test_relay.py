@@ -22,6 +22,7 @@ from dualpool.protocol import (
     PIN_ERROR,
     PIN_WARN,
     PINNED,
+    REACCEPT,
     RELEASE,
     SESSION,
     STATEMENT,
@@ -522,6 +523,39 @@ def test_unknown_commands(command: int) -> None:
     clients, _ = pair()
     assert clients.on_client_bytes(sent(bytes((command,)) + b"junk")) == FORWARD
     assert take_client(clients) == answer([error_payload(1047, "08S01", "Unknown command")], PLAIN)
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_a_change_of_user_is_handed_over_whole(in_transaction: bool) -> None:
+    data = sent(bytes((wire.COM_CHANGE_USER,)) + b"app\0\0app\0")
+    for head, tail in cuts(data):
+        clients, servers = pair()
+        if in_transaction:
+            attached(clients, servers, b"\x03BEGIN")
+            assert servers.on_server_bytes(answer([ok(status=IN_TRANS)], MODERN)) == FORWARD
+        verdicts = [clients.on_client_bytes(piece) for piece in (head, tail) if piece]
+        assert verdicts in ([REACCEPT], [FORWARD, REACCEPT])
+        assert clients.login_request == data
+        assert (clients.held_bytes(), clients.to_client, clients.to_server) == (0, b"", b"")
+
+
+def test_a_change_of_user_waits_for_the_answer_before_it() -> None:
+    clients, servers = pair(mode=SESSION)
+    attached(clients, servers, QUERY)
+    change = sent(bytes((wire.COM_CHANGE_USER,)) + b"app\0\0app\0")
+    assert clients.on_client_bytes(change + b"junk") == FORWARD
+    assert servers.on_server_bytes(answer(result(ROWS), MODERN)) == REACCEPT
+    assert take_client(servers) == answer(result(ROWS), PLAIN)
+    assert clients.login_request == change + b"junk"
+    clients.detach()
+    assert servers.dirty
+
+
+@pytest.mark.parametrize("size", [RelayLimits().frame_bytes + 10, wire.MAX_PAYLOAD])
+def test_a_change_of_user_that_is_too_long(size: int) -> None:
+    clients, _ = pair()
+    assert clients.on_client_bytes(wire.header(0, size) + b"\x11" + b"a" * RelayLimits().frame_bytes) == CLOSE
+    assert b"Got a packet bigger than" in take_client(clients)
 
 
 def test_a_goodbye() -> None:

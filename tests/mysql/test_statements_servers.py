@@ -291,7 +291,6 @@ def test_wrong_commands_are_refused_and_nothing_else_happens(pooler: Pooler) -> 
             (wire.COM_SET_OPTION, b"\x07\x00", 1047),
             (wire.COM_BINLOG_DUMP, b"", 1047),
             (wire.COM_REGISTER_SLAVE, b"", 1047),
-            (wire.COM_CHANGE_USER, b"app\0\0app\0", 1047),
             (wire.COM_SLEEP, b"", 1047),
             (0x77, b"", 1047),
         ):

@@ -28,7 +28,7 @@ def test_every_phase_can_end() -> None:
 def test_commands_that_nobody_has_to_carry_out_are_refused() -> None:
     legal = {command for command in range(256) if states.CLIENT_ACTION[command] != states.C_REFUSED}
     assert legal == set(states.CLIENT_LEGAL)
-    assert not legal & {wire.COM_SLEEP, wire.COM_BINLOG_DUMP, wire.COM_BINLOG_DUMP_GTID, wire.COM_REGISTER_SLAVE, wire.COM_CHANGE_USER}
+    assert not legal & {wire.COM_SLEEP, wire.COM_BINLOG_DUMP, wire.COM_BINLOG_DUMP_GTID, wire.COM_REGISTER_SLAVE}
     assert not legal & {wire.COM_SHUTDOWN, wire.COM_REFRESH, wire.COM_DEBUG, wire.COM_TABLE_DUMP, wire.COM_CLONE}
 
 

@@ -167,7 +167,7 @@ class World:
         self.tell(f"{script.name} logs in to {entry.pool.name}, mode {mode}, lane {lane}")
 
     async def _session(self, client: Client) -> None:
-        await self.server.clients.until_ended(client)
+        await self.server.clients.until_called(client)
         del self.server.clients.by_id[client.id]
         client.pool.clients -= 1
 
