@@ -503,7 +503,6 @@ class ServerConnection(Leasable, ChannelOwner):
             self.supervisor.cancel_inside(self.client, self.client.relay.cancel_key)
         if verdict & REACCEPT and self.client is not None:
             self.client.return_to_session()
-            return
         if verdict & BROKEN:
             self.lose(ServerLost("the server ended the connection"), told=True)
         elif verdict & RELEASE:

@@ -257,6 +257,9 @@ class Door:
         """Tell the client that it is in again, and give its socket back to the reactor."""
         server = self.server
         entry, parameters = await self._place(login)
+        if client.ended_by:
+            # In the same moment as the last bytes of its login came, so that the cancellation has not met any wait.
+            raise ConnectionClosed
         client.returned(self._relay(login, entry), entry.pool, login)
         entry.pool.counters.logins += 1
         server.settle(client)
