@@ -1401,6 +1401,7 @@ class ClientRelay(protocol.ClientRelay):
             text = self._with_own_id(text, marks)
             steps = sql.steps(text, "ANSI" in self.parsing) if marks & sql.M_STEPS else ()
             self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, marks, steps)
+            self._preparing.settings, self._preparing.parsing = self.settings, self.parsing
         except FeatureRefused as error:
             return self._refuse_command(error.errno, "42000", f"{error.message}. {error.hint}")
         self.parses += 1
@@ -1646,20 +1647,23 @@ class ClientRelay(protocol.ClientRelay):
         found: ServerStatement | None = None
         key: Key | None = None
         schema = self.schema
+        wanted = self.settings
         if execution is not None:
-            key = (execution.text, execution.schema, self.parsing)
+            key = (execution.text, execution.schema, execution.parsing)
             found = server.statements.find(key, execution)
             if found is None:
+                # It is prepared as it was, and then executed in the session as it is.
+                wanted = wanted if execution.parsing == self.parsing else sql.as_read(wanted, execution.settings)
                 schema = None if execution.schema == LOGIN_SCHEMA else execution.schema
         elif self._action == s.C_INIT_DB or self._marks & sql.M_USE:
             schema = server.schema
         if (
-            server.settings is not self.settings
+            server.settings is not wanted
             or server.schema != schema
             or server.multi is not self.multi
             or not server.tracks
             or (self._marks & sql.M_INSERT_ID and server.insert_id != self.insert_id)
-        ) and self._sync(server, schema):
+        ) and self._sync(server, wanted, schema):
             return FORWARD
         if execution is not None and found is None:
             assert key is not None
@@ -1669,11 +1673,11 @@ class ClientRelay(protocol.ClientRelay):
         self._send_command(server, found)
         return FORWARD
 
-    def _sync(self, server: ServerRelay, schema: str | None) -> bool:
-        """Ask for what brings the session to `settings` and `schema`. True when the answers must be awaited."""
+    def _sync(self, server: ServerRelay, wanted: Settings, schema: str | None) -> bool:
+        """Ask for what brings the session to `wanted` and `schema`. True when the answers must be awaited."""
         text = b""
-        if server.settings is not self.settings:
-            text = sql.difference(server.settings, self.settings)
+        if server.settings is not wanted:
+            text = sql.difference(server.settings, wanted)
         first_use = not server.tracks
         if first_use:
             text = sql.joined(text, sql.assignments(sql.trackers(server.version)).encode())
@@ -1686,7 +1690,7 @@ class ClientRelay(protocol.ClientRelay):
             if whole:
                 self.to_server += server.ask(Request(FOR_SETTINGS, text=b"" if known else text), QUERY + whole)
                 server.insert_id = self.insert_id if self._marks & sql.M_INSERT_ID else server.insert_id
-        server.settings = self.settings
+        server.settings = wanted
         server.tracks = True
         if server.multi is not self.multi:
             server.multi = self.multi

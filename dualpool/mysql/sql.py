@@ -730,5 +730,11 @@ def parsing(wanted: Settings) -> str:
     return "|".join(values.get(name, "") for name in PARSING)
 
 
+def as_read(current: Settings, prepared: Settings) -> Settings:
+    """`current`, but for the settings by which texts are read: these are those of `prepared`."""
+    values = {name: value for name, value in current.values.items() if name not in PARSING}
+    return settings(values | {name: prepared.values[name] for name in PARSING if name in prepared.values})
+
+
 UNKNOWN: Final = settings(dict.fromkeys(CHARACTER_SETTINGS, "?"))
 """A session after its login: its character set is the login's, whatever that was, so the first client sets its own."""

@@ -15,6 +15,7 @@ from dualpool.errors import FeatureRefused
 from dualpool.mysql.sql import masked_safely
 from dualpool.mysql.states import Step
 from dualpool.mysql.wire import COM_QUERY, COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_PREPARE, COM_STMT_SEND_LONG_DATA, INT32, packet
+from dualpool.state import DEFAULTS
 
 TOO_MANY_STATEMENTS: Final = 1461
 Key = tuple[bytes, str, str]
@@ -45,7 +46,21 @@ class ServerStatement:
 class ClientStatement:
     """A statement that a client has prepared. `marks` and `steps`: what sql.py found in its text."""
 
-    __slots__ = ("cursor", "id", "kinds", "long_bytes", "long_data", "marks", "params", "schema", "steps", "text", "types")
+    __slots__ = (
+        "cursor",
+        "id",
+        "kinds",
+        "long_bytes",
+        "long_data",
+        "marks",
+        "params",
+        "parsing",
+        "schema",
+        "settings",
+        "steps",
+        "text",
+        "types",
+    )
 
     def __init__(self, statement_id: int, text: bytes, schema: str, marks: int, steps: tuple[Step, ...] = ()) -> None:
         self.id = statement_id
@@ -53,6 +68,9 @@ class ClientStatement:
         self.schema = schema
         self.marks = marks
         self.steps = steps
+        self.settings = DEFAULTS
+        """What the session had when it was prepared, and `parsing`: what of that says how the text is read (sql.py)."""
+        self.parsing = ""
         self.params = 0
         self.types = b""
         """The parameter types of the last EXECUTE that bound any, as they stand in the packet."""
