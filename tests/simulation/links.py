@@ -19,35 +19,41 @@ import trio.testing
 from dualpool import connector as connector_module
 from dualpool import reactor as reactor_module
 from dualpool import server as server_module
-from dualpool.accounts import CancelRequest, ServerTarget
+from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolicy, ServerTarget
 from dualpool.backends import BackendState
 from dualpool.config import Backend, Config, Timeouts
 from dualpool.config import Database as ConfiguredDatabase
+from dualpool.engines import ENGINES
 from dualpool.errors import ConnectFailed
+from dualpool.exchange import drive
 from dualpool.lease import LEASED
 from dualpool.link import Client, ServerConnection
 from dualpool.log import LOGGER
-from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION, TRANSACTION
+from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION, TRANSACTION, ConnectionClosed, FindAccount
 from dualpool.reactor import Reactor
 from dualpool.server import Server
 from tests.simulation import peers
 from tests.simulation.memory import End, MemoryPoller, MemoryStream, MemoryTransport, connection
+from tests.simulation.mysql import MysqlClient, MysqlDatabase
 from tests.simulation.peers import Violation
 from tests.simulation.postgres import PostgresClient, PostgresDatabase
 
-STEPS: Final = 150
 CALM_ROUNDS: Final = 3000
-PROTOCOLS: Final[dict[str, tuple[type[peers.Client], type[peers.Database]]]] = {"postgres": (PostgresClient, PostgresDatabase)}
+PROTOCOLS: Final[dict[str, tuple[type[peers.Client], type[peers.Database]]]] = {
+    "postgres": (PostgresClient, PostgresDatabase),
+    "mysql": (MysqlClient, MysqlDatabase),
+}
 
 
 class Application:
     """A client's process: its script, its end of the connection, and what it has not written yet."""
 
-    def __init__(self, script: peers.Client, end: End, client: Client) -> None:
+    def __init__(self, script: peers.Client, end: End) -> None:
         self.script = script
         self.end = end
-        self.client = client
-        self.unsent = bytearray()
+        self.client: Client | None = None
+        """dualpool's side of it, once it is logged in."""
+        self.unsent = script.unsent
         self.leaving = False
         self.gone = False
 
@@ -63,6 +69,8 @@ class World:
         self.protocol = protocol
         self.script_type, database_type = PROTOCOLS[protocol]
         self.database = database_type()
+        self.busy = self.database.wild < 1.0 and rng.random() >= self.database.wild
+        """Few faults: clients get much done."""
         self.now = 1000.0
         self.poller = MemoryPoller(rng)
         self.applications: list[Application] = []
@@ -71,7 +79,7 @@ class World:
         self.kills = 0
         self._fds = count(10)
         self._names = count(1)
-        self.budget = rng.choice([1, 2, 3, 5])
+        self.budget = rng.choice([3, 5] if self.busy else [1, 2, 3, 5])
         self.config = self._choose_config()
         self.server: Server
         self.nursery: trio.Nursery
@@ -87,6 +95,7 @@ class World:
             protocol=cast(Any, self.protocol),
             hosts=(("db", 1),),
             user="app",
+            password="secret",
             sslmode="disable",
         )
         databases = {
@@ -126,8 +135,9 @@ class World:
             try:
                 for _ in range(3):
                     self.arrive()
-                for _ in range(STEPS):
-                    await self._step(self.rng.choice(DECK))
+                deck = BUSY_DECK if self.busy else DECK
+                for _ in range(self.database.steps):
+                    await self._step(self.rng.choice(deck))
                 await self._calm_down()
                 await self._shut_down()
             finally:
@@ -152,19 +162,43 @@ class World:
         lane = MAINTENANCE if rng.random() < 0.1 else APPLICATION
         mode = SESSION if lane == MAINTENANCE or rng.random() < 0.15 else TRANSACTION
         login = script.login(rng.choice(["one", "two"]), mode, lane)
-        entry = server.backends.entry(self.protocol, login)
-        entry.pool._rng = rng
         theirs, ours = connection(rng)
-        relay = entry.engine.client_relay(login, server.backends.relay_limits[mode])
-        client = Client(server.reactor, self._transport(ours), relay, entry.pool, entry.engine, server, lane)
-        client.id = server.clients.new_id()
+        application = Application(script, theirs)
+        self.applications.append(application)
+        self.tell(f"{script.name} comes to {login.account.database}, mode {mode}, lane {lane}")
+        if script.logs_in():
+            self.nursery.start_soon(self._log_in, application, ours, login.account)
+        else:
+            self._welcome(application, MemoryStream(self._transport(ours), server_side=True), login, server.clients.new_id())
+
+    async def _log_in(self, application: Application, ours: End, account: Account) -> None:
+        stream = MemoryStream(self._transport(ours), server_side=True)
+        process_id = self.server.clients.new_id()
+
+        async def find_account(asked: FindAccount) -> Account:
+            return account
+
+        try:
+            login = await drive(ENGINES[self.protocol].accept(FrontendPolicy(connection_id=process_id)), cast(Any, stream), find_account)
+        except ConnectionClosed:
+            stream.close()
+            return
+        assert isinstance(login, ClientLogin)
+        self._welcome(application, stream, login, process_id)
+
+    def _welcome(self, application: Application, stream: MemoryStream, login: ClientLogin, process_id: int) -> None:
+        server, account = self.server, login.account
+        entry = server.backends.entry(self.protocol, login)
+        entry.pool._rng = self.rng
+        relay = entry.engine.client_relay(login, server.backends.relay_limits[account.mode])
+        client = Client(server.reactor, stream.transport(), relay, entry.pool, entry.engine, server, account.lane)
+        client.id = process_id
         server.clients.by_id[client.id] = client
         entry.pool.clients += 1
         client.channel.send(entry.engine.welcome(login, {}, client.id, server.clients.secret(client.id)))
         client.channel.open()
+        application.client = client
         self.nursery.start_soon(self._session, client)
-        self.applications.append(Application(script, theirs, client))
-        self.tell(f"{script.name} logs in to {entry.pool.name}, mode {mode}, lane {lane}")
 
     async def _session(self, client: Client) -> None:
         await self.server.clients.until_called(client)
@@ -185,7 +219,7 @@ class World:
     def say_goodbye(self) -> None:
         """A client ends politely, perhaps in the middle of a transaction, perhaps without waiting for replies."""
         application = self._someone()
-        if application is not None:
+        if application is not None and application.script.may_leave():
             self._say_goodbye(application)
 
     def _say_goodbye(self, application: Application) -> None:
@@ -208,11 +242,28 @@ class World:
         running = {session.slow.partition(".")[0] for session in self.wires if session.slow}
         asking = [one for one in self.applications if one.script.expected and not one.gone and not one.leaving]
         candidates = [one for one in asking if one.script.name in running] or asking
-        if candidates:
-            script, client = (application := self.rng.choice(candidates)).script, application.client
+        if not candidates:
+            return
+        application = self.rng.choice(candidates)
+        script, client = application.script, application.client
+        self.database.may_be_canceled.add(script.name)
+        if client is None:
+            return
+        if script.kills:
+            self._kill(application, client)
+        else:
             self.tell(f"{script.name} sends a cancel request")
-            self.database.may_be_canceled.add(script.name)
             self.nursery.start_soon(self.server.cancel, CancelRequest(client.id, self.server.clients.secret(client.id)))
+
+    def _kill(self, victim: Application, client: Client) -> None:
+        """Another client, if there is one, stops what this one runs, or this one."""
+        killers = [one for one in self.applications if one is not victim and not one.gone and not one.leaving and one.script.may_ask()]
+        killers = [one for one in killers if one.client is not None and one.client.pool is client.pool]
+        if killers:
+            killer, whole = self.rng.choice(killers), self.rng.random() < 0.1
+            self.kills += whole
+            self.tell(f"{killer.script.name} kills {'the session' if whole else 'the query'} of {victim.script.name}")
+            killer.unsent += killer.script.kill(client.id, whole=whole)
 
     def end_slow(self) -> None:
         """A query that takes its time is done."""
@@ -241,6 +292,8 @@ class World:
         if self.dials:
             event, answer = self.dials.pop(self.rng.randrange(len(self.dials)))
             theirs, answer[0] = connection(self.rng)
+            for pipe in (theirs.incoming, theirs.outgoing):
+                pipe.capacity = max(pipe.capacity, self.database.smallest_pipe * (10 if self.busy else 1))
             session = self.database.new_session()
             self.wires[session] = theirs
             self.tell(f"session {session.process_id} begins")
@@ -277,6 +330,11 @@ class World:
             piece()
         self.server.reactor.dispatch(0, self.rng.choice([1, 4, 256]))
 
+    def move_many(self) -> None:
+        """The same, several times over."""
+        for _ in range(5):
+            self.move_bytes()
+
     # -------------------------------------------------------------------------------------------------- the peers' sockets
 
     def _serve_application(self, application: Application) -> None:
@@ -292,7 +350,7 @@ class World:
             self.tell(f"{script.name} is at its end: {script.last_words}")
             # In the middle of a message there is no way to say anything.
             cut_off = script.in_message() and self.kills > 0
-            if not application.leaving and not script.last_words and not cut_off:
+            if not application.leaving and not script.last_words and not script.perhaps_last and not cut_off:
                 raise Violation(f"{script.name} was disconnected without a word")
             if script.last_words and not self.kills:
                 raise Violation(f"{script.name} was told {script.last_words}, and no server has died")
@@ -405,7 +463,7 @@ class World:
 
     def _bring_to_end(self, application: Application) -> None:
         script = application.script
-        if application.leaving or script.expected or application.unsent or script.last_words:
+        if application.leaving or script.expected or application.unsent or script.last_words or not script.may_leave():
             return
         script.may_ask()
         last = script.finish()
@@ -450,4 +508,15 @@ DECK: Sequence[Action] = (
     + [World.cancel] * 4
     + [World.let_time_pass] * 3
     + [World.vanish, World.vanish, World.say_goodbye, World.kill, World.refuse_dial, World.reconnect]
+)
+
+BUSY_DECK: Sequence[Action] = (
+    [World.move_many] * 600
+    + [World.ask] * 400
+    + [World.answer_dial] * 40
+    + [World.arrive] * 8
+    + [World.end_slow] * 40
+    + [World.cancel] * 8
+    + [World.let_time_pass] * 2
+    + [World.vanish, World.say_goodbye, World.kill, World.refuse_dial, World.reconnect]
 )

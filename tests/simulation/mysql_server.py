@@ -19,8 +19,9 @@ OFFERED = (
     | wire.CLIENT_MULTI_RESULTS | wire.CLIENT_PS_MULTI_RESULTS | wire.CLIENT_PLUGIN_AUTH | wire.CLIENT_CONNECT_ATTRS
     | wire.CLIENT_PLUGIN_AUTH_LENENC | wire.CLIENT_SESSION_TRACK
 )  # fmt: skip
-SET_ITEM = re.compile(r"(?:(?:SESSION |@@session\.)?(\w+)|(@\w+))\s*=\s*(.*)\Z", re.DOTALL)
+SET_ITEM = re.compile(r"(?:(?:SESSION |@@session\.)?(\w+)|@`?(\w+)`?)\s*=\s*(.*)\Z", re.DOTALL)
 NAMES = re.compile(r"NAMES (\w+)(?: COLLATE (\w+))?\Z")
+BINARY = re.compile(r"_utf8mb4 x'([0-9A-F]*)' COLLATE \w+\Z")
 CONVERTED = re.compile(r"CONVERT\(0x([0-9a-f]*) USING utf8mb4\)\Z")
 COMMENT = re.compile(r" /\*(c[0-9.]+)\*/\Z")
 QUOTED = re.compile(r"'(c\d+\.\d+)'")
@@ -60,6 +61,8 @@ class MysqlSession(Session):
         self.variables = dict(GLOBAL)
         self.schema = ""
         self._user_variables: dict[str, str] = {}
+        self._owned: dict[str, str] = {}
+        """Whose the locks and temporary tables are that the session holds."""
         self._last_id = 0
         self._found_rows = 0
         self._warnings: list[tuple[str, int, str]] = []
@@ -73,7 +76,7 @@ class MysqlSession(Session):
         self._file = ""
         self._number = 0
         self._nonce = bytes(32 + (process_id * 7 + index * 11) % 90 for index in range(20))
-        self._greeted = self._logged_in = False
+        self._logged_in = False
         # A quarter of the sessions know the older way of ending a result only: their server is older, or set up otherwise.
         self._offered = OFFERED | (wire.CLIENT_DEPRECATE_EOF if process_id % 4 else 0)
         self._capabilities = 0
@@ -98,7 +101,7 @@ class MysqlSession(Session):
             raise Violation(f"the login asks for what was not offered: {self._capabilities & ~self._offered:#x}")
         reader.number(4)
         charset = reader.number(1)
-        reader.bytes(23)
+        reader.take(23)
         user, token = reader.to_nul(), reader.string()
         if self._capabilities & wire.CLIENT_CONNECT_WITH_DB:
             self.schema = reader.to_nul().decode()
@@ -227,7 +230,7 @@ class MysqlSession(Session):
 
     def _set_option(self, rest: bytes) -> None:
         self._multi = rest == b"\0\0"
-        self._eof()
+        self._end()
 
     def _init_db(self, rest: bytes) -> None:
         self._use(rest.decode())
@@ -235,10 +238,9 @@ class MysqlSession(Session):
 
     def _reset_connection(self, rest: bytes) -> None:
         self.status = IDLE
-        charset = {name: self.variables[name] for name in GLOBAL if name.startswith(("character_set_", "collation_"))}
         self.variables = dict(GLOBAL)
-        del charset
         self._user_variables.clear()
+        self._owned.clear()
         self._statements.clear()
         self._last_id = 0
         self._next_transaction = ""
@@ -282,6 +284,9 @@ class MysqlSession(Session):
         client = marker.partition(".")[0]
         if self._next_transaction and self._next_transaction != client:
             raise Violation(f"a statement of {client} ran where {self._next_transaction} had asked for another kind of transaction")
+        for thing, owner in self._owned.items():
+            if owner != client:
+                raise Violation(f"a statement of {client} ran where {owner} had {thing}")
 
     def _touch(self, marker: str) -> None:
         """A statement reads or writes a table: it begins a transaction where there is no autocommit, and is one where there is."""
@@ -362,10 +367,11 @@ class MysqlSession(Session):
 
     def end_slow(self, *, canceled: bool) -> None:
         self.slow = ""
+        rest, self._rest_of_slow = self._rest_of_slow, []
         if canceled:
             self._error(Refusal(1317, "Query execution was interrupted", "70100"))
             return
-        for payload in self._rest_of_slow:
+        for payload in rest:
             if payload:
                 self._send(payload)
             else:
@@ -384,7 +390,7 @@ class MysqlSession(Session):
         self._ok(more=more)
 
     def _show_warnings(self, match: "re.Match[str]", marker: str, more: bool) -> None:
-        rows = [list(row) for row in self._warnings if match[1] == "WARNINGS" or row[0] == "Error"]
+        rows: list[list[Value]] = [list(row) for row in self._warnings if match[1] == "WARNINGS" or row[0] == "Error"]
         kept = self._warnings
         self._warnings = []
         self._result(["Level", "Code", "Message"], rows, more=more)
@@ -404,6 +410,44 @@ class MysqlSession(Session):
 
     def _user_variable(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         self._result([match[1]], [[self._user_variables.get(match[1])]], more=more)
+
+    def _show_user_variables(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        """What dualpool asks to know what it must carry to another session."""
+        row: list[Value] = []
+        for name in re.findall(r"HEX\(@`(\w+)`\)", match[0]):
+            value = self._user_variables.get(name)
+            row += [None] * 4 if value is None else [value, value.encode().hex().upper(), "utf8mb4", "utf8mb4_general_ci"]
+        self._result(["a"] * len(row), [row], more=more)
+
+    def _lock(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._owned[match[1]] = marker.partition(".")[0]
+        self._result(["GET_LOCK()"], [[1]], more=more)
+
+    def _unlock(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._result(["RELEASE_LOCK()"], [[None if self._owned.pop(match[1], None) is None else 1]], more=more)
+
+    def _show_locks(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        names = re.findall(r"IS_USED_LOCK\('(\w+)'\)", match[0])
+        self._result(names, [[int(name in self._owned) for name in names]], more=more)
+
+    def _count_locks(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._result(["IF()"], [[sum(name.startswith("lock") for name in self._owned)]], more=more)
+
+    def _create_temporary(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._owned[match[1]] = marker.partition(".")[0]
+        self._state_changed()
+        self._ok(more=more)
+
+    def _drop_temporary(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        if self._owned.pop(match[1], None) is None:
+            raise Refusal(1051, f"Unknown table '{match[1]}'", "42S02")
+        self._state_changed()
+        self._ok(more=more)
+
+    def _show_create(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        if match[1] not in self._owned:
+            raise Refusal(1146, f"Table '{match[1]}' doesn't exist", "42S02")
+        self._result(["Table", "Create Table"], [[match[1], f"CREATE TEMPORARY TABLE `{match[1]}` ..."]], more=more)
 
     def _show_variables(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         self._result(["Variable_name", "Value"], [["version", "8.4.0"], ["time_zone", "SYSTEM"]], more=more)
@@ -458,7 +502,7 @@ class MysqlSession(Session):
         elif found is None:
             raise Violation(f"the server got SET {item!r}")
         elif found[2]:
-            self._user_variables[found[2]] = self._value("", found[3]) or ""
+            self._set_user_variable(found[2], found[3])
         else:
             self._set_variable(found[1], found[3], before)
         self._state_changed()
@@ -482,6 +526,13 @@ class MysqlSession(Session):
             self.variables["collation_connection"] = m.DEFAULT_COLLATIONS[value]
         elif name == "collation_connection":
             self.variables["character_set_connection"] = value.partition("_")[0]
+
+    def _set_user_variable(self, name: str, text: str) -> None:
+        digits = BINARY.match(text)
+        if text == "NULL":
+            self._user_variables.pop(name, None)
+        else:
+            self._user_variables[name] = bytes.fromhex(digits[1]).decode() if digits else text.strip("'")
 
     def _take_names(self, charset: str, collation: str) -> None:
         for name in ("character_set_client", "character_set_connection", "character_set_results"):
@@ -549,7 +600,8 @@ class MysqlSession(Session):
             self._ok(1, self._last_id if marker else 0)
             return
         shown = None if value is None else f"{value}:{statement.kind}"
-        row = m.binary_row([shown, statement.mode, statement.schema, self._last_id])
+        last_id = self._last_id if "INSERT_ID" in statement.text else 0
+        row = m.binary_row([shown, statement.mode, statement.schema, last_id])
         self._columns(*((name, m.STRING) for name in ("value", "mode", "schema", "id")))
         if rest[4] & m.CURSOR:
             statement.cursor = [row] * 3
@@ -604,8 +656,8 @@ class MysqlSession(Session):
 
     def last_words(self) -> bytes:
         text = b"\xff" + struct.pack("<H", 1053) + b"#08S01Server shutdown in progress"
-        number = self._number if self.slow or self._file or not self._logged_in else 0
-        self.slow = ""
+        # (What nobody has asked for has the number 0.)
+        number = self._number if self._rest_of_slow or self._file or not self._logged_in else 0
         return m.packet(number, text)
 
 
@@ -620,7 +672,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"INSERT INTO t VALUES \('[^']*'\)", MysqlSession._insert),
         (r"UPDATE t SET a='[^']*'", MysqlSession._update),
         (r"CREATE TABLE t", MysqlSession._create),
-        (r"BEGIN|START TRANSACTION", MysqlSession._begin),
+        (r"(?:BEGIN|START TRANSACTION)", MysqlSession._begin),
         (r"(?:COMMIT|ROLLBACK)( AND CHAIN)?", MysqlSession._commit),
         (r"SET TRANSACTION READ ONLY", MysqlSession._set_transaction),
         (r"SET (.*)", MysqlSession._set),
@@ -632,7 +684,15 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"SELECT LAST_INSERT_ID\((\d*)\)", MysqlSession._last_insert_id),
         (r"SELECT DATABASE\(\)", MysqlSession._database),
         (r"SELECT (@@.*)", MysqlSession._variables),
-        (r"SELECT (@\w+)", MysqlSession._user_variable),
+        (r"SELECT @(\w+)", MysqlSession._user_variable),
+        (r"SELECT @`\w+`,HEX\(.*", MysqlSession._show_user_variables),
+        (r"SELECT GET_LOCK\('(\w+)',0\)", MysqlSession._lock),
+        (r"SELECT RELEASE_LOCK\('(\w+)'\)", MysqlSession._unlock),
+        (r"SELECT COALESCE\(IS_USED_LOCK.*", MysqlSession._show_locks),
+        (r"SELECT IF\(\(SELECT ENABLED .* performance_schema.metadata_locks .*", MysqlSession._count_locks),
+        (r"CREATE TEMPORARY TABLE (\w+)", MysqlSession._create_temporary),
+        (r"DROP TEMPORARY TABLE (\w+)", MysqlSession._drop_temporary),
+        (r"SHOW CREATE TABLE (?:`\w+`\.)?`?(\w+)`?", MysqlSession._show_create),
         (r"SHOW (?:SESSION|GLOBAL) VARIABLES .*", MysqlSession._show_variables),
         (r"KILL (?:QUERY |CONNECTION )?(\d+)", MysqlSession._kill),
         (r"LOAD DATA LOCAL INFILE '[^']*' INTO TABLE t", MysqlSession._load),

@@ -88,7 +88,7 @@ class Reader:
         self.position += size
         return int.from_bytes(data, "little")
 
-    def bytes(self, size: int) -> bytes:
+    def take(self, size: int) -> bytes:
         self.position += size
         if self.position > len(self.payload):
             raise IndexError("a payload ends inside a string")
@@ -101,7 +101,7 @@ class Reader:
         return first if first < 0xFB else self.number({0xFC: 2, 0xFD: 3, 0xFE: 8}[first])
 
     def string(self) -> bytes:
-        return self.bytes(self.lenenc())
+        return self.take(self.lenenc())
 
     def to_nul(self) -> bytes:
         end = self.payload.index(b"\0", self.position)

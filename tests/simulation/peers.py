@@ -32,6 +32,9 @@ class Client:
     pool_errors: ClassVar[frozenset[str]] = frozenset()
     """The codes with which the pooler may answer a request instead of the server; the request has then not run."""
 
+    kills: ClassVar[bool] = False
+    """A cancel request is a request that another client makes in its session."""
+
     def __init__(self, name: str, rng: random.Random) -> None:
         self.name = name
         self.rng = rng
@@ -43,10 +46,14 @@ class Client:
         self.must_wait = False
         """What can be asked next depends on replies that are still to come."""
         self.slow = False
+        self.unsent = bytearray()
+        """What it has not written to its socket yet."""
         self.replies = 0
         self.refusals = 0
         self.last_words: Token | None = None
         """The error with which the pooler ended the session."""
+        self.perhaps_last: Token | None = None
+        """The same, as far as an answer can be both: the server's own last words."""
         self._skipping = False
         self._numbers = 0
 
@@ -74,6 +81,20 @@ class Client:
 
     def tokens(self, data: bytes) -> Iterator[Token]:
         """The replies that are complete with these bytes."""
+        raise NotImplementedError
+
+    # What a protocol may say otherwise.
+
+    def logs_in(self) -> bool:
+        """Its login is part of the schedule (else it begins behind it)."""
+        return False
+
+    def may_leave(self) -> bool:
+        """A goodbye would be taken for one now."""
+        return True
+
+    def kill(self, connection_id: int, *, whole: bool) -> bytes:
+        """A request to stop what another client runs; or, `whole`, that client. See `kills`."""
         raise NotImplementedError
 
     # The rest is the same for all.
@@ -182,6 +203,12 @@ class Database:
     """The simulated server."""
 
     session_type: ClassVar[type[Session]] = Session
+    smallest_pipe: ClassVar[int] = 1
+    """Bytes. With fewer in flight a login would take too long."""
+    steps: ClassVar[int] = 150
+    """Of a schedule, before it calms down."""
+    wild: ClassVar[float] = 1.0
+    """How many schedules are full of faults; in the others clients get much done."""
 
     def __init__(self) -> None:
         self.sessions: dict[int, Session] = {}

@@ -27,6 +27,7 @@ class SimulationFailure(Exception):
 
 WORLDS: Final[dict[str, Callable[[int, bool], Schedule]]] = {
     "links": lambda seed, traced: LinkWorld(seed, traced=traced),
+    "mysql-links": lambda seed, traced: LinkWorld(seed, "mysql", traced=traced),
     "pools": lambda seed, traced: PoolWorld(seed, traced=traced),
 }
 
