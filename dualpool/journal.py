@@ -56,7 +56,6 @@ class Journal:
 
     def __init__(self, server: "Server") -> None:
         self.server = server
-        self._pinned: set[ServerConnection] = set()
         self._timeouts: dict[Pool, int] = {}
 
     # --------------------------------------------------------------------------------------------------------------- clients
@@ -137,8 +136,7 @@ class Journal:
         event(logging.INFO, f"admin console: {user}: {command}", user=user)
 
     def sweep(self) -> None:
-        """What is seen when somebody looks: pins, requests that waited in vain; and the counts of lines that were left out."""
-        self._tell_pins()
+        """What is seen when somebody looks: requests that waited in vain; and the counts of lines that were left out."""
         for pool in self.server.backends.pools():
             given_up = pool.timeouts - self._timeouts.get(pool, 0)
             if given_up:
@@ -151,18 +149,6 @@ class Journal:
     def gave_up(self, pool: "Pool", count: int) -> None:
         """So many requests have waited for a server connection until their time was over."""
         event(logging.WARNING, f'pool "{pool.name}": {count} requests waited in vain for a server connection', pool=pool.name)
-
-    def _tell_pins(self) -> None:
-        pinned = set()
-        for client in self.server.clients.by_id.values():
-            conn = client.server
-            if conn is not None and conn.relay.pins:
-                pinned.add(conn)
-                if conn not in self._pinned:
-                    held = "; ".join(conn.relay.pin_reasons())
-                    what = f'pool "{client.pool.name}": client {client.id} keeps server connection {conn.id}: {held}'
-                    event(logging.INFO, what, client=client.id, server=conn.id, pool=client.pool.name)
-        self._pinned = pinned
 
     def averages(self) -> None:
         """A period of SHOW STATS is over."""

@@ -143,7 +143,8 @@ class Server(Supervisor, PoolIO):
             holds, _, until = reason.partition("; until ")
             server.counters.pins[holds] += 1
             text = f"client {client.id}: keeps server connection {server.id} after its transactions: {holds}"
-            event(logging.INFO, f"{text} (until {until}): {relay.pin_text}" if until else f"{text}: {relay.pin_text}", client=client.id)
+            text += f" (until {until}): {relay.pin_text}" if until else f": {relay.pin_text}"
+            event(logging.INFO, text, client=client.id, server=server.id, pool=client.pool.name)
 
     def leaked(self, client: Client, error: DualpoolError) -> None:
         event(logging.ERROR, f"client {client.id}: {error.message}", client=client.id)

@@ -338,6 +338,10 @@ class ServerRelay(protocol.ServerRelay):
             or self._rest.size
         )
 
+    def is_asked(self) -> bool:
+        """Strict mode: is the session being asked what it holds?"""
+        return self.strict and self._rows is not None
+
     def pin_reasons(self) -> list[str]:
         return [f"{name}; until {end}" for kind, (name, end) in sql.HOLDINGS.items() if self.pins & kind]
 
@@ -373,6 +377,7 @@ class ServerRelay(protocol.ServerRelay):
         self.unnamed = None
         self.reported = dict(self.baseline)
         self.pins = self.doubts = self._ends = 0
+        self.pinned_at = 0.0
         self.dirty = False
         self._forget_changes()
 
@@ -493,6 +498,8 @@ class ServerRelay(protocol.ServerRelay):
                 verdict |= RELEASE
             elif self.pins or self.doubts:
                 self.look()
+                if self.strict and self._rows is None and self.client is not None:
+                    verdict |= self.client.catch_up(self)
         return verdict
 
     # -------------------------------------------------------------------------------------------------------- pins
@@ -1004,8 +1011,24 @@ class ClientRelay(protocol.ClientRelay):
         if not data:
             return FORWARD
         if server is not None:
+            if self._careful and server.is_asked():
+                # Strict mode: so that it goes to another server connection.
+                self._held.keep(data, 0)
+                return FORWARD
             return self._process(data, server)
         return self._unattached(data)
+
+    def catch_up(self, server: ServerRelay) -> int:
+        """The lease goes on: what waited for the end of the question is for the same server connection. Returns verdict bits."""
+        held = self._held
+        if not held.size or held.need:
+            return FORWARD
+        data = b"".join(held.chunks)
+        held.clear()
+        verdict = self._process(data, server)
+        server.to_server += self.to_server
+        self.to_server = b""
+        return verdict
 
     def attach(self, server: protocol.ServerRelay) -> int:
         assert isinstance(server, ServerRelay)

@@ -268,8 +268,8 @@ RELEASED: Final = LOCK << ENDS
 MAX_KNOWN_TEXT: Final = 2048
 MAX_KNOWN: Final = 2048
 MAX_CALLS: Final = 16
-"""Calls of set_config that are read in one text, and the bytes of each."""
-CALL_BYTES: Final = 4096
+"""Calls of set_config that are read in one text, and the tokens of each."""
+MAX_CALL: Final = 500
 
 _GAP: Final = rb"(?:\s|/\*[^*]{0,200}\*/|--[^\n]{0,200}\n)++"
 ADVISORY: Final = re.compile(rb"pg_(?:try_)?advisory_(lock|unlock)")
@@ -277,7 +277,6 @@ CREATES_TEMPORARY: Final = re.compile(
     rb"\b(?:create|into|replace)" + _GAP + rb"(?:(?:local|global)" + _GAP + rb')?temp(?:orary)?\b|\bpg_temp"?\s*+\.'
 )
 WITH_HOLD: Final = re.compile(rb"\bwith" + _GAP + rb"hold\b")
-SET_CONFIG: Final = re.compile(rb'\bset_config"?\s*+\(')
 DATABASE_ORDER: Final = re.compile(rb"\s*+(?:drop|alter|create)\s++database\b")
 SETTING_NAME: Final = re.compile(rb"[A-Za-z_][\w$]*+(?:\.[A-Za-z_][\w$]*+)++|role|session_authorization")
 NAMED_SETTING: Final = re.compile(
@@ -339,24 +338,27 @@ def _read(text: bytes) -> int:
 
 def _set_config(lower: bytes) -> int:
     """set_config(name, value, is_local) matters unless it says that it is local."""
+    words = tokens(lower)
+    named = [index for index, word in enumerate(words) if word in {b"set_config", b'"set_config"'}]
+    calls = [index for index in named if words[index + 1 : index + 2] == [b"("]]
     found = 0
-    for count, match in enumerate(SET_CONFIG.finditer(lower)):
-        arguments = _arguments(lower[match.end() : match.end() + CALL_BYTES]) if count < MAX_CALLS else []
+    for count, index in enumerate(calls):
+        arguments = _arguments(words[index + 2 : index + 2 + MAX_CALL]) if count < MAX_CALLS else []
         if len(arguments) == 3 and len(arguments[2]) == 1 and arguments[2][0] in LOCAL:
             continue
         found |= SETTINGS
         name = arguments[0] if arguments else []
-        literal_name = len(name) == 1 and name[0].startswith(b"'")
-        if not (literal_name or (len(name) == 2 and name[0] == b"$") or (len(name) > 2 and name[0] == b"$" and name[2] == b":")):
+        is_parameter = name[:1] == [b"$"] and name[2:3] in ([], [b":"])
+        if not (is_parameter or (len(name) == 1 and name[0].startswith(b"'"))):
             found |= COMPUTED
     return found
 
 
-def _arguments(text: bytes) -> list[list[bytes]]:
+def _arguments(words: list[bytes]) -> list[list[bytes]]:
     """The arguments of a call, from behind its parenthesis to the one that closes it; [] if none does."""
     found: list[list[bytes]] = [[]]
     depth = 0
-    for token in _each_token(text):
+    for token in words:
         if token in {b"(", b"["}:
             depth += 1
         elif token in {b")", b"]"}:

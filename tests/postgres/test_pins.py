@@ -1,0 +1,399 @@
+"""Pins: what raises a doubt, and what the relays make of the server's answer."""
+
+import pytest
+
+from dualpool.errors import FeatureRefused, StateLeaked
+from dualpool.postgres import sql, wire
+from dualpool.postgres.relay import ASK_AGAIN, ClientRelay, ServerRelay
+from dualpool.protocol import NEEDS_SERVER, PIN_ALLOW, PIN_ERROR, PINNED, RELEASE, SESSION, VACATE, RelayLimits
+from tests.helpers.frames import (
+    BOUND,
+    PARSED,
+    READY,
+    READY_T,
+    SYNC,
+    bind,
+    complete,
+    error,
+    execute,
+    parse,
+    query,
+    row,
+    warning,
+)
+
+LOCK = b"select pg_advisory_lock(1)"
+ANSWER = row(b"") + complete(b"SELECT 1") + READY
+CANCELED = error(b"57014", b"canceling statement due to user request")
+
+MARKS = {
+    b"select 1": 0,
+    b"": 0,
+    b"select * from weather where temp > 1 and template = 'x' and temporary": 0,
+    b"select household, threshold from holdings": 0,
+    b"select advisory, listen, prepare, load, call from do": 0,
+    b"insert into t values (1) on conflict do nothing": 0,
+    b"begin": 0,
+    b"commit": sql.TELLING,
+    LOCK: sql.LOCK,
+    b"SELECT PG_TRY_ADVISORY_LOCK_SHARED(1)": sql.LOCK,
+    b"select pg_advisory_xact_lock(1), pg_try_advisory_xact_lock_shared(1)": 0,
+    b"select pg_advisory_unlock(1)": sql.RELEASED,
+    b"select pg_advisory_lock(1), pg_advisory_unlock_all()": sql.LOCK | sql.RELEASED,
+    b"create temp table t (a int)": sql.TEMPORARY,
+    b"CREATE\n/* so */ -- or so\n LOCAL TEMPORARY VIEW t AS SELECT 1": sql.TEMPORARY,
+    b"create or replace temp view t as select 1": sql.TEMPORARY,
+    b"select 1 into temp t": sql.TEMPORARY,
+    b"create table pg_temp . t (a int)": sql.TEMPORARY,
+    b'create table "pg_temp".t (a int)': sql.TEMPORARY,
+    b"declare c cursor with\thold for select 1": sql.CURSOR,
+    b"declare c cursor without hold for select 1": 0,
+    b"call p()": sql.EVERYTHING | sql.PROBED << sql.ENDS,
+    b"/* a */ DO 'BEGIN END'": sql.EVERYTHING | sql.PROBED << sql.ENDS,
+    b"deallocate p": sql.TELLING | sql.DEALLOCATES,
+    b"set x = 1": sql.TELLING,
+    b"select set_config('a.b', 'c', false)": sql.SETTINGS,
+    b"select set_config('a.b', 'c', true)": 0,
+    b"select set_config('a.b', f(1, 2), TRUE), set_config('a.c', 'x', 't')": 0,
+    b"select set_config('a.b', 'c', true), set_config('a.b', 'c', $1)": sql.SETTINGS,
+    b"select pg_catalog.set_config($1, $2, $3)": sql.SETTINGS,
+    b"select set_config($1::text, 'x', false)": sql.SETTINGS,
+    b"select set_config('a.' || $1, 'c', false)": sql.SETTINGS | sql.COMPUTED,
+    b"select set_config(name, value, false) from t": sql.SETTINGS | sql.COMPUTED,
+    b"select set_config('a.b'": sql.SETTINGS | sql.COMPUTED,
+    b"select 'set_config(a, b, false)', set_config": 0,
+    b"drop database x": sql.VACATES,
+    b'DROP DATABASE IF EXISTS "X" WITH (FORCE)': sql.VACATES,
+    b"create database y template x": sql.VACATES,
+    b"create database y": 0,
+    b"alter database x rename to y": sql.VACATES,
+    b"alter database x set a = 1": 0,
+}
+
+
+@pytest.mark.parametrize("text", MARKS)
+def test_marks(text: bytes) -> None:
+    assert sql.marks(text) == MARKS[text]
+    assert sql.query_marks(query(text)) == MARKS[text]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (b"drop database x", "x"), (b'drop database if exists "X y";', "X y"), (b"create database y with owner = a template = X", "x"),
+        (b"alter database Q rename to y", "q"), (b"drop database", ""), (b"drop table x", ""),
+    ],
+)  # fmt: skip
+def test_the_database_that_must_be_left(text: bytes, name: str) -> None:
+    assert sql.vacated_database(text) == name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"create /*" * 100_000, b"set_config(" * 100_000, b"with -- \n" * 100_000 + b"hold", b"pg_advisory_lock " * 50_000,
+        b"call(" * 100_000,
+        b"'" * 1_000_000, b"temp " * 200_000,
+    ],
+)  # fmt: skip
+def test_no_text_takes_long(text: bytes) -> None:
+    assert sql.marks(text) >= 0
+    assert len(sql.masked(text)) <= 200
+
+
+def test_masked() -> None:
+    assert sql.masked(b"select\n 'a''b', 12, $$x$$, E'\\'' /* secret */ from t -- secret\n where a = -1.5") == (
+        "select ?, ?, ?, ? from t where a = -?"
+    )
+
+
+def test_few_texts_are_remembered() -> None:
+    sql.MARKS.clear()
+    for number in range(3 * sql.MAX_KNOWN):
+        sql.marks(b"select %d" % number)
+    assert len(sql.MARKS) <= sql.MAX_KNOWN
+    sql.marks(b"x" * sql.MAX_KNOWN_TEXT + b"x")
+    assert max(len(text) for text in sql.MARKS) <= sql.MAX_KNOWN_TEXT
+
+
+class Pair:
+    """A client and its server connection."""
+
+    def __init__(self, **limits: int) -> None:
+        self.limits = RelayLimits(**limits)
+        self.client = ClientRelay(self.limits)
+        self.server = ServerRelay(self.limits, {})
+
+    def ask(self, data: bytes) -> bytes:
+        """What the server is sent."""
+        verdict = self.client.on_client_bytes(data)
+        if verdict & NEEDS_SERVER:
+            verdict = self.client.attach(self.server)
+        sent, self.client.to_server = self.client.to_server, b""
+        return sent
+
+    def answer(self, data: bytes) -> tuple[bytes, int, bytes]:
+        """What the client reads, the verdict, and what the server is sent."""
+        verdict = self.server.on_server_bytes(data)
+        out = self.server.to_client, verdict, self.server.to_server
+        self.server.to_client = self.server.to_server = b""
+        if verdict & RELEASE:
+            self.client.detach()
+        return out
+
+
+def holds(letters: bytes, *settings: tuple[bytes, bytes]) -> bytes:
+    """The answer to a probe."""
+    rows = row(b"", letters) + b"".join(row(name, value) for name, value in settings)
+    return rows + complete(b"SELECT 1") + READY
+
+
+def pinned(**limits: int) -> Pair:
+    pair = Pair(**limits)
+    pair.ask(query(LOCK))
+    assert pair.answer(ANSWER)[2] == query(sql.probe(sql.LOCK).encode())
+    pair.answer(holds(b"l"))
+    assert pair.server.pins == sql.LOCK
+    return pair
+
+
+def test_the_client_has_its_answer_before_the_question() -> None:
+    pair = Pair()
+    assert pair.ask(query(LOCK)) == query(LOCK)
+    assert pair.answer(ANSWER) == (ANSWER, 0, query(sql.probe(sql.LOCK).encode()))
+    assert not pair.server.is_quiet()
+    assert pair.answer(holds(b"")) == (b"", RELEASE, b"")
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_a_pin_begins_and_ends(size: int) -> None:
+    pair = Pair()
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    told, verdicts = b"", 0
+    answer = holds(b"l")
+    for at in range(0, len(answer), size):
+        read, verdict, sent = pair.answer(answer[at : at + size])
+        told, verdicts = told + read, verdicts | verdict
+        assert sent == b""
+    assert b"advisory lock\0" in told
+    assert told.count(b"SNOTICE") == 1
+    assert verdicts == PINNED
+    assert pair.server.pin_reasons() == ["advisory lock; until pg_advisory_unlock"]
+    assert pair.server.pin_text == "select pg_advisory_lock(?)"
+    pair.ask(query(b"select 1"))
+    assert pair.answer(ANSWER) == (ANSWER, 0, b"")
+    pair.ask(query(b"select pg_advisory_unlock(1)"))
+    assert pair.answer(ANSWER)[2] == query(sql.probe(sql.LOCK).encode())
+    assert pair.answer(holds(b"")) == (b"", PINNED | RELEASE, b"")
+    assert pair.server.pin_reasons() == []
+
+
+def test_it_is_told_once() -> None:
+    pair = pinned()
+    pair.ask(query(b"select pg_advisory_unlock(1)"))
+    pair.answer(ANSWER)
+    pair.answer(holds(b""))
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    assert pair.answer(holds(b"l")) == (b"", PINNED, b"")
+
+
+def test_what_comes_while_the_question_is_open_is_passed_on() -> None:
+    pair = Pair()
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    unlock = query(b"select pg_advisory_unlock(1)")
+    assert pair.ask(unlock) == unlock
+    read, verdict, sent = pair.answer(holds(b"l") + ANSWER)
+    assert read.endswith(ANSWER)
+    assert verdict == PINNED
+    assert sent == query(sql.probe(sql.LOCK).encode())
+    assert pair.answer(holds(b"")) == (b"", PINNED | RELEASE, b"")
+
+
+def test_the_question_waits_for_the_end_of_the_transaction() -> None:
+    pair = Pair()
+    pair.ask(query(b"begin"))
+    pair.answer(complete(b"BEGIN") + READY_T)
+    pair.ask(query(LOCK))
+    assert pair.answer(row(b"") + complete(b"SELECT 1") + READY_T)[2] == b""
+    pair.ask(query(b"commit"))
+    assert pair.answer(complete(b"COMMIT") + READY)[2] == query(sql.probe(sql.LOCK).encode())
+
+
+def test_extended_queries_raise_doubts_when_they_are_bound() -> None:
+    for name in (b"", b"a"):
+        pair = Pair()
+        pair.ask(parse(name, LOCK) + SYNC)
+        assert pair.answer(PARSED + READY)[1] == RELEASE
+        pair.ask(bind(b"", name) + execute() + SYNC)
+        assert pair.answer(BOUND + ANSWER)[2] == query(sql.probe(sql.LOCK).encode())
+
+
+def test_tags_raise_doubts() -> None:
+    for text, tag, kinds in (
+        (b"listen x", b"LISTEN", sql.LISTENING), (b"prepare p as select 1", b"PREPARE", sql.PREPARED), (b"load 'x'", b"LOAD", sql.LIBRARY),
+        (b"call p()", b"CALL", sql.EVERYTHING),
+    ):  # fmt: skip
+        pair = Pair()
+        pair.ask(query(text))
+        assert pair.answer(complete(tag) + READY)[2] == query(sql.probe(kinds).encode())
+
+
+def test_a_question_that_was_cancelled_is_asked_again() -> None:
+    pair = Pair()
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    read, verdict, sent = pair.answer(CANCELED + READY)
+    assert (read, verdict) == (b"", 0)
+    assert sent == query((sql.UNHURRIED + sql.probe(sql.LOCK)).encode())
+    assert pair.answer(complete(b"SET") + holds(b"")) == (b"", RELEASE, b"")
+
+
+def test_what_cannot_be_asked_is_a_pin_until_it_can() -> None:
+    pair = Pair()
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    pair.answer(CANCELED + READY)
+    read, verdict, sent = pair.answer(CANCELED + READY)
+    assert b"unknown state" in read
+    assert (verdict, sent) == (PINNED, b"")
+    pair.ask(query(b"select 1"))
+    assert pair.answer(ANSWER)[2] == query(sql.probe(sql.EVERYTHING).encode())
+    assert pair.answer(holds(b"")) == (b"", PINNED | RELEASE, b"")
+
+
+def test_a_notice_about_our_question_is_not_the_clients() -> None:
+    pair = Pair()
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    assert pair.answer(warning(b"w") + holds(b"")) == (b"", RELEASE, b"")
+
+
+def test_an_end_that_nobody_could_see_is_found_after_a_while() -> None:
+    pair = pinned()
+    for _ in range(ASK_AGAIN):
+        pair.ask(query(b"select 1"))
+        _, _, sent = pair.answer(ANSWER)
+        if sent:
+            break
+    assert sent == query(sql.probe(sql.LOCK).encode())
+    assert pair.answer(holds(b"")) == (b"", PINNED | RELEASE, b"")
+
+
+def test_settings_that_a_function_made_are_tracked() -> None:
+    pair = Pair()
+    pair.ask(query(b"select set_config('app.x', '1', false)"))
+    asked = query(sql.probe(sql.SETTINGS, ["app.x"]).encode())
+    assert pair.answer(ANSWER)[2] == asked
+    none = (b"role", b"none")
+    assert pair.answer(holds(b"", (b"work_mem", b"64"), none, (b"app.x", b"1")))[1] == RELEASE
+    assert pair.client.settings.values == {"work_mem": sql.setter("work_mem", "64"), "app.x": sql.setter("app.x", "1")}
+    pair.ask(query(b"do 'begin reset work_mem; end'"))
+    pair.answer(complete(b"DO") + READY)
+    assert pair.answer(holds(b"", none))[1] == RELEASE
+    assert pair.client.settings.values == {"app.x": sql.setter("app.x", "1")}
+    assert pair.server.settings is pair.client.settings
+
+
+def test_settings_that_parameters_name_are_asked_for() -> None:
+    pair = Pair()
+    values = [b"App.Tenant", b"x" * 1000, b"1"]
+    numbers = b"".join(wire.INT32.pack(len(value)) + value for value in values)
+    bound = wire.message(wire.BIND, b"\0\0\0\0\0\3" + numbers + b"\0\0")
+    pair.ask(parse(b"", b"select set_config($1, $2, $3)") + bound + execute() + SYNC)
+    assert pair.answer(PARSED + BOUND + ANSWER)[2] == query(sql.probe(sql.SETTINGS, ["app.tenant"]).encode())
+
+
+def test_a_computed_name_is_a_pin_until_discard_all() -> None:
+    pair = Pair()
+    pair.ask(query(b"select set_config('a.' || 'b', '1', false)"))
+    pair.answer(ANSWER)
+    assert pair.answer(holds(b""))[1] == PINNED
+    assert pair.server.pin_reasons() == ["setting; until DISCARD ALL"]
+    pair.ask(query(b"discard all"))
+    assert pair.answer(complete(b"DISCARD ALL") + READY)[1] == RELEASE
+
+
+def test_policies() -> None:
+    pair = Pair(pin_policy=PIN_ALLOW)
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    assert pair.answer(holds(b"l")) == (b"", PINNED, b"")
+    pair = Pair(pin_policy=PIN_ERROR)
+    pair.ask(query(LOCK))
+    assert pair.answer(ANSWER)[0] == ANSWER
+    with pytest.raises(FeatureRefused, match=r"advisory lock.*pg_advisory_lock\(\?\)"):
+        pair.answer(holds(b"l"))
+    pair.client.detach()
+    assert pair.server.dirty
+
+
+def test_session_mode_knows_no_pins() -> None:
+    pair = Pair(mode=SESSION)
+    for text, tag in ((LOCK, b"SELECT 1"), (b"listen x", b"LISTEN"), (b"call p()", b"CALL"), (b"create table t ()", b"CREATE TABLE")):
+        pair.ask(query(text))
+        assert pair.answer(complete(tag) + READY)[1:] == (0, b"")
+        assert pair.server.is_quiet()
+
+
+def test_a_client_that_leaves_with_a_pin_or_a_doubt_leaves_a_dirty_session() -> None:
+    pair = pinned()
+    pair.client.detach()
+    assert pair.server.dirty
+    pair = Pair()
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    pair.client.detach()
+    assert pair.server.dirty
+    assert pair.answer(holds(b"l"))[::2] == (b"", b"")
+    pair.server.was_reset()
+    assert pair.server.is_quiet()
+
+
+def test_a_library_costs_the_connection() -> None:
+    pair = Pair()
+    pair.ask(query(b"load 'x'"))
+    pair.answer(complete(b"LOAD") + READY)
+    assert pair.answer(holds(b""))[1] == PINNED
+    pair.client.detach()
+    assert pair.server.is_lost()
+
+
+def test_a_database_that_is_to_be_dropped() -> None:
+    for ask in (query(b'drop database "X"'), parse(b"", b'drop database "X"') + SYNC, parse(b"a", b'drop database "X"') + SYNC):
+        pair = Pair()
+        assert pair.client.on_client_bytes(ask) == NEEDS_SERVER
+        assert pair.client.attach(pair.server) == VACATE
+        assert pair.client.vacates == "X"
+
+
+def test_strict_mode() -> None:
+    limits = RelayLimits()
+    limits.strict = True
+    for answer, what in ((holds(b"t", (b"role", b"none")), "temporary table"), (holds(b"", (b"role", b"boss")), "role")):
+        pair = Pair()
+        pair.client, pair.server = ClientRelay(limits), ServerRelay(limits, {})
+        pair.ask(query(b"select f('secret')"))
+        assert pair.answer(ANSWER)[2] == query(sql.probe(sql.EVERYTHING).encode())
+        assert pair.ask(query(b"select 2")) == b""  # for the next server connection
+        with pytest.raises(StateLeaked, match=rf"{what}; the last statement was: select f\(\?\)"):
+            pair.answer(answer)
+
+
+def test_strict_mode_has_no_objection_to_what_it_sees() -> None:
+    limits = RelayLimits()
+    limits.strict = True
+    pair = Pair()
+    pair.client, pair.server = ClientRelay(limits), ServerRelay(limits, {})
+    pair.ask(query(b"set work_mem = '1MB'"))
+    pair.answer(complete(b"SET") + READY)
+    assert pair.answer(holds(b"", (b"work_mem", b"1024"), (b"role", b"none")))[1] == RELEASE
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    assert pair.ask(query(b"select 2")) == b""
+    read, verdict, sent = pair.answer(holds(b"l", (b"work_mem", b"1024"), (b"role", b"none")))
+    assert verdict == PINNED
+    assert b"advisory lock" in read
+    assert sent == query(b"select 2")
