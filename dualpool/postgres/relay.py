@@ -634,6 +634,7 @@ class ServerRelay(protocol.ServerRelay):
             wrong += sorted(name for name in found if name not in believed and name not in known)
             wrong += sorted(name for name in believed if name not in found and name not in known and "." not in name and name != "role")
         if wrong:
+            self.dirty = True
             self.suspect = bool(self.pending)
             text = sql.masked(self._last_text())
             raise StateLeaked(

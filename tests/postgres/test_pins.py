@@ -380,6 +380,7 @@ def test_strict_mode() -> None:
         assert pair.ask(query(b"select 2")) == b""  # for the next server connection
         with pytest.raises(StateLeaked, match=rf"{what}; the last statement was: select f\(\?\)"):
             pair.answer(answer)
+        assert pair.server.dirty
 
 
 def test_strict_mode_has_no_objection_to_what_it_sees() -> None:
