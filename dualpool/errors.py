@@ -46,10 +46,6 @@ class CheckoutTimeout(PoolError):
     """A client waited `timeouts.query_wait` for a server connection and got none."""
 
 
-class BudgetExhausted(PoolError):
-    """The backend's budget has no room and nothing idle to take from."""
-
-
 class QueueFull(PoolError):
     """`limits.max_waiting_clients` wait for the pool already."""
 

@@ -36,7 +36,6 @@ CLOSE_GRACE = 1.0
 """Seconds for sending a last error message to a client that does not get in."""
 LINGER = 0.25
 """Seconds for a client to close after a last message that is on its way: what it has asked meanwhile must not be answered by a reset."""
-UNTRUSTED = "auto"
 
 
 class Clients:
