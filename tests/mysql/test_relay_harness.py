@@ -8,6 +8,7 @@ import selectors
 import socket
 import threading
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -99,19 +100,22 @@ class Pooler:
 
     def _run(self) -> None:
         while True:
-            for key, _ in self._selector.select():
-                if key.data is None:
-                    return
-                try:
-                    if key.data == self._accept:
-                        self._accept()
-                    else:
-                        call, who = key.data
-                        call(who)
-                except BaseException as error:
-                    self.faults.append(error)
-                    self._close_all()
-                    return
+            ready = [key.data for key, _ in self._selector.select()]
+            if None in ready:
+                return
+            try:
+                self._handle(ready[0])  # one event a round: what it does may close or empty the sockets of the others
+            except BaseException as error:
+                self.faults.append(error)
+                self._close_all()
+                return
+
+    def _handle(self, event: Any) -> None:
+        if event == self._accept:
+            self._accept()
+        else:
+            call, who = event
+            call(who)
 
     def _close_all(self) -> None:
         for client in self.clients:
@@ -175,7 +179,7 @@ class Pooler:
     def _send(self, client: Joined) -> None:
         relay = client.relay
         if relay.to_client:
-            client.sock.sendall(relay.to_client)
+            _send_all(client.sock, relay.to_client)
             relay.to_client = b""
         if relay.to_server:
             assert client.server is not None
@@ -191,12 +195,12 @@ class Pooler:
             verdict = relay.on_server_bytes(data)
         except DualpoolError as error:
             assert server.client is not None
-            server.client.sock.sendall(ENGINE.error_message(error))
+            _send_all(server.client.sock, ENGINE.error_message(error))
             raise
         assert not verdict & BROKEN, relay.last_error
         if relay.to_client:
             if server.client is not None:
-                server.client.sock.sendall(relay.to_client)
+                _send_all(server.client.sock, relay.to_client)
             relay.to_client = b""
         if relay.to_server:
             server.sock.sendall(relay.to_server)
@@ -247,3 +251,9 @@ class Pooler:
                         Driver(sock).run(ENGINE.cancel(self.target, client.server.login))
                 return True
         return False
+
+
+def _send_all(sock: socket.socket, data: bytes | bytearray) -> None:
+    """A client that has gone gets nothing; reading its socket tells so next."""
+    with suppress(ConnectionError):
+        sock.sendall(data)
