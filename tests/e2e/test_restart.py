@@ -8,10 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import psycopg
 import pymysql
@@ -21,11 +20,7 @@ from dualpool.dev.processes import free_port
 from tests.e2e.postgres_world import DEADLINE, wait_until
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
-
-CLIENTS: Final = 30
-RESTARTS: Final = 3
-SHUTDOWN: Final = 1053
-"""MySQL: ER_SERVER_SHUTDOWN."""
+from tests.helpers.steady import CLIENTS, ROUNDS, Load
 
 
 def configuration(postgres: PostgresServer, mysql: MySQLServer, folder: Path, more: str = "") -> str:
@@ -66,113 +61,34 @@ password = "app"
 """
 
 
-class Load:
-    """Clients in threads, each with one transaction after the other. They connect again when told to, but only between transactions."""
+def clients(ports: dict[str, int], folder: Path) -> dict[str, Callable[[int], Any]]:
+    """How the clients of a load connect: those of PostgreSQL by TCP and by the Unix socket in turn."""
 
-    def __init__(self, ports: dict[str, int], folder: Path) -> None:
-        self.ports = ports
-        self.folder = folder
-        self.done: Counter[str] = Counter()
-        self.told: Counter[str] = Counter()
-        self.errors: list[str] = []
-        self._ended = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(kind, number), daemon=True)
-            for kind in ("postgres", "mysql")
-            for number in range(CLIENTS)
-        ]
+    def postgres(number: int) -> Any:
+        host, port = ("127.0.0.1", ports["postgres"]) if number % 2 else (str(folder), 5432)
+        return psycopg.connect(host=host, port=port, user="app", password="app", dbname="app", connect_timeout=20)
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
+    def mysql(_: int) -> Any:
+        return pymysql.connect(host="127.0.0.1", port=ports["mysql"], user="app", password="app", database="app", connect_timeout=20)
 
-    def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join(DEADLINE)
-        assert not any(thread.is_alive() for thread in self._threads), "a client hangs"
-
-    def _run(self, kind: str, number: int) -> None:
-        while not self._ended.is_set():
-            with contextlib.suppress(TellsToLeave):
-                connection = self._connect(kind, number)
-                try:
-                    while not self._ended.wait(0.03):
-                        self._transaction(kind, connection)
-                except TellsToLeave:
-                    self.told[kind] += 1
-                    raise
-                except Exception as error:
-                    self.errors.append(f"{kind}: {error!r}")
-                    return
-                finally:
-                    with contextlib.suppress(Exception):
-                        connection.close()
-
-    def _connect(self, kind: str, number: int) -> Any:
-        try:
-            if kind == "mysql":
-                return pymysql.connect(
-                    host="127.0.0.1", port=self.ports[kind], user="app", password="app", database="app", connect_timeout=20
-                )
-            host = "127.0.0.1" if number % 2 else str(self.folder)
-            port = self.ports[kind] if number % 2 else 5432
-            return psycopg.connect(host=host, port=port, user="app", password="app", dbname="app", connect_timeout=20)
-        except Exception as error:
-            if not tells_to_leave(error):
-                self.errors.append(f"{kind}, connecting: {error!r}")
-            raise TellsToLeave from error
-
-    def _transaction(self, kind: str, connection: Any) -> None:
-        with connection.cursor() as cursor:
-            try:
-                cursor.execute("BEGIN" if kind == "mysql" else "SELECT 0")
-            except Exception as error:
-                if tells_to_leave(error):
-                    raise TellsToLeave from error
-                raise
-            cursor.execute("SELECT 1")
-            assert cursor.fetchone() == (1,)
-        connection.commit()
-        self.done[kind] += 1
+    return {"postgres": postgres, "mysql": mysql}
 
 
-class TellsToLeave(Exception):
-    """Connect again."""
-
-
-def tells_to_leave(error: Exception) -> bool:
-    """57P01, or MySQL's 1053."""
-    if isinstance(error, pymysql.MySQLError):
-        return bool(error.args[0] == SHUTDOWN)
-    # While it connects, psycopg has no SQLSTATE for what the server says.
-    return isinstance(error, psycopg.errors.AdminShutdown) or (
-        isinstance(error, psycopg.OperationalError) and "shutting down" in str(error)
-    )
-
-
-def wait_for_more(load: Load, count: int) -> None:
-    goal = {kind: load.done[kind] + count for kind in ("postgres", "mysql")}
-    wait_until(lambda: bool(load.errors) or all(load.done[kind] >= goal[kind] for kind in goal), f"more answers: {load.done}", 3 * DEADLINE)
-    assert not load.errors
-
-
-def test_three_restarts_under_load(servers: Servers, tmp_path: Path) -> None:
+def test_restarts_under_load(servers: Servers, tmp_path: Path) -> None:
     toml = configuration(servers.postgres(15), servers.mariadb(), tmp_path)
     with contextlib.ExitStack() as running:
         old = running.enter_context(Pooler(toml))
         ports = {"mysql": old.port("mysql"), "postgres": int(old.addresses["postgres"][0].rpartition(":")[2])}
-        with Load(ports, tmp_path) as load:
-            for _ in range(RESTARTS):
-                wait_for_more(load, 3 * CLIENTS)
+        with Load(clients(ports, tmp_path), CLIENTS) as load:
+            for _ in range(ROUNDS):
+                load.wait_for_more(3 * CLIENTS)
                 new = running.enter_context(Pooler(toml))
                 assert old.stop() == 0
                 assert "Traceback" not in old.log
                 old = new
-            wait_for_more(load, 3 * CLIENTS)
+            load.wait_for_more(3 * CLIENTS)
         assert load.errors == []
-        assert all(load.told[kind] >= RESTARTS * CLIENTS / 2 for kind in ("postgres", "mysql")), load.told
+        assert all(load.told[kind] >= ROUNDS * CLIENTS / 2 for kind in ("postgres", "mysql")), load.told
         assert (tmp_path / ".s.PGSQL.5432").exists()
     assert not (tmp_path / ".s.PGSQL.5432").exists()
     assert list(tmp_path.iterdir()) == []
