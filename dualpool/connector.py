@@ -11,9 +11,9 @@ import trio
 from dualpool.accounts import ServerLogin, ServerTarget
 from dualpool.backends import BackendState, PoolEntry
 from dualpool.config import Config
-from dualpool.errors import ConnectFailed, DualpoolError, ServerLost
+from dualpool.errors import ConnectFailed, DualpoolError, RemoteProtocolError, ServerLost
 from dualpool.exchange import Stream, drive
-from dualpool.hosts import Host, Resolver, rounds
+from dualpool.hosts import Host, Resolver, Search
 from dualpool.link import ServerConnection, Supervisor
 from dualpool.log import event
 from dualpool.protocol import MAINTENANCE, ConnectionClosed, RelayLimits
@@ -64,20 +64,18 @@ class Connector:
     async def _log_in_somewhere(self, entry: PoolEntry) -> tuple[Stream, ServerTarget, ServerLogin]:
         """Try the backend's hosts in turn, until one is what is looked for."""
         backend = entry.backend
-        error: DualpoolError = ConnectFailed(f'backend "{backend.config.name}" has no hosts')
-        for roles in rounds(backend.config.target_session_attrs):
-            for host in backend.hosts.order(monotonic()):
-                try:
-                    found = await self._try_host(entry, host, roles)
-                except ConnectFailed as failed:
-                    failed.message = f'backend "{backend.config.name}": {failed.message}'
-                    backend.hosts.failed(host, monotonic())
-                    error = failed
-                else:
-                    backend.hosts.answered(host)
-                    self._answered(backend, host)
-                    return found
-        raise error
+        search = Search(backend.hosts, backend.config.target_session_attrs, monotonic)
+        for host in search:
+            try:
+                found = await self._try_host(entry, host, search)
+            except ConnectFailed as failed:
+                failed.message = f'backend "{backend.config.name}": {failed.message}'
+                search.failed(host, failed)
+            else:
+                search.answered(host)
+                self._answered(backend, host)
+                return found
+        raise search.error
 
     def _answered(self, backend: BackendState, host: Host) -> None:
         """Remember which it was. With in-order it is another one only if those before it failed, or are back."""
@@ -87,11 +85,11 @@ class Connector:
             names = [f"{hosts[index][0]}:{hosts[index][1]}" for index in (backend.host_index, before)]
             event(logging.WARNING, f'backend "{backend.config.name}": connects go to {names[0]} now, no longer to {names[1]}')
 
-    async def _try_host(self, entry: PoolEntry, host: Host, roles: frozenset[str]) -> tuple[Stream, ServerTarget, ServerLogin]:
+    async def _try_host(self, entry: PoolEntry, host: Host, search: Search) -> tuple[Stream, ServerTarget, ServerLogin]:
         target = attrs.evolve(entry.target, host=host[0], port=host[1])
         try:
             with trio.fail_after(self.timeout):
-                stream, login = await self._log_in(entry, target, roles)
+                stream, login = await self._log_in(entry, target, search)
         except trio.TooSlowError:
             raise ConnectFailed(
                 f"{host[0]}:{host[1]} did not answer within {self.timeout:g} s",
@@ -99,22 +97,14 @@ class Connector:
             ) from None
         return stream, target, login
 
-    async def _log_in(self, entry: PoolEntry, target: ServerTarget, roles: frozenset[str]) -> tuple[Stream, ServerLogin]:
+    async def _log_in(self, entry: PoolEntry, target: ServerTarget, search: Search) -> tuple[Stream, ServerLogin]:
         stream = await self.dial(entry.backend, target)
-        wanted = entry.backend.config.target_session_attrs
         try:
             login = await drive(entry.engine.connect(target), stream)
-            if wanted == "any":
-                return stream, login
-            role = await drive(entry.engine.role(login), stream)
-            if role in roles:
-                return stream, login
-            await stream.send_all(entry.engine.goodbye)
-            raise ConnectFailed(
-                f"{target.host}:{target.port} is {role}, but target_session_attrs asks for {wanted}",
-                hint="dualpool goes on looking for such a server among the hosts.",
-            )
-        except ServerLost as lost:
+            if search.asks_role:
+                await self._see_role(entry, target, search, stream, login)
+            return stream, login
+        except (ServerLost, RemoteProtocolError) as lost:
             stream.close()
             raise ConnectFailed(f"{target.host}:{target.port}: {lost.message}") from lost
         except ConnectionClosed as closed:
@@ -122,6 +112,16 @@ class Connector:
             raise ConnectFailed("the server closed the connection during the login") from closed
         except BaseException:
             stream.close()
+            raise
+
+    @staticmethod
+    async def _see_role(entry: PoolEntry, target: ServerTarget, search: Search, stream: Stream, login: ServerLogin) -> None:
+        """Raises ConnectFailed if the server is not what is looked for, ServerLost."""
+        role = await drive(entry.engine.role(login), stream)
+        try:
+            search.judge((target.host, target.port), role)
+        except ConnectFailed:
+            await stream.send_all(entry.engine.goodbye)
             raise
 
     async def dial(self, backend: BackendState, target: ServerTarget) -> Stream:

@@ -1,13 +1,15 @@
 """Which of a backend's hosts a connect goes to, in which order; and the addresses that their names mean now."""
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from time import monotonic
 from typing import Any, Final
 
 import trio
 
+from dualpool.budget import is_full
 from dualpool.config import LoadBalance, TargetSessionAttrs
+from dualpool.errors import ConnectFailed
 
 DEMOTED_SECONDS: Final = 10.0
 """A host that failed is tried last for so long."""
@@ -57,6 +59,45 @@ class Hosts:
     def answered(self, host: Host) -> None:
         """It is what is looked for."""
         self._demoted_until.pop(host, None)
+
+
+class Search:
+    """One connect's way through the hosts, until one is what is looked for: each of them is to be tried, and `failed` or `answered`."""
+
+    def __init__(self, hosts: Hosts, target: TargetSessionAttrs, clock: Callable[[], float] = monotonic) -> None:
+        self._hosts = hosts
+        self._target = target
+        self._clock = clock
+        self._roles = ROLES["any"]
+        self.error = ConnectFailed("there are no hosts")
+        """Why all have failed. That one of them has no room for more is what the budget must know, whatever the others say."""
+
+    @property
+    def asks_role(self) -> bool:
+        """Must a server say what it is?"""
+        return self._target != "any"
+
+    def __iter__(self) -> Iterator[Host]:
+        for self._roles in rounds(self._target):
+            yield from self._hosts.order(self._clock())
+
+    def judge(self, host: Host, role: str) -> None:
+        """Raises ConnectFailed if `role` is not what is looked for now."""
+        if role not in self._roles:
+            raise ConnectFailed(
+                f"{host[0]}:{host[1]} is {role}, but target_session_attrs asks for {self._target}",
+                hint="dualpool goes on looking for such a server among the hosts.",
+            )
+
+    def failed(self, host: Host, error: ConnectFailed) -> None:
+        """It did not answer, or is not what is looked for."""
+        self._hosts.failed(host, self._clock())
+        if is_full(error) or not is_full(self.error):
+            self.error = error
+
+    def answered(self, host: Host) -> None:
+        """It is what is looked for."""
+        self._hosts.answered(host)
 
 
 class Resolver:

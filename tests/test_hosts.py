@@ -4,7 +4,8 @@ import socket
 
 import pytest
 
-from dualpool.hosts import DEMOTED_SECONDS, Address, Hosts, Resolver, rounds
+from dualpool.errors import ConnectFailed
+from dualpool.hosts import DEMOTED_SECONDS, Address, Hosts, Resolver, Search, rounds
 
 A, B, C = ("a", 1), ("b", 1), ("c", 1)
 
@@ -40,6 +41,45 @@ def test_prefer_standby_looks_for_any_after_that() -> None:
     assert rounds("read-write") == (frozenset({"read-write"}),)
     assert "standby" in rounds("read-only")[0]
     assert rounds("primary")[0] == {"read-write", "read-only"}
+
+
+def test_a_search_goes_on_until_a_host_is_what_is_looked_for() -> None:
+    search = Search(Hosts((A, B, C), "in-order"), "read-write", lambda: 0.0)
+    assert search.asks_role
+    tried = []
+    for host in search:
+        tried.append(host)
+        try:
+            search.judge(host, "standby" if host == A else "read-write")
+        except ConnectFailed as error:
+            search.failed(host, error)
+        else:
+            search.answered(host)
+            break
+    assert tried == [A, B]
+    assert str(search.error) == "a:1 is standby, but target_session_attrs asks for read-write"
+
+
+def test_a_search_for_any_does_not_ask() -> None:
+    assert not Search(Hosts((A,), "in-order"), "any").asks_role
+
+
+def test_prefer_standby_tries_all_again() -> None:
+    search = Search(Hosts((A, B), "in-order"), "prefer-standby", lambda: 0.0)
+    hosts = iter(search)
+    for host in [next(hosts), next(hosts)]:
+        with pytest.raises(ConnectFailed):
+            search.judge(host, "read-write")
+    search.judge(next(hosts), "read-write")
+
+
+@pytest.mark.parametrize("full_first", [True, False])
+def test_that_a_server_is_full_outweighs_what_is_wrong_with_the_others(full_first: bool) -> None:
+    search = Search(Hosts((A, B), "in-order"), "read-write", lambda: 0.0)
+    full, standby = ConnectFailed("sorry, too many clients already", sqlstate="53300"), ConnectFailed("b:1 is standby")
+    for host, error in [(A, full), (B, standby)] if full_first else [(A, standby), (B, full)]:
+        search.failed(host, error)
+    assert search.error is full
 
 
 class Names:
