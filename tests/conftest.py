@@ -9,11 +9,17 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 
 RunPooler = Callable[..., Pooler]
+
+# A run of the tests is the same each time, and no example has to be quick. For new examples: `pytest --hypothesis-profile=explore`.
+settings.register_profile("same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("explore", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("same")
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ async def both(server: Stream, server_does: Exchange[object], client: Stream, cl
         except (RemoteProtocolError, ConnectionClosed) as error:
             results[name] = error
 
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(side, "server", server, server_does)
             nursery.start_soon(side, "client", client, client_does)
@@ -241,7 +241,7 @@ async def test_a_cancelled_exchange_is_closed(pair: Pair, nursery: trio.Nursery)
     nursery.start_soon(drive, exchange(), server)
     await trio.testing.wait_all_tasks_blocked()
     nursery.cancel_scope.cancel()
-    with trio.CancelScope(shield=True), trio.fail_after(5):
+    with trio.CancelScope(shield=True), trio.fail_after(60):
         await closed.wait()
 
 
@@ -250,7 +250,7 @@ async def test_a_slow_reader_gets_everything(pair: Pair, nursery: trio.Nursery) 
     data = bytes(range(256)) * 1000
     nursery.start_soon(server.send_all, data)
     got = b""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while len(got) < len(data):
             await trio.testing.wait_all_tasks_blocked()
             try:

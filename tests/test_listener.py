@@ -66,16 +66,20 @@ def test_who_connects_while_one_of_two_leaves_finds_the_other() -> None:
     came: list[socket.socket] = []
     if not turn_away([leaving]):
         pytest.skip("linux: only there can a socket turn new clients away")
-    clients = [threading.Thread(target=lambda: came.append(socket.create_connection(staying.getsockname(), 10))) for _ in range(8)]
+
+    def come() -> None:
+        came.append(socket.create_connection(staying.getsockname(), 60))
+
+    clients = [threading.Thread(target=come, daemon=True) for _ in range(8)]
     for client in clients:
         client.start()
     with pytest.raises(BlockingIOError):
         leaving.accept()
     close_listening(leaving)
-    staying.settimeout(10)
+    staying.settimeout(60)
     accepted = [staying.accept()[0] for _ in clients]
     for client in clients:
-        client.join()
+        client.join(60)
     assert len(came) == len(accepted) == len(clients)
     for sock in (*came, *accepted, staying):
         sock.close()

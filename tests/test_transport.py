@@ -127,7 +127,7 @@ def test_close_delivers_what_was_sent_in_spite_of_unread_input() -> None:
         transport = Transport(ours)
         transport.send(b"the last words")
         transport.close()
-        peer.settimeout(10)
+        peer.settimeout(60)
         assert peer.recv(100) == b"the last words"
         assert peer.recv(100) == b""
 
@@ -137,7 +137,7 @@ def test_a_connection_that_was_reset_on_tcp() -> None:
         peer = socket.create_connection(listening.getsockname())
         ours, _ = listening.accept()
         ours.setblocking(True)
-        ours.settimeout(10)
+        ours.settimeout(60)
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         peer.close()
         transport = Transport(ours)

@@ -15,11 +15,11 @@ from typing import Any, Final
 import psycopg
 import pymysql
 
+from tests.e2e.postgres_world import DEADLINE
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 
 Row = tuple[Any, ...]
-DEADLINE: Final = 20.0
 
 SHOWS: Final = (
     "POOLS", "CLIENTS", "SERVERS", "DATABASES", "USERS", "STATS", "STATS_TOTALS", "STATS_AVERAGES", "TOTALS", "LISTS", "CONFIG", "VERSION",
@@ -94,11 +94,12 @@ class ConsoleWorld:
 
     def console(self, user: str = "app", database: str = "pgbouncer") -> "psycopg.Connection[Row]":
         """The console, over PostgreSQL."""
-        return psycopg.connect(self.url(database, user), autocommit=True)
+        return psycopg.connect(self.url(database, user), autocommit=True, connect_timeout=int(DEADLINE))
 
     def client(self, database: str = "app", listener: str = "postgres", **options: Any) -> "psycopg.Connection[Row]":
         """A client of PostgreSQL."""
-        return psycopg.connect(self.pooler.url("app:app", database, listener), autocommit=True, **options)
+        usual: dict[str, Any] = {"autocommit": True, "connect_timeout": int(DEADLINE)}
+        return psycopg.connect(self.pooler.url("app:app", database, listener), **(usual | options))
 
     def mysql_client(self, database: str = "shop", **options: Any) -> "pymysql.Connection[pymysql.cursors.Cursor]":
         """A client of MySQL, or with `pgbouncer` the console over MySQL."""

@@ -19,7 +19,8 @@ import pytest
 from dualpool.dev.processes import is_running, wait_until
 from tests.helpers.servers import REPOSITORY, Servers, unique
 
-START_SECONDS = 60
+START_SECONDS = 180
+END_SECONDS = 60
 
 
 @dataclass
@@ -110,7 +111,7 @@ def test_both_databases_until_a_signal(dev: Callable[..., Dev], how: signal.Sign
     children = started.children()
     assert len(children) == 2
     started.process.send_signal(how)
-    assert started.process.wait(30) == 0, started.said
+    assert started.process.wait(END_SECONDS) == 0, started.said
     assert not any(is_running(pid) for pid in children)
     assert "Traceback" not in started.said
 
@@ -128,7 +129,7 @@ def test_what_is_missing_is_said_and_the_rest_runs(dev: Callable[..., Dev]) -> N
 
 def test_nothing_to_run_is_an_error(dev: Callable[..., Dev]) -> None:
     started = dev("--no-mysql", DUALPOOL_PG_BINDIR="/nonexistent")
-    assert started.process.wait(30) == 1
+    assert started.process.wait(END_SECONDS) == 1
     assert "DUALPOOL_PG_BINDIR=/nonexistent" in started.said
     assert "Traceback" not in started.said
 
@@ -137,8 +138,8 @@ def test_a_database_that_dies_ends_it(dev: Callable[..., Dev]) -> None:
     started = dev("--no-mysql")
     (database,) = started.children()
     os.kill(database, signal.SIGKILL)
-    assert started.process.wait(30) == 1
-    assert wait_until(lambda: "has ended by itself" in started.said, 10), started.said
+    assert started.process.wait(END_SECONDS) == 1
+    assert wait_until(lambda: "has ended by itself" in started.said, END_SECONDS), started.said
     assert "Traceback" not in started.said
 
 
@@ -146,7 +147,7 @@ def test_a_port_that_is_taken_is_said(dev: Callable[..., Dev], folder: Path) -> 
     first = dev("--no-mysql")
     port = urlsplit(first.urls("pooled")[0]).port
     second = dev("--no-mysql", "--data-dir", str(folder / "second"), "--bind-postgres", f"127.0.0.1:{port}")
-    assert second.process.wait(30) == 1
+    assert second.process.wait(END_SECONDS) == 1
     assert "Traceback" not in second.said
     assert str(port) in second.said
 
@@ -156,6 +157,6 @@ def test_killed_hard_it_takes_the_databases_along(dev: Callable[..., Dev]) -> No
     children = started.children()
     started.process.kill()
     if sys.platform == "linux":
-        assert wait_until(lambda: not any(is_running(pid) for pid in children), 20)
+        assert wait_until(lambda: not any(is_running(pid) for pid in children), END_SECONDS)
     again = dev("--no-mysql")
     assert [answer(url) for url in again.urls("pooled")] == ["app app"], again.said

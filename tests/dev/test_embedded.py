@@ -19,6 +19,7 @@ from dualpool.dev.mariadb_packages import fetch_mariadb
 from dualpool.dev.mysql_server import fetched_installation, find_mysqld
 from dualpool.dev.postgres_server import find_postgres, installed_bindirs, wheel_bindirs
 from dualpool.dev.processes import command_line, end_stranger, is_running, wait_until
+from tests.helpers.ports import reserved_port
 from tests.helpers.servers import REPOSITORY, Servers, unique
 
 AWKWARD = "we'ird \\\" p@ss:wörd/%$`"
@@ -79,7 +80,9 @@ def test_a_wrong_password_is_refused(folder: Path, make: Make) -> None:
 
 
 def test_data_and_port_survive_a_restart(folder: Path, make: Make) -> None:
-    with make(folder) as server:
+    first = make(folder)
+    (folder / f"{first.edition}.port").write_text(f"{reserved_port()}\n")
+    with first as server:
         query(server, "CREATE TABLE kept (id int)")
         port = server.port
     with make(folder) as again:
@@ -99,7 +102,7 @@ def test_stop_leaves_no_process(folder: Path, make: Make) -> None:
 
 
 def test_a_crashed_server_starts_again(folder: Path, make: Make) -> None:
-    server = make(folder)
+    server = make(folder, port=reserved_port())
     with server:
         query(server, "CREATE TABLE kept (id int)")
         server.kill()
@@ -191,7 +194,7 @@ def killed_parent(folder: Path, make: Make, *, in_thread: bool) -> int:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent is dead")
 def test_a_killed_parent_takes_the_server_with_it(folder: Path, make: Make) -> None:
     pid = killed_parent(folder, make, in_thread=False)
-    assert wait_until(lambda: not is_running(pid), 20)
+    assert wait_until(lambda: not is_running(pid), 60)
     with make(folder) as server:
         assert query(server, "SELECT 1") == [(1,)]
 

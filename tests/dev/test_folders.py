@@ -11,6 +11,7 @@ import pytest
 
 from dualpool.dev.folders import cache_dir, installation_for, make_folder, version_numbers
 from dualpool.dev.processes import NOBODY, Identity, end_child, free_port, is_running, server_identity, tail
+from tests.helpers.ports import reserved_port
 
 STRANGER = Identity(NOBODY, NOBODY, changes=True)
 OURSELVES = Identity(os.geteuid(), os.getegid())
@@ -80,7 +81,7 @@ def test_version_numbers(text: str, numbers: tuple[int, ...]) -> None:
 
 
 def test_a_free_port_is_the_wanted_one_unless_taken() -> None:
-    wanted = free_port()
+    wanted = reserved_port()
     assert free_port([wanted]) == wanted
     with socket.create_server(("127.0.0.1", wanted)):
         assert free_port([wanted]) != wanted

@@ -8,7 +8,7 @@ from typing import Final, Self
 from dualpool.postgres import messages, wire
 from dualpool.postgres.codec import split
 
-TIMEOUT: Final = 20.0
+TIMEOUT: Final = 60.0
 Message = tuple[str, bytes]
 
 

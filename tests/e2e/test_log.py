@@ -153,7 +153,7 @@ def test_timeouts_and_commands(noisy: Pooler) -> None:
         for holder in (one, two):
             run(holder, "ROLLBACK")
         with pytest.raises(psycopg.errors.QueryCanceled):
-            run(three, "SELECT pg_sleep(60)")
+            run(three, "SELECT pg_sleep(600)")
     assert event(noisy, "the query took too long")["level"] == "warning"
     with connect(noisy, "postgres", database="dualpool") as console:
         run(console, "RECONNECT")
@@ -202,7 +202,7 @@ def test_pgbouncers_lines(servers: Servers, tmp_path: Path) -> None:
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(**place, password=PASSWORD)
         with psycopg.connect(**place, password="app") as client, pytest.raises(psycopg.errors.QueryCanceled):
-            client.execute("SELECT pg_sleep(30)")
+            client.execute("SELECT pg_sleep(600)")
     finally:
         process.send_signal(signal.SIGQUIT)
         process.wait(20)

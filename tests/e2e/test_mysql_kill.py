@@ -13,7 +13,7 @@ UNKNOWN_THREAD = 1094
 
 def slow(client: Client, note: str) -> Background:
     """A statement that ends in an error when it is killed (as SELECT SLEEP() alone would not)."""
-    return in_thread(lambda: rows(client, f"SELECT 1 FROM (SELECT 1) t WHERE SLEEP(60) /* {note} */"))
+    return in_thread(lambda: rows(client, f"SELECT 1 FROM (SELECT 1) t WHERE SLEEP(600) /* {note} */"))
 
 
 def interrupted(work: Background) -> bool:

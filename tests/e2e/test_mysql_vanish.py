@@ -33,7 +33,7 @@ def table(each_mysql: World) -> str:
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])
 def test_in_the_middle_of_a_query(each_mysql: World, reset: bool) -> None:
     client = each_mysql.connect()
-    client._execute_command(3, "SELECT 1 FROM (SELECT 1) t WHERE SLEEP(60) /* to vanish */")
+    client._execute_command(3, "SELECT 1 FROM (SELECT 1) t WHERE SLEEP(600) /* to vanish */")
     each_mysql.wait_until_running("to vanish")
     vanish(client, reset)
     wait_until(lambda: not each_mysql.server_connections("info LIKE '%to vanish%'"), "the query stopped")
@@ -144,7 +144,7 @@ def test_idle_server_connections_that_are_killed_are_replaced(each_mysql: World)
 @pytest.mark.parametrize("listener", ["mysql", "session"])
 def test_a_server_connection_that_is_killed_takes_its_client_with_it(each_mysql: World, listener: str) -> None:
     client = each_mysql.connect(listener)
-    work = in_thread(lambda: rows(client, "SELECT 1 FROM (SELECT 1) t WHERE SLEEP(60) /* taken along */"))
+    work = in_thread(lambda: rows(client, "SELECT 1 FROM (SELECT 1) t WHERE SLEEP(600) /* taken along */"))
     [number] = each_mysql.wait_until_running("taken along")
     with each_mysql.connect(autocommit=True) as other:
         each_mysql.execute(f"KILL {number}")

@@ -30,7 +30,7 @@ def send_cancel(world: World, key: tuple[int, bytes], listener: str = "trust") -
 
 def test_a_running_query_is_canceled(world: World, listener: str) -> None:
     with world.connect(listener) as client:
-        running = in_thread(lambda: client.execute("SELECT pg_sleep(60), 'to be canceled'"))
+        running = in_thread(lambda: client.execute("SELECT pg_sleep(600), 'to be canceled'"))
         world.wait_until_running("to be canceled")
         client.cancel_safe(timeout=DEADLINE)
         with pytest.raises(psycopg.errors.QueryCanceled, match="user request"):
@@ -41,7 +41,7 @@ def test_a_running_query_is_canceled(world: World, listener: str) -> None:
 def test_a_canceled_statement_of_a_transaction_fails_the_transaction_only(world: World) -> None:
     with world.connect(autocommit=False) as client:
         client.execute("SELECT 1")
-        running = in_thread(lambda: client.execute("SELECT pg_sleep(60), 'in a transaction'"))
+        running = in_thread(lambda: client.execute("SELECT pg_sleep(600), 'in a transaction'"))
         world.wait_until_running("in a transaction")
         client.cancel_safe(timeout=DEADLINE)
         with pytest.raises(psycopg.errors.QueryCanceled):
@@ -83,7 +83,7 @@ def test_a_wrong_key_cancels_nothing(world: World) -> None:
 def test_protocol_3_2_has_a_long_key_that_works(world: World) -> None:
     with Raw(world.pooler.port("trust")).log_in(wire.PROTOCOL_3_2) as client:
         assert len(client.key[1]) == 32
-        client.send(query("SELECT pg_sleep(60), 'long key'"))
+        client.send(query("SELECT pg_sleep(600), 'long key'"))
         world.wait_until_running("long key")
         # Half of it is not enough.
         send_cancel(world, (client.key[0], client.key[1][:16]))
@@ -102,7 +102,7 @@ def test_a_newer_protocol_is_negotiated_down(world: World) -> None:
 
 
 def test_psql_cancels_on_sigint(world: World) -> None:
-    command = ["psql", "-XAt", world.url(), "-c", "SELECT pg_sleep(60), 'from psql'"]
+    command = ["psql", "-XAt", world.url(), "-c", "SELECT pg_sleep(600), 'from psql'"]
     psql = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     world.wait_until_running("from psql")
     psql.send_signal(signal.SIGINT)
@@ -154,7 +154,7 @@ def test_a_cancel_request_over_tls_in_the_listener_is_not_needed(world: World) -
     """Libraries older than 17 send cancel requests in plain text even where the session has TLS; both are taken."""
     clients: list[Client] = [world.connect(), world.connect()]
     for client in clients:
-        running = in_thread(lambda client=client: client.execute("SELECT pg_sleep(60), 'plain'"))  # type: ignore[misc]
+        running = in_thread(lambda client=client: client.execute("SELECT pg_sleep(600), 'plain'"))  # type: ignore[misc]
         world.wait_until_running("plain")
         client.cancel()
         with pytest.raises(psycopg.errors.QueryCanceled):

@@ -160,7 +160,7 @@ async def test_asyncpg(world: World, listener: str, table: str) -> None:
         )  # fmt: skip
         await client.execute("SET statement_timeout = 50")
         with pytest.raises(asyncpg.QueryCanceledError):
-            await client.fetch("SELECT pg_sleep(60)")
+            await client.fetch("SELECT pg_sleep(600)")
         await client.execute("RESET statement_timeout")
         assert await client.fetchval("SHOW statement_timeout") == "0"
         await client.close()
@@ -210,7 +210,7 @@ async def test_asyncpg_gives_up_waiting_and_cancels(world: World) -> None:
     async def scenario() -> None:
         client = await asyncpg.connect(world.url())
         with pytest.raises(TimeoutError):
-            await client.fetch("SELECT pg_sleep(60)", timeout=0.05)
+            await client.fetch("SELECT pg_sleep(600)", timeout=0.05)
         assert await client.fetchval("SELECT 'goes on'") == "goes on"
         await client.close()
 
@@ -342,7 +342,7 @@ async def test_clients_that_rest_hold_nothing_whatever_they_did_before(run_world
         with pytest.raises(asyncpg.DivisionByZeroError):
             await client.executemany("SELECT 1 / $1::int", [(1,), (0,), (2,)])
         with pytest.raises(TimeoutError):
-            await client.fetch("SELECT pg_sleep(60)", timeout=0.05)
+            await client.fetch("SELECT pg_sleep(600)", timeout=0.05)
         with pytest.raises(ZeroDivisionError):
             await client.copy_to_table("shared", source=failing(), columns=["id"])
         await client.fetch("SELECT * FROM shared WHERE id = $1", 1)

@@ -76,7 +76,7 @@ def test_a_second_signal_or_sigint_ends_at_once(run_world: RunWorld, servers: Se
     world.execute("GRANT ALL ON lost TO app")
     busy, waiter = Raw(world.pooler.port("trust")).log_in(), Raw(world.pooler.port("trust")).log_in()
     busy.ask(query("BEGIN; INSERT INTO lost VALUES (1)"))
-    busy.send(query("SELECT pg_sleep(60), 'when it ended'"))
+    busy.send(query("SELECT pg_sleep(600), 'when it ended'"))
     world.wait_until_running("when it ended")
     waiter.send(query("SELECT 1"))
     for number in signals:

@@ -44,7 +44,7 @@ def test_idle_server_connections_that_the_server_ended_are_not_used(world: World
 
 def test_a_busy_server_connection_that_the_server_ends(world: World, listener: str) -> None:
     with world.connect(listener) as client, world.connect() as other:
-        running = in_thread(lambda: client.execute("SELECT pg_sleep(60), 'ended by the server'"))
+        running = in_thread(lambda: client.execute("SELECT pg_sleep(600), 'ended by the server'"))
         (pid,) = world.wait_until_running("ended by the server")
         terminate(world, [pid])
         with pytest.raises(psycopg.errors.AdminShutdown):
@@ -275,8 +275,8 @@ async def test_one_task_per_socket_where_there_is_no_epoll(postgres15: PostgresS
         assert len(rows) == 20000
         with clients[0].transaction(), clients[1].transaction():
             assert clients[1].execute("SELECT 2").fetchone() == (2,)
-        running = in_thread(lambda: clients[2].execute("SELECT pg_sleep(61)"))
-        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(61)' AND state = 'active'"
+        running = in_thread(lambda: clients[2].execute("SELECT pg_sleep(601)"))
+        sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(601)' AND state = 'active'"
         wait_until(lambda: postgres15.execute(sleeping) == [(1,)], "the query runs")
         clients[2].cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):

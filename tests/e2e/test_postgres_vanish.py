@@ -17,7 +17,7 @@ def world(each_postgres: World) -> World:
 
 COPY = "COPY vanishing FROM STDIN"
 ROWS = wire.message(wire.COPY_DATA, b"1\n2\n3\n")
-SLEEP = "SELECT pg_sleep(60), 'left alone'"
+SLEEP = "SELECT pg_sleep(600), 'left alone'"
 
 
 def in_query(client: Raw, world: World) -> None:
@@ -176,7 +176,7 @@ def test_clients_that_vanish_by_the_dozen(run_world: RunWorld, postgres_server: 
     stays = Raw(world.pooler.port("trust")).log_in()
     for number in range(60):
         client = Raw(world.pooler.port("trust")).log_in()
-        client.send(query("BEGIN; INSERT INTO vanishing VALUES (1)"), query("SELECT pg_sleep(60)") if number % 2 else b"")
+        client.send(query("BEGIN; INSERT INTO vanishing VALUES (1)"), query("SELECT pg_sleep(600)") if number % 2 else b"")
         if number % 3:
             client.message()
         client.vanish()

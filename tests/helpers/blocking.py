@@ -22,7 +22,7 @@ from dualpool.protocol import (
 )
 
 R = TypeVar("R")
-TIMEOUT = 20.0
+TIMEOUT = 60.0
 """Seconds after which a silent peer fails the test."""
 
 

@@ -14,8 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-START_SECONDS: Final = 30.0
-STOP_SECONDS: Final = 20.0
+START_SECONDS: Final = 60.0
+STOP_SECONDS: Final = 60.0
+LOG_SECONDS: Final = 60.0
+"""Generous: on a machine under load everything is only slow."""
 # As text, or inside a JSON string, where the quotation marks are escaped.
 LISTENING: Final = re.compile(r'listener \\?"(?P<name>[^"\\]+)\\?" listening on (?P<address>[^\s",]+)')
 
@@ -152,7 +154,7 @@ class Pooler:
         scheme = "mysql" if listener.startswith("mysql") else "postgresql"
         return f"{scheme}://{account}@127.0.0.1:{self.port(listener)}/{database}"
 
-    def wait_for_log(self, pattern: str, seconds: float = 10.0) -> re.Match[str]:
+    def wait_for_log(self, pattern: str, seconds: float = LOG_SECONDS) -> re.Match[str]:
         """Wait until a regular expression is found in the log."""
         self._wait(lambda: re.search(pattern, self.log) is not None, seconds, f"{pattern!r}")
         match = re.search(pattern, self.log)

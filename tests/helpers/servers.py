@@ -32,11 +32,14 @@ from dualpool.dev import DevError, EmbeddedMySQL, EmbeddedPostgres, EmbeddedServ
 from dualpool.dev.mysql_server import Installation, find_mysqld, installed_servers
 from dualpool.dev.postgres_server import installed_bindirs, server_version, wheel_bindirs
 from tests.helpers.certificates import Certificates, KeyPair
+from tests.helpers.ports import reserved_port
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 PEERS: Final = Path(os.environ.get("DUALPOOL_PEERS") or REPOSITORY.parent / "shared" / "bin" / "peers")
 PEERS_MYSQL_PORT: Final = 13306
 MAX_CONNECTIONS: Final = "200"
+CONNECT_SECONDS: Final = 60
+"""Generous: on a machine under load everything is only slow."""
 
 POSTGRES_SETTINGS: Final = {
     "max_connections": MAX_CONNECTIONS,
@@ -151,7 +154,7 @@ class PostgresServer(DatabaseServer):
 
     def execute(self, sql: str, *parameters: Any, database: str | None = None) -> list[tuple[Any, ...]]:
         url = self.url_for(user=self.admin_user, password=self.admin_password, database=database or "postgres")
-        with psycopg.connect(url, autocommit=True) as connection:
+        with psycopg.connect(url, autocommit=True, connect_timeout=CONNECT_SECONDS) as connection:
             cursor = connection.execute(sql, parameters or None)
             return cursor.fetchall() if cursor.description else []
 
@@ -183,7 +186,7 @@ class MySQLServer(DatabaseServer):
 
     def connect(self, **replaced: Any) -> "pymysql.Connection[pymysql.cursors.Cursor]":
         """A connection as `app`, straight to the server."""
-        account = {"user": self.user, "password": self.password, "database": self.database}
+        account = {"user": self.user, "password": self.password, "database": self.database, "connect_timeout": CONNECT_SECONDS}
         return pymysql.connect(host=self.host, port=self.port, **{**account, **replaced})
 
     def execute(self, sql: str, *parameters: Any, database: str | None = None) -> list[tuple[Any, ...]]:
@@ -294,7 +297,8 @@ class Servers:
         bindir = _postgres_bindir(major)
         folder = self.folder(name or f"postgres{major}")
         has_tls = major != 18
-        embedded = EmbeddedPostgres(folder / "data", bindir, user="postgres", password="postgres", database="postgres")
+        account = {"user": "postgres", "password": "postgres", "database": "postgres"}
+        embedded = EmbeddedPostgres(folder / "data", bindir, port=reserved_port(), **account)
         certificates, user_certificate, options, hba = None, None, {}, HBA
         if has_tls:
             certificates = Certificates(folder)
@@ -333,7 +337,8 @@ class Servers:
     def _start_embedded_mysql(self, name: str, installation: Installation, settings: dict[str, str] | None) -> MySQLServer:
         folder = self.folder(name)
         certificates = Certificates(folder)
-        embedded = EmbeddedMySQL(folder / "data", installation, user="admin", password="admin", database="app")
+        account = {"user": "admin", "password": "admin", "database": "app"}
+        embedded = EmbeddedMySQL(folder / "data", installation, port=reserved_port(), **account)
         own = certificates.issue("localhost", "127.0.0.1", owner=embedded.identity)
         tls = {"ssl-ca": str(certificates.ca), "ssl-cert": str(own.cert), "ssl-key": str(own.key)}
         embedded.settings = {**MYSQL_SETTINGS, **tls, **(settings or {})}
@@ -393,7 +398,7 @@ def _peers(verb: str) -> subprocess.CompletedProcess[str]:
 
 def _port_answers(port: int) -> bool:
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=CONNECT_SECONDS).close()
     except OSError:
         return False
     return True

@@ -7,6 +7,7 @@ import threading
 import trustme
 
 Pair = tuple[socket.socket, socket.socket]
+HANDSHAKE_SECONDS = 60.0
 
 
 def plain_pair(buffer: int = 0) -> Pair:
@@ -41,10 +42,10 @@ class Contexts:
 def tls_pair(contexts: Contexts, buffer: int = 0) -> tuple[ssl.SSLSocket, ssl.SSLSocket]:
     """The server's end and the client's, after the handshake."""
     one, two = plain_pair(buffer)
-    one.setblocking(True)
-    two.setblocking(True)
+    one.settimeout(HANDSHAKE_SECONDS)
+    two.settimeout(HANDSHAKE_SECONDS)
     accepted: list[ssl.SSLSocket] = []
-    thread = threading.Thread(target=lambda: accepted.append(contexts.server.wrap_socket(one, server_side=True)))
+    thread = threading.Thread(target=lambda: accepted.append(contexts.server.wrap_socket(one, server_side=True)), daemon=True)
     thread.start()
     client = contexts.client.wrap_socket(two, server_hostname="db.example")
     thread.join()

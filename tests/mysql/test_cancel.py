@@ -11,7 +11,7 @@ from dualpool.accounts import ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed
 from dualpool.mysql import backend, cancel, messages, wire
 from dualpool.mysql.messages import Greeting, OkMessage
-from tests.helpers.blocking import Driver
+from tests.helpers.blocking import TIMEOUT, Driver
 from tests.helpers.playbook import Play, every_end
 from tests.helpers.servers import MySQLServer
 
@@ -34,9 +34,10 @@ def kill(server: MySQLServer, process_id: int) -> None:
 
 def wait_until_running(server: MySQLServer, process_id: int) -> None:
     """Poll until the connection runs its SLEEP."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + TIMEOUT
     while not server.execute("SELECT 1 FROM information_schema.processlist WHERE id = %s AND state = 'User sleep'", process_id):
         assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_query_is_cancelled_and_its_connection_lives_on(mysql_server: MySQLServer) -> None:
@@ -46,16 +47,16 @@ def test_a_query_is_cancelled_and_its_connection_lives_on(mysql_server: MySQLSer
     def sleep() -> None:
         try:
             with victim.cursor() as cursor:
-                cursor.execute("SELECT SLEEP(60)")
+                cursor.execute("SELECT SLEEP(600)")
                 outcome.append(cursor.fetchone())
         except pymysql.MySQLError as error:
             outcome.append(error.args[0])
 
-    sleeper = threading.Thread(target=sleep)
+    sleeper = threading.Thread(target=sleep, daemon=True)
     sleeper.start()
     wait_until_running(mysql_server, victim.thread_id())
     kill(mysql_server, victim.thread_id())
-    sleeper.join(20)
+    sleeper.join(TIMEOUT)
     assert not sleeper.is_alive()
     assert outcome in ([(1,)], [1317])
     with victim.cursor() as cursor:

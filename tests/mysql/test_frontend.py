@@ -25,7 +25,7 @@ from dualpool.errors import DualpoolError, LoginFailed, RemoteProtocolError, Too
 from dualpool.mysql import auth, frontend, messages, wire
 from dualpool.mysql.messages import HandshakeResponse
 from dualpool.protocol import ConnectionClosed, FindAccount, StartTls, TlsInfo
-from tests.helpers.blocking import Driver
+from tests.helpers.blocking import TIMEOUT, Driver
 from tests.helpers.playbook import ANY_TLS, Play, check, every_end, fails, finds, reads, returns, sends, starts_tls
 from tests.helpers.servers import PEERS, report_unavailable
 
@@ -568,7 +568,7 @@ class Acceptor:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         # shutdown, not close alone: that is what wakes a thread in accept().
         self._listener.shutdown(socket.SHUT_RDWR)
-        self._thread.join(1 if kind else 20)
+        self._thread.join(1 if kind else TIMEOUT)
         if self._client is not None:
             self._client.close()
         self._listener.close()
@@ -654,7 +654,7 @@ def run_client(kind: str, port: int, *, tls: bool, plugin: str) -> str:
         clear = ["--enable-cleartext-plugin"] if plugin == auth.CLEAR else []
         mode = ["--ssl-mode=REQUIRED"] if tls else ["--ssl-mode=DISABLED", "--get-server-public-key"]
         command = [*mysql_client(), "--no-defaults", *clear, *mode, *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL).stderr
+    return subprocess.run(command, capture_output=True, text=True, timeout=3 * TIMEOUT, check=False, stdin=subprocess.DEVNULL).stderr
 
 
 @pytest.mark.parametrize("plugin", ["", auth.NATIVE, auth.ED25519, auth.CLEAR])

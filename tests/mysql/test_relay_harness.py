@@ -19,7 +19,7 @@ from dualpool.errors import DualpoolError, ServerLost
 from dualpool.mysql import ENGINE
 from dualpool.mysql.relay import ClientRelay
 from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, RELEASE, TRANSACTION, FindAccount, RelayLimits
-from tests.helpers.blocking import Driver
+from tests.helpers.blocking import TIMEOUT, Driver
 from tests.helpers.servers import MySQLServer
 
 CHUNK = 1 << 16
@@ -71,7 +71,7 @@ class Pooler:
         self.port: int = self._listener.getsockname()[1]
         self._selector = selectors.DefaultSelector()
         self._wake, self._woken = socket.socketpair()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Pooler":
         self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
@@ -83,19 +83,24 @@ class Pooler:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None) -> None:
         self._wake.send(b"x")
-        self._thread.join()
+        self._thread.join(2 * TIMEOUT)
+        assert not self._thread.is_alive(), "the pooler hangs"
         for one in (*self.servers, *self.clients):
             one.sock.close()
         self._listener.close()
         self._wake.close()
         self._woken.close()
         self._selector.close()
-        if self.faults and error is None:
-            raise self.faults[0]
+        if self.faults:
+            raise self.faults[0]  # what failed in the test is a consequence of it
 
     def connect(self, **more: Any) -> "pymysql.Connection[Any]":
         return pymysql.connect(
-            host="127.0.0.1", port=self.port, user="app", password="app", **({"database": self.database, "read_timeout": 20} | more)
+            host="127.0.0.1",
+            port=self.port,
+            user="app",
+            password="app",
+            **({"database": self.database, "read_timeout": TIMEOUT, "connect_timeout": int(TIMEOUT)} | more),
         )
 
     def _run(self) -> None:

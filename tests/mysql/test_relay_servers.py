@@ -9,6 +9,7 @@ import pytest
 from pymysql.constants import CLIENT
 
 from dualpool.protocol import SESSION, STATEMENT
+from tests.helpers.blocking import TIMEOUT
 from tests.helpers.servers import MySQLServer
 from tests.mysql.test_relay_harness import Pooler
 
@@ -28,10 +29,11 @@ def one(connection: "pymysql.Connection[Any]", query: str, *arguments: object) -
 
 def is_free(pooler: Pooler) -> bool:
     """True as soon as the only client holds no server connection; False if it holds one for long."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + TIMEOUT
     while pooler.clients[0].server is not None:
         if time.monotonic() > deadline:
             return False
+        time.sleep(0.001)
     return True
 
 

@@ -234,7 +234,9 @@ def test_the_least_used_statement_makes_room(mysql_server: MySQLServer) -> None:
 
 
 def prepared_count(client: "pymysql.Connection[Any]") -> int:
-    return int(one(client, "SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'")[1])
+    """How many the only server connection has. (The number of the whole server is also that of others who use it.)"""
+    prepared, closed = (int(one(client, f"SHOW SESSION STATUS LIKE 'Com_stmt_{what}'")[1]) for what in ("prepare", "close"))
+    return prepared - closed
 
 
 def test_too_many_statements_of_a_client(mysql_server: MySQLServer) -> None:

@@ -16,7 +16,7 @@ from dualpool.errors import ConnectFailed, DualpoolError, LoginFailed, RemotePro
 from dualpool.postgres import auth, backend, frontend, messages, start_settings, wire
 from dualpool.postgres.relay import ClientRelay, ServerRelay
 from dualpool.protocol import RelayLimits, StartTls, TlsInfo
-from tests.helpers.blocking import Driver
+from tests.helpers.blocking import TIMEOUT, Driver
 from tests.helpers.playbook import Play, check, every_end, fails, hangs_up, reads, returns, sends, starts_tls
 from tests.helpers.servers import PostgresServer, client_tls
 
@@ -355,7 +355,7 @@ def test_garbage_is_refused_at_most(data: bytes, before: bytes) -> None:
 
 @contextmanager
 def dialled(target: ServerTarget, tls: ssl.SSLContext | None = None) -> Iterator[Driver]:
-    with socket.create_connection((target.host, target.port), timeout=20) as sock:
+    with socket.create_connection((target.host, target.port), timeout=TIMEOUT) as sock:
         driver = Driver(sock, tls=tls)
         try:
             yield driver
@@ -436,7 +436,7 @@ def test_the_channel_is_bound_at_a_real_server(postgres15: PostgresServer) -> No
 
     other = ssl.PEM_cert_to_DER_cert(postgres15.certificates.ca.read_text())
     target = target_at(postgres15, "app_tls", sslmode="require")
-    with socket.create_connection((target.host, target.port), timeout=20) as sock:
+    with socket.create_connection((target.host, target.port), timeout=TIMEOUT) as sock:
         driver = OtherCertificate(sock, tls=client_tls(postgres15.certificates))
         with pytest.raises(ConnectFailed, match="SCRAM channel binding check failed"):
             driver.run(backend.connect(target))

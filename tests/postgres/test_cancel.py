@@ -14,7 +14,7 @@ from dualpool.accounts import ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed, RemoteProtocolError
 from dualpool.postgres import backend, cancel, messages, wire
 from dualpool.protocol import TlsInfo
-from tests.helpers.blocking import Driver
+from tests.helpers.blocking import TIMEOUT, Driver
 from tests.helpers.playbook import check, fails, hangs_up, reads, returns, sends, starts_tls
 from tests.helpers.servers import PostgresServer, client_tls
 
@@ -64,7 +64,7 @@ def test_it_fails_where_tls_does() -> None:
 
 @contextmanager
 def dialled(target: ServerTarget, tls: ssl.SSLContext | None) -> Iterator[Driver]:
-    with socket.create_connection((target.host, target.port), timeout=20) as sock:
+    with socket.create_connection((target.host, target.port), timeout=TIMEOUT) as sock:
         driver = Driver(sock, tls=tls)
         try:
             yield driver
@@ -79,7 +79,7 @@ def test_a_real_servers_query_ends(postgres15: PostgresServer, sslmode: str) -> 
     target = ServerTarget(postgres15.host, postgres15.port, "app", "app", "app", sslmode=sslmode)  # type: ignore[arg-type]
     with dialled(target, tls) as driver:
         login = driver.run(backend.connect(target))
-        driver.sock.sendall(wire.query(b"SELECT pg_sleep(30)"))
+        driver.sock.sendall(wire.query(b"SELECT pg_sleep(600)"))
         answer: list[bytes] = []
         reader = threading.Thread(target=lambda: answer.append(driver.sock.recv(65536)))
         reader.start()
@@ -91,9 +91,10 @@ def test_a_real_servers_query_ends(postgres15: PostgresServer, sslmode: str) -> 
 
 
 def wait_until_running(server: PostgresServer, process_id: int) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + TIMEOUT
     while not server.execute("SELECT 1 FROM pg_stat_activity WHERE pid = %s AND wait_event = 'PgSleep'", process_id):
         assert time.monotonic() < deadline, "the query does not start"
+        time.sleep(0.01)
 
 
 def test_a_wrong_key_cancels_nothing(postgres15: PostgresServer) -> None:

@@ -18,7 +18,7 @@ from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolic
 from dualpool.errors import CheckoutTimeout, DualpoolError, LoginFailed, RemoteProtocolError
 from dualpool.postgres import auth, frontend, messages, wire
 from dualpool.protocol import ConnectionClosed, FindAccount, Peek, Receive, Send, StartTls, TlsInfo
-from tests.helpers.blocking import Driver
+from tests.helpers.blocking import TIMEOUT, Driver
 from tests.helpers.playbook import Play, Step, check, every_end, fails, finds, hangs_up, reads, returns, sends, starts_tls
 
 PLAIN = FrontendPolicy()
@@ -650,12 +650,17 @@ def server_context(client_ca: bool = False) -> ssl.SSLContext:
 
 
 @contextmanager
-def acceptor(account: Account, policy: FrontendPolicy = PLAIN) -> Iterator[tuple[int, "Future[ClientLogin | CancelRequest]"]]:
-    """Accepts one client, tells it that it is in if it is, and closes. Yields the port and the outcome."""
+def acceptor(
+    account: Account, policy: FrontendPolicy = PLAIN, listener: socket.socket | None = None
+) -> Iterator[tuple[int, "Future[ClientLogin | CancelRequest]"]]:
+    """Accepts one client, tells it that it is in if it is, and closes. Yields the port and the outcome. `listener`: where, and to be kept."""
     outcome: Future[ClientLogin | CancelRequest] = Future()
 
+    listening = listener or socket.create_server(("127.0.0.1", 0))
+    listening.settimeout(TIMEOUT)
+
     def serve() -> None:
-        sock, _ = listener.accept()
+        sock, _ = listening.accept()
         with sock:
             context = server_context(policy.client_certificates) if policy.tls else None
             driver = Driver(sock, tls=context, server_side=True, certificate=der(SERVER), find=find)
@@ -672,14 +677,14 @@ def acceptor(account: Account, policy: FrontendPolicy = PLAIN) -> Iterator[tuple
     def find(command: FindAccount) -> Account:
         return account
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(20)
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield listener.getsockname()[1], outcome
-        finally:
-            thread.join()
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield listening.getsockname()[1], outcome
+    finally:
+        thread.join()
+        if listener is None:
+            listening.close()
 
 
 def libpq(port: int, **more: str) -> psycopg.Connection:
@@ -714,7 +719,7 @@ def test_libpq_logs_in(method: str, secret: str, wanted: str) -> None:
     account = Account("u", "d", (secret,) if secret else (), method)  # type: ignore[arg-type]
     with acceptor(account) as (port, outcome):
         libpq(port, require_auth=wanted)
-        assert isinstance(outcome.result(20), ClientLogin)
+        assert isinstance(outcome.result(TIMEOUT), ClientLogin)
 
 
 @pytest.mark.parametrize(("method", "secret"), [("password", PASSWORD), ("md5", MD5), ("auto", str(VERIFIER)), ("auto", "")])
@@ -745,7 +750,7 @@ def test_libpq_over_tls(settings: dict[str, str]) -> None:
         pytest.skip("libpq older than 17 has no direct TLS")
     with acceptor(Account("u", "d", (PASSWORD,)), TLS_ONLY) as (port, outcome):
         libpq(port, **settings)
-        login = outcome.result(20)
+        login = outcome.result(TIMEOUT)
     assert isinstance(login, ClientLogin)
     assert login.tls is not None
     assert login.tls.alpn == ("postgresql" if "sslnegotiation" in settings else "")
@@ -764,36 +769,17 @@ def test_libpq_logs_in_by_certificate(tmp_path: Path) -> None:
     client.cert_chain_pems[0].write_to_path(str(tmp_path / "cert.pem"))
     with acceptor(Account("u", "d", method="cert"), WITH_CLIENT_CA) as (port, outcome):
         libpq(port, sslmode="require", sslcert=str(tmp_path / "cert.pem"), sslkey=str(tmp_path / "key.pem"))
-        assert isinstance(outcome.result(20), ClientLogin)
+        assert isinstance(outcome.result(TIMEOUT), ClientLogin)
 
 
 def test_libpq_sends_a_cancel_request() -> None:
-    with acceptor(TRUSTED) as (port, _):
-        connection = psycopg.connect(f"host=127.0.0.1 port={port} user=u dbname=d sslmode=disable gssencmode=disable")
-    with acceptor_at(port) as outcome:
-        connection.cancel_safe()
-        assert outcome.result(20) == CancelRequest(42, b"key!")
-    connection.close()
-
-
-@contextmanager
-def acceptor_at(port: int) -> Iterator["Future[ClientLogin | CancelRequest]"]:
-    """Accepts one connection at a port that was ours a moment ago."""
-    outcome: Future[ClientLogin | CancelRequest] = Future()
-
-    def serve() -> None:
-        sock, _ = listener.accept()
-        with sock:
-            outcome.set_result(Driver(sock).run(frontend.accept(PLAIN)))
-
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        listener.settimeout(20)
-        thread = threading.Thread(target=serve)
-        thread.start()
-        try:
-            yield outcome
-        finally:
-            thread.join()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with acceptor(TRUSTED, listener=listener) as (port, _):
+            connection = psycopg.connect(f"host=127.0.0.1 port={port} user=u dbname=d sslmode=disable gssencmode=disable")
+        with acceptor(TRUSTED, listener=listener) as (_, outcome):
+            connection.cancel_safe()
+            assert outcome.result(TIMEOUT) == CancelRequest(42, b"key!")
+        connection.close()
 
 
 def test_libpq_18_negotiates_the_version() -> None:
@@ -801,6 +787,6 @@ def test_libpq_18_negotiates_the_version() -> None:
         pytest.skip("libpq older than 18 speaks 3.0 only")
     with acceptor(TRUSTED) as (port, outcome):
         libpq(port, max_protocol_version="latest")
-        login = outcome.result(20)
+        login = outcome.result(TIMEOUT)
     assert isinstance(login, ClientLogin)
     assert login.protocol_version == wire.PROTOCOL_3_2
