@@ -13,7 +13,8 @@ from dualpool.counters import Counters, Watch, WatchedCounters
 from dualpool.engines import ENGINES
 from dualpool.hosts import Hosts
 from dualpool.link import Client, ServerConnection
-from dualpool.pool import Pool, PoolIO, PoolSettings
+from dualpool.pool import Pool, PoolIO
+from dualpool.pool_settings import PoolSettings
 from dualpool.protocol import PIN_ALLOW, PIN_ERROR, PIN_WARN, Engine, RelayLimits
 from dualpool.reactor import Clock
 from dualpool.state import Settings

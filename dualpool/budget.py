@@ -402,7 +402,7 @@ class Budget(Bound):
         has = sum(claimant.counted)
         if share := min(bound.share(self) for bound in self.blocking(claimant, lane)):
             return has < share < sum(pool.counted)
-        return has == 0 and claimant.waiting_since() < pool.waiting_since()
+        return has == 0 and claimant.queue.since() < pool.queue.since()
 
 
 def is_full(error: DualpoolError) -> bool:

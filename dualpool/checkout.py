@@ -77,4 +77,4 @@ async def checkout(pool: Pool, lane: int = APPLICATION, timeout: float | None = 
     seconds = (pool.settings.query_wait or math.inf) if timeout is None else timeout
     with trio.move_on_after(seconds):
         return await TaskWaiter(lane, notice).park(pool)
-    raise pool.give_up(seconds)
+    raise pool.refusals.give_up(seconds)

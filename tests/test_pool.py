@@ -6,7 +6,8 @@ import pytest
 
 from dualpool.errors import CheckoutTimeout, ConnectFailed, PoolClosed, QueueFull, ServerLost
 from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RESETTING, Leasable, Party
-from dualpool.pool import Pool, PoolSettings
+from dualpool.pool import Pool
+from dualpool.pool_settings import PoolSettings
 from dualpool.protocol import APPLICATION, MAINTENANCE
 from tests.simulation.desk import Customer, Desk
 
@@ -738,7 +739,7 @@ def test_a_pool_that_nobody_uses_goes_to_sleep(desk: Desk) -> None:
     desk.wait(50)
     desk.let_in()
     desk.wait(61)
-    assert pool.is_asleep
+    assert pool.ageing.is_asleep
     assert set(desk.close()) == {"nobody has used the database for 60 s (idle_after)"}
     desk.wait(100)
     assert not desk.io.connects, "no minimum while it sleeps"
@@ -748,7 +749,7 @@ def test_a_lease_keeps_it_awake(desk: Desk) -> None:
     pool = desk.pool(idle_after=60.0)
     (conn,) = desk.lease(pool)
     desk.wait(100)
-    assert not pool.is_asleep
+    assert not pool.ageing.is_asleep
     pool.give_back(conn)
     desk.wait(59)
     assert conn.state == IDLE

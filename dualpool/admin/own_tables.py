@@ -88,7 +88,7 @@ def queue(server: "Server") -> list[Row]:
     for pool in server.backends.pools():
         entry = server.backends.entry_of(pool)
         for lane in LANES:
-            for place, waiter in enumerate(pool.waiters(lane), 1):
+            for place, waiter in enumerate(pool.queue.lanes[lane], 1):
                 client = next((owner for mine, owner in owners.items() if mine is waiter), None)
                 user = client.login.account.user if client is not None and client.login is not None else entry.target.user
                 waited = int((now - waiter.enqueued_at) * 1000)

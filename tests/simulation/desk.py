@@ -6,7 +6,8 @@ from typing import Any
 from dualpool.budget import Budget, Quota
 from dualpool.errors import ConnectFailed, DualpoolError
 from dualpool.lease import Leasable, Waiter
-from dualpool.pool import Pool, PoolIO, PoolSettings
+from dualpool.pool import Pool, PoolIO
+from dualpool.pool_settings import PoolSettings
 from dualpool.protocol import APPLICATION
 from dualpool.reactor import Clock
 

@@ -189,7 +189,7 @@ class World:
     def _welcome(self, application: Application, stream: MemoryStream, login: ClientLogin, process_id: int) -> None:
         server, account = self.server, login.account
         entry = server.backends.entry(self.protocol, login)
-        entry.pool._rng = self.rng
+        entry.pool.rng = self.rng
         relay = entry.engine.client_relay(login, server.backends.relay_limits[account.mode])
         client = Client(server.reactor, stream.transport(), relay, entry.pool, entry.engine, server, account.lane)
         client.id = process_id

@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dualpool.budget import Budget, Quota
 from dualpool.errors import CheckoutTimeout, ConnectFailed, DualpoolError, ServerLost
 from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RESETTING, Leasable, Party, Waiter
-from dualpool.pool import STARTING_NOTICE, Pool, PoolIO, PoolSettings
+from dualpool.pool import Pool, PoolIO
+from dualpool.pool_settings import PoolSettings
 from dualpool.protocol import APPLICATION, MAINTENANCE
 from dualpool.reactor import Clock
+from dualpool.refusals import STARTING_NOTICE
 
 STEPS = 45
 CALM_ROUNDS = 500
@@ -446,7 +448,7 @@ class World:
             return False
         if not (self.connects or self.closes or self.checks):
             # Only a pause after a failed connect may still keep somebody waiting, or that the server was full.
-            paused = any(client.pool._retry_at > self.clock.now for client in self.queue)
+            paused = any(client.pool.growth.retry_at > self.clock.now for client in self.queue)
             assert paused or self.budget.is_full_elsewhere, "somebody waits, and nothing happens"
             now = self.clock.now + 0.5
             self.budget.sweep(now)

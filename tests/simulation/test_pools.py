@@ -7,9 +7,13 @@ from typing import Any
 import pytest
 
 from dualpool.budget import Budget, Quota
+from dualpool.growth import Growth
+from dualpool.handover import Handover
 from dualpool.lease import LEASED, Leasable, Party
 from dualpool.pool import Pool
 from dualpool.protocol import APPLICATION
+from dualpool.refusals import Refusals
+from dualpool.waiting import Queue
 from tests.simulation.runner import SimulationFailure, replay, run_in_processes, run_schedules
 
 SCHEDULES = int(os.environ.get("DUALPOOL_SCHEDULES", "50000"))
@@ -28,16 +32,16 @@ def _without_ids(trace: list[str]) -> list[str]:
 
 
 def _take_whatever_is_idle(pool: Pool, lane: int) -> Leasable | None:
-    if not pool._idle:
+    if not pool.idle:
         return None
-    conn = pool._idle.pop()
+    conn = pool.idle.pop()
     conn.state = LEASED
     return conn
 
 
 def _keep(pool: Pool, conn: Leasable) -> None:
     conn.idle_since = pool.clock.now
-    pool._idle.append(conn)
+    pool.idle.append(conn)
 
 
 def _nothing(*_: Any) -> None:
@@ -54,14 +58,14 @@ def _admit_always(budget: Budget, pool: Pool, lane: int, *, claim: bool = True) 
     ("owner", "name", "broken"),
     [
         (Pool, "take_nowait", _take_whatever_is_idle),
-        (Pool, "_dispatch", _nothing),
-        (Pool, "_follow_up", _nothing),
+        (Handover, "dispatch", _nothing),
+        (Pool, "follow_up", _nothing),
         (Pool, "reconnect", _nothing),
-        (Pool, "withdraw", lambda pool, waiter: waiter in pool._waiting[waiter.lane]),
+        (Pool, "withdraw", lambda pool, waiter: waiter in pool.queue.lanes[waiter.lane]),
         (Pool, "choose_path", lambda pool: setattr(pool, "_plain", True)),
-        (Pool, "_has_surplus", lambda pool: False),
-        (Pool, "_move", lambda pool, conn, lane: True),
-        (Pool, "_sweep_waiters", _nothing),
+        (Pool, "has_surplus", lambda pool: False),
+        (Pool, "move", lambda pool, conn, lane: True),
+        (Refusals, "sweep", _nothing),
         (Budget, "admit", _admit_always),
         (Budget, "reserve", property(lambda budget: 0 if budget.limit != 2 else budget._reserve)),
         (Budget, "serve", _nothing),
@@ -71,10 +75,10 @@ def _admit_always(budget: Budget, pool: Pool, lane: int, *, claim: bool = True) 
         (Quota, "has_room", lambda quota, lane: True),
         (Quota, "is_exceeded", lambda quota: False),
         (Party, "is_full", lambda party: False),
-        (Pool, "_end_lease", _nothing),
-        (Pool, "_move_up", _nothing),
-        (Pool, "_allowed_size", lambda pool: pool.settings.size + pool.settings.reserve_size + 1),
-        (Pool, "_reason_not_to_keep", lambda pool, conn: "" if pool._move(conn, APPLICATION) else "no room"),
+        (Pool, "end_lease", _nothing),
+        (Queue, "done", _nothing),
+        (Growth, "_allowed_size", lambda growth: growth._pool.settings.size + growth._pool.settings.reserve_size + 1),
+        (Handover, "_reason_not_to_keep", lambda handover, conn: "" if handover._pool.move(conn, APPLICATION) else "no room"),
     ],
 )
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: Callable[..., Any]) -> None:
