@@ -21,8 +21,8 @@ CLIENTS: Final = 100 if FULL else 30
 ROUNDS: Final = 10 if FULL else 3
 SHUTDOWN: Final = 1053
 """MySQL: ER_SERVER_SHUTDOWN."""
-SLICE: Final = 0.03
-"""Seconds that a client rests between two transactions, for each 30 clients."""
+REST: Final = 0.002
+"""Seconds that a client rests between two transactions, for each client of its kind."""
 
 
 class Load:
@@ -39,7 +39,7 @@ class Load:
         """How often somebody was told to connect again."""
         self.errors: list[str] = []
         self._recycle = recycle
-        self._rest = max(SLICE, SLICE * clients / 30)
+        self._rest = REST * clients
         self._ended = threading.Event()
         self._threads = [
             threading.Thread(target=self._run, args=(kind, number), daemon=True) for kind in connect for number in range(clients)
