@@ -78,7 +78,8 @@ class Search:
         return self._target != "any"
 
     def __iter__(self) -> Iterator[Host]:
-        for self._roles in rounds(self._target):
+        for roles in rounds(self._target):
+            self._roles = roles
             yield from self._hosts.order(self._clock())
 
     def judge(self, host: Host, role: str) -> None:
