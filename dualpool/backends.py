@@ -11,7 +11,7 @@ from dualpool.budget import Budget, Quota
 from dualpool.config import Backend, Config, Database
 from dualpool.counters import Counters, Watch, WatchedCounters
 from dualpool.engines import ENGINES
-from dualpool.hosts import Hosts
+from dualpool.hosts import Host, Hosts
 from dualpool.link import Client, ServerConnection
 from dualpool.pool import Pool, PoolIO
 from dualpool.pool_settings import PoolSettings
@@ -64,6 +64,12 @@ class BackendState:
         if (config.hosts, config.load_balance) != (self.config.hosts, self.config.load_balance):
             self.hosts, self.host_index = Hosts(config.hosts, config.load_balance), 0
         self.config, self.tls, self.identity = config, tls, identity_of(config)
+
+    def reject(self, host: Host, now: float) -> None:
+        """`host` has turned out to be not what is looked for any more: nobody else is served by a connection that is there already."""
+        self.hosts.failed(host, now)
+        for pool in self.budget.pools:
+            pool.reconnect()
 
     def quota(self, setting: str, limit: int) -> tuple[Quota, ...]:
         """The bound that a `max_connections` means, one for all its pools; none for 0."""
