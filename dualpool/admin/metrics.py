@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.registry import Collector
 
 from dualpool import __version__
-from dualpool.admin.tables import PGBOUNCER_VERSION, TABLES, Names, Row
+from dualpool.admin.tables import TABLES, Names, Row
 from dualpool.answers import Value
 from dualpool.counters import BOUNDS
 from dualpool.protocol import APPLICATION, MAINTENANCE
@@ -216,7 +216,7 @@ class _Pgbouncer(Collector):
             return
         yield GaugeMetricFamily("pgbouncer_up", "Whether the console answers.", 1)
         version = GaugeMetricFamily("pgbouncer_version_info", "The version that SHOW VERSION tells.", labels=("version",))
-        version.add_metric([PGBOUNCER_VERSION], 1)
+        version.add_metric([text(self._rows("VERSION")[0]["version"])], 1)
         yield version
         limits = self.server.config.limits
         yield GaugeMetricFamily("pgbouncer_config_max_client_connections", "Clients at once.", limits.max_client_connections)

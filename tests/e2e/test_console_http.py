@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.world import SHOWS, ConsoleWorld, console_world, dualpool
+from tests.golden.record import exported
 from tests.helpers.servers import Servers
 
 
@@ -53,6 +54,14 @@ def test_metrics_of_pgbouncers_exporter(world: ConsoleWorld) -> None:
     assert found["pgbouncer_up", ""] == 1
     assert found["pgbouncer_config_max_client_connections", ""] == 1000
     assert found["pgbouncer_used_clients", ""] == 2
+
+
+def test_all_that_the_exporter_has_is_there(world: ConsoleWorld) -> None:
+    found: dict[str, list[str]] = {}
+    for family in text_string_to_metric_families(world.fetch("/metrics")[1]):
+        found |= {sample.name: sorted(sample.labels) for sample in family.samples}
+    wanted = exported()
+    assert {name: found.get(name) for name in wanted} == wanted
 
 
 def test_histograms_add_up(world: ConsoleWorld) -> None:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import psycopg
 
 FILE: Final = Path(__file__).parent / "pgbouncer.json"
+EXPORTER_FILE: Final = Path(__file__).parent / "exporter.json"
 TABLES: Final = (
     "POOLS", "CLIENTS", "SERVERS", "DATABASES", "USERS", "STATS", "STATS_TOTALS", "STATS_AVERAGES", "TOTALS", "LISTS", "CONFIG", "VERSION",
     "STATE", "SOCKETS", "ACTIVE_SOCKETS", "MEM", "DNS_HOSTS", "DNS_ZONES", "PEERS", "PEER_POOLS",
@@ -45,6 +46,11 @@ def record(url: str) -> dict[str, Any]:
 def load() -> dict[str, Any]:
     """What was recorded."""
     return json.loads(FILE.read_text())
+
+
+def exported() -> dict[str, list[str]]:
+    """The samples and their labels that prometheus-community/pgbouncer_exporter 0.12.0 has of PgBouncer 1.26.1."""
+    return json.loads(EXPORTER_FILE.read_text())
 
 
 if __name__ == "__main__":
