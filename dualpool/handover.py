@@ -21,12 +21,14 @@ ENDED: Final = frozenset({CLOSING, CLOSED})
 class Handover:
     """Hands the connections of one pool over."""
 
-    __slots__ = ("_dispatching", "_pool", "_returned")
+    __slots__ = ("_dispatching", "_missed", "_pool", "_returned")
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
         self._returned: deque[Leasable] = deque()
         self._dispatching: bool = False
+        self._missed: bool = False
+        """Something changed meanwhile that calls for more than a handover."""
 
     def is_at_rest(self) -> bool:
         """Is nothing on its way?"""
@@ -61,6 +63,30 @@ class Handover:
         else:
             self.settle(conn)
 
+    def to_first(self, conn: Leasable) -> None:
+        """The same for a leased connection of a pool that is full: to the first in the queue, if there is one who takes it."""
+        pool = self._pool
+        queue = pool.queue.lanes[APPLICATION]
+        if not queue or self._dispatching:
+            self.give_back(conn)
+            return
+        self._dispatching = True
+        self._missed = False
+        conn.used = True
+        waiter = queue.popitem(last=False)[0]
+        try:
+            taken = waiter.offer(conn)
+        finally:
+            self._dispatching = False
+        if taken:
+            self._count_wait(waiter)
+        if not taken and conn.state == LEASED:
+            self.settle(conn)
+        elif self._missed:
+            self.dispatch()
+        elif not queue:
+            pool.choose_path()
+
     def settle(self, conn: Leasable) -> None:
         """Find the next place for `conn`: after the ones that came before it, when clients give back while they are being served."""
         pool = self._pool
@@ -76,6 +102,7 @@ class Handover:
         """
         pool = self._pool
         if self._dispatching:
+            self._missed = True
             return
         self._dispatching = True
         try:

@@ -8,8 +8,9 @@ check) is asked of a `PoolIO`, which only schedules it, and later reports here: 
                     └───── any ──> closing ──> closed
 
 The two calls of every transaction, `take_nowait` and `give_back`, each have a fast path that is decided by one flag: `_plain` is true as
-long as nothing but "pop from the idle stack, push back on it" can be due. Whatever makes more necessary (a waiter, a pause, another pool in
-need) calls `choose_path`, and then the long way is gone.
+long as nothing but "pop from the idle stack, push back on it" can be due. With more clients than connections, `_full` is the flag: true as
+long as nothing but "behind the last in the queue, to the first in the queue" can be due. Whatever makes more necessary (a pause, another
+pool in need, maintenance) calls `choose_path`, and then the long way is gone.
 
 The idle stack is last in, first out, so that what is not needed grows old at its bottom and is closed. Everything on it counts as
 application: a connection that maintenance gives back moves over to the application if there is room for it there, and is closed if not, so
@@ -70,6 +71,7 @@ class Pool:
         "_capped",
         "_checking",
         "_closing",
+        "_full",
         "_plain",
         "ageing",
         "budget",
@@ -147,6 +149,7 @@ class Pool:
         self._closing: list[int] = [0, 0]
         self._capped: bool = False
         self._plain: bool = False
+        self._full: bool = False
         self.counters = Counters()
         self.checkouts: int = 0
         self.waits: int = 0
@@ -190,19 +193,20 @@ class Pool:
             conn.state = IDLE
             conn.idle_since = now
             self.idle.append(conn)
-            return
-        self.handover.give_back(conn)
+        elif self._full and conn.state == LEASED and conn.lane == APPLICATION and conn.expires_at > now:
+            self.handover.to_first(conn)
+        else:
+            self.handover.give_back(conn)
 
     def choose_path(self) -> None:
-        """Decide which way the two calls above go. To be called after every change that matters to it; the budget does too."""
-        self._plain = not (
-            self.queue.has_anybody()
-            or self.is_paused
-            or self.is_closed
-            or self._capped
-            or self.settings.rotates
-            or self.budget.pressed
-            or self.has_surplus()
+        """Decide which way the calls above and `enqueue` go. To be called after every change that matters to it; the budget does too."""
+        settings = self.settings
+        ordinary = not (self.is_paused or self.is_closed or self._capped or settings.rotates or self.budget.pressed or self.has_surplus())
+        self._plain = ordinary and not self.queue.has_anybody()
+        self._full = (
+            ordinary
+            and self.counted[APPLICATION] >= settings.size
+            and not (settings.reserve_size or settings.max_waiting or self.queue.lanes[MAINTENANCE])
         )
 
     def party(self, name: str, cap: int) -> Party:
@@ -219,7 +223,10 @@ class Pool:
         waiter.enqueued_at = now
         if not waiter.deadline:
             waiter.deadline = now + (self.settings.query_wait or math.inf)
-        if self.is_closed:
+        queue = self.queue.lanes[APPLICATION]
+        if self._full and queue and waiter.lane == APPLICATION and not self.stale:
+            queue[waiter] = None  # whatever can be done for those in front has been done, and does for this one
+        elif self.is_closed:
             self.refusals.refuse(waiter, self.refusals.closed())
         elif waiter.lane == APPLICATION and self._is_queue_full():
             self.refusals.refuse(waiter, self.refusals.queue_full())
@@ -556,6 +563,6 @@ class Pool:
         for lane in LANES:
             if self.growth.is_wanted(lane):
                 assert self.budget.claimed(self), "somebody waits, and nobody connects"
-        plain = self._plain
+        paths = self._plain, self._full
         self.choose_path()
-        assert self._plain == plain, "give_back and take_nowait go the wrong way"
+        assert paths == (self._plain, self._full), "give_back, take_nowait or enqueue goes the wrong way"
