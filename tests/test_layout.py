@@ -14,7 +14,12 @@ REGISTRY: Final = "dualpool.engines"
 """The one module outside the engines that may name them."""
 
 HOT: Final = frozenset({"reactor", "transport", "link", "buffer", "protocol"})
-HOT_IN_ENGINE: Final = frozenset({"wire", "codec", "states", "relay", "statements"})
+HOT_IN_ENGINE: Final = frozenset(
+    {
+        *("wire", "codec", "states", "statements", "requests"),
+        *("server_session", "server_relay", "client_session", "client_sending", "client_relay"),
+    }
+)
 ENGINE_FILES: Final = HOT_IN_ENGINE | {"__init__", "messages", "auth", "frontend", "backend", "sql", "cancel", "console"}
 
 PLAIN_DEPENDENCIES: Final = frozenset({"__future__", "typing_extensions", "pymysql"}) | (sys.stdlib_module_names - {"asyncio"})
@@ -284,8 +289,8 @@ def test_what_is_cold(source: str, found: set[str]) -> None:
     ("name", "source", "found"),
     [
         ("dualpool.engines", "import dualpool.mysql", set()),
-        ("dualpool.mysql.relay", "from dualpool.mysql import wire", set()),
-        ("dualpool.mysql.relay", "import dualpool.postgres.wire", {"dualpool.mysql.relay imports dualpool.postgres.wire"}),
+        ("dualpool.mysql.codec", "from dualpool.mysql import wire", set()),
+        ("dualpool.mysql.codec", "import dualpool.postgres.wire", {"dualpool.mysql.codec imports dualpool.postgres.wire"}),
         ("dualpool.session", "import dualpool.mysql", {"dualpool.session imports dualpool.mysql"}),
     ],
 )

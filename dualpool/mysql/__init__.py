@@ -9,7 +9,8 @@ from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, Server
 from dualpool.answers import Answer
 from dualpool.errors import DualpoolError
 from dualpool.mysql import backend, cancel, console, frontend, messages, sql, wire
-from dualpool.mysql.relay import ClientRelay, ServerRelay
+from dualpool.mysql.client_relay import ClientRelay
+from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.statements import shown
 from dualpool.protocol import ClientRelay as AnyClientRelay
 from dualpool.protocol import Engine, Exchange, RelayLimits

@@ -28,7 +28,7 @@ from dualpool.mysql.messages import (
 from dualpool.protocol import BROKEN, ConnectionClosed, Exchange, Offload, ReceiveSome, Send, StartTls, TlsInfo
 
 if TYPE_CHECKING:
-    from dualpool.mysql.relay import ServerRelay
+    from dualpool.mysql.server_relay import ServerRelay
     from dualpool.state import Settings
 
 MAX_REPLY: Final = 1 << 20

@@ -256,6 +256,12 @@ def row_values(row: bytes) -> list[bytes | None]:
     return values
 
 
+def first_row(kept: list[bytes], capabilities: int) -> list[bytes | None]:
+    """The values of the first row of an answer that was kept; none if it is an error."""
+    result = parse_result(b"".join(kept), capabilities)
+    return row_values(result.rows[0]) if result.ended and result.rows else []
+
+
 LONG: Final = 3
 DOUBLE: Final = 5
 LONGLONG: Final = 8

@@ -152,6 +152,11 @@ def parse_error(payload: bytes) -> ErrorMessage:
     return ErrorMessage(errno, sqlstate, text(payload[position:]))
 
 
+def error_text(error: bytes) -> str:
+    """The message of an ERR packet."""
+    return error[3:].decode("utf-8", "replace")
+
+
 def error_message(error: DualpoolError, sequence: int = 1) -> bytes:
     """`error` as an ERR packet. `sequence`: 1 answers a command; 0 stands in place of the greeting, where no SQLSTATE may be sent."""
     message = f"{error.message} {error.hint}" if error.hint else error.message

@@ -124,7 +124,7 @@ MAY_RELEASE: Final = {
     # (pool mode, SERVER_STATUS_IN_TRANS): may the server connection go back when nothing else is outstanding?
     (TRANSACTION, False): True,
     (TRANSACTION, True): False,
-    # Statement mode has no transactions of several statements: the client is ended instead (relay.py).
+    # Statement mode has no transactions of several statements: the client is ended instead (server_relay.py).
     (STATEMENT, False): True,
     (STATEMENT, True): False,
     (SESSION, False): False,

@@ -4,7 +4,8 @@ from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, Server
 from dualpool.answers import Answer
 from dualpool.errors import DualpoolError
 from dualpool.postgres import backend, cancel, console, frontend, messages, wire
-from dualpool.postgres.relay import ClientRelay, ServerRelay
+from dualpool.postgres.client_relay import ClientRelay
+from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.sql import setter
 from dualpool.postgres.statements import shown
 from dualpool.protocol import ClientRelay as AnyClientRelay

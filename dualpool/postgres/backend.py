@@ -11,7 +11,9 @@ from dualpool.accounts import LearntSecret, ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, LoginFailed, RemoteProtocolError, ServerLost
 from dualpool.postgres import auth, messages, wire
 from dualpool.postgres.codec import split
-from dualpool.postgres.relay import DIFFERENCES, SYNC, ServerRelay
+from dualpool.postgres.requests import SYNC
+from dualpool.postgres.server_relay import ServerRelay
+from dualpool.postgres.server_session import DIFFERENCES
 from dualpool.postgres.statements import NEVER_PREPARED
 from dualpool.protocol import BROKEN, ConnectionClosed, Exchange, Receive, ReceiveSome, Send, StartTls, TlsInfo
 from dualpool.state import Settings

@@ -86,7 +86,7 @@ MAY_RELEASE: Final = {
     (TRANSACTION, wire.IN_TRANSACTION): False,
     (TRANSACTION, wire.FAILED): False,
     (STATEMENT, wire.IDLE): True,
-    # Statement mode has no transactions of several statements: these two end the client instead (relay.py).
+    # Statement mode has no transactions of several statements: these two end the client instead (server_relay.py).
     (STATEMENT, wire.IN_TRANSACTION): False,
     (STATEMENT, wire.FAILED): False,
     (SESSION, wire.IDLE): False,

@@ -6,7 +6,8 @@ import attrs
 
 from dualpool.errors import DualpoolError, RemoteProtocolError
 from dualpool.postgres import messages
-from dualpool.postgres.relay import ClientRelay, ServerRelay
+from dualpool.postgres.client_relay import ClientRelay
+from dualpool.postgres.server_relay import ServerRelay
 from dualpool.protocol import FORWARD, NEEDS_SERVER, RELEASE, RelayLimits
 from dualpool.state import DEFAULTS, Settings
 from tests.helpers import frames

@@ -10,7 +10,8 @@ from collections import deque
 
 from dualpool.errors import ServerLost
 from dualpool.postgres import ENGINE, backend
-from dualpool.postgres.relay import ClientRelay, ServerRelay
+from dualpool.postgres.client_relay import ClientRelay
+from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.sql import setter
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, Exchange, ReceiveSome, RelayLimits, Send
 from dualpool.state import settings

@@ -15,7 +15,7 @@ from dualpool.accounts import LearntSecret, ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, ServerLost
 from dualpool.mysql import ENGINE, auth, backend, messages, sql, wire
 from dualpool.mysql.messages import Greeting, OkMessage
-from dualpool.mysql.relay import ServerRelay
+from dualpool.mysql.server_relay import ServerRelay
 from dualpool.protocol import ConnectionClosed, Exchange, RelayLimits, Send
 from dualpool.state import DEFAULTS
 from tests.helpers.blocking import Driver

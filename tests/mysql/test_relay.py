@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualpool.errors import CheckoutTimeout, RemoteProtocolError
-from dualpool.mysql import codec, relay, sql, states, wire
+from dualpool.mysql import client_relay, codec, server_relay, sql, states, wire
+from dualpool.mysql.client_relay import ClientRelay
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import error_payload
-from dualpool.mysql.relay import ClientRelay, ServerRelay
+from dualpool.mysql.server_relay import ServerRelay
 from dualpool.protocol import (
     BROKEN,
     CANCEL,
@@ -500,7 +501,7 @@ OWN_ANSWERS = [
     (b"\x1b\0\0", [end()]),
     (b"\x03SELECT CONNECTION_ID()", [b"\x01", codec.integer_column(b"CONNECTION_ID()"), middle(), b"\x015", end()]),
     (b"\x03SELECT @@warning_count n", [b"\x01", codec.integer_column(b"n"), middle(), b"\x010", end()]),
-    (b"\x03SHOW WARNINGS", [b"\x03", *relay.WARNING_COLUMNS, middle(), end()]),
+    (b"\x03SHOW WARNINGS", [b"\x03", *client_relay.WARNING_COLUMNS, middle(), end()]),
 ]
 
 
@@ -648,7 +649,7 @@ def test_a_client_that_does_not_send_files() -> None:
     assert take_client(servers) == b""
     assert take_server(servers) == wire.packet(2, b"")
     servers.on_server_bytes(wire.packet(3, build_ok(Ok(0, 0, AUTOCOMMIT, 0), MODERN, wire.OK)))
-    assert take_client(servers) == wire.packet(1, error_payload(3948, "42000", relay.LOCAL_FILES_TEXT))
+    assert take_client(servers) == wire.packet(1, error_payload(3948, "42000", server_relay.LOCAL_FILES_TEXT))
 
 
 @pytest.mark.parametrize("found_rows", [0, wire.CLIENT_FOUND_ROWS])

@@ -17,7 +17,7 @@ import pymysql
 from dualpool.accounts import Account, FrontendPolicy, ServerTarget
 from dualpool.errors import DualpoolError, ServerLost
 from dualpool.mysql import ENGINE
-from dualpool.mysql.relay import ClientRelay
+from dualpool.mysql.client_relay import ClientRelay
 from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, RELEASE, TRANSACTION, FindAccount, RelayLimits
 from tests.helpers.blocking import TIMEOUT, Driver
 from tests.helpers.servers import MySQLServer

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dualpool.accounts import Account, ClientLogin, FrontendPolicy, LearntSecret, ServerLogin, ServerTarget, SslMode
 from dualpool.errors import ConnectFailed, DualpoolError, LoginFailed, RemoteProtocolError, ServerLost
 from dualpool.postgres import auth, backend, frontend, messages, start_settings, wire
-from dualpool.postgres.relay import ClientRelay, ServerRelay
+from dualpool.postgres.client_relay import ClientRelay
+from dualpool.postgres.server_relay import ServerRelay
 from dualpool.protocol import RelayLimits, StartTls, TlsInfo
 from tests.helpers.blocking import TIMEOUT, Driver
 from tests.helpers.playbook import Play, check, every_end, fails, hangs_up, reads, returns, sends, starts_tls

@@ -4,7 +4,9 @@ import pytest
 
 from dualpool.errors import FeatureRefused, StateLeaked
 from dualpool.postgres import sql, wire
-from dualpool.postgres.relay import ASK_AGAIN, ClientRelay, ServerRelay
+from dualpool.postgres.client_relay import ClientRelay
+from dualpool.postgres.server_relay import ServerRelay
+from dualpool.postgres.server_session import ASK_AGAIN
 from dualpool.protocol import NEEDS_SERVER, PIN_ALLOW, PIN_ERROR, PINNED, RELEASE, SESSION, VACATE, RelayLimits
 from tests.helpers.frames import (
     BOUND,

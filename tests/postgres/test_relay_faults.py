@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 from dualpool.buffer import RECEIVE_BYTES
 from dualpool.errors import AdminShutdown, CheckoutTimeout, DualpoolError, FeatureRefused, QueryCanceled, RemoteProtocolError, ServerLost
 from dualpool.postgres import wire
-from dualpool.postgres.relay import MAX_ANSWER, SMALL_MESSAGE, ClientRelay, ServerRelay
+from dualpool.postgres.client_relay import ClientRelay
+from dualpool.postgres.client_sending import SMALL_MESSAGE
+from dualpool.postgres.server_relay import MAX_ANSWER, ServerRelay
 from dualpool.postgres.statements import Statement, shared
 from dualpool.protocol import BROKEN, CLOSE, FORWARD, NEEDS_SERVER, RELEASE, STATEMENT, RelayLimits
 from dualpool.state import settings as settings_of

@@ -4,7 +4,7 @@ behind it."""
 import pytest
 
 from dualpool.postgres import sql, wire
-from dualpool.postgres.relay import CLOSE_UNNAMED, DO_NOTHING, DO_NOTHING_KEY
+from dualpool.postgres.client_sending import CLOSE_UNNAMED, DO_NOTHING, DO_NOTHING_KEY
 from dualpool.postgres.statements import STAND_IN_CLOSE, Statement, shared
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, SESSION, RelayLimits
 from dualpool.state import settings

@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from dualpool.accounts import Account, ClientLogin
 from dualpool.mysql import wire
-from dualpool.mysql.relay import PLAIN_QUERIES
+from dualpool.mysql.client_relay import PLAIN_QUERIES
 from tests.simulation import mysql_wire as m
 from tests.simulation.mysql_server import MysqlSession
 from tests.simulation.mysql_wire import GLOBAL, Reader, insert_id, string

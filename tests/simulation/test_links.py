@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from dualpool.link import ServerConnection
-from dualpool.mysql import relay as mysql
+from dualpool.mysql import client_relay, client_sending, server_relay
 from dualpool.mysql.statements import ServerStatement
-from dualpool.postgres.relay import ClientRelay, ServerRelay
+from dualpool.postgres.client_relay import ClientRelay
+from dualpool.postgres.server_relay import ServerRelay
 from dualpool.server import Server
 from tests.simulation.runner import SimulationFailure, replay, run_schedules
 
@@ -68,22 +69,22 @@ def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: type, 
 @pytest.mark.parametrize(
     ("owner", "name", "broken"),
     [
-        (mysql.ServerRelay, "is_quiet", lambda relay: not relay.requests),
-        (mysql.ServerRelay, "is_midway", lambda relay: False),
-        (mysql.ServerRelay, "_track", lambda relay, changes: None),
-        (mysql.ServerRelay, "_new_schema", lambda relay, schema: None),
-        (mysql.ServerRelay, "_probe", lambda relay, unsettled, client: False),
-        (mysql.ServerRelay, "repin", lambda relay, text=b"": None),
-        (mysql.ServerRelay, "_number", lambda relay, position: None),
-        (mysql.ServerRelay, "_unasked", lambda relay, position, following, first: 0),
-        (mysql.ClientRelay, "_sync", lambda client, server, wanted, schema: False),
-        (mysql.ClientRelay, "capture", lambda client, server, leaving: False),
-        (mysql.ClientRelay, "heals", lambda client, error, server: False),
-        (mysql.ClientRelay, "suspect", lambda client, reports: None),
+        (server_relay.ServerRelay, "is_quiet", lambda relay: not relay.requests),
+        (server_relay.ServerRelay, "is_midway", lambda relay: False),
+        (server_relay.ServerRelay, "_track", lambda relay, changes: None),
+        (server_relay.ServerRelay, "_new_schema", lambda relay, schema: None),
+        (server_relay.ServerRelay, "_probe", lambda relay, unsettled, client: False),
+        (server_relay.ServerRelay, "repin", lambda relay, text=b"": None),
+        (server_relay.ServerRelay, "_number", lambda relay, position: None),
+        (server_relay.ServerRelay, "_unasked", lambda relay, position, following, first: 0),
+        (client_relay.ClientRelay, "_sync", lambda client, server, wanted, schema: False),
+        (client_relay.ClientRelay, "capture", lambda client, server, leaving: False),
+        (client_relay.ClientRelay, "heals", lambda client, error, server: False),
+        (client_relay.ClientRelay, "suspect", lambda client, reports: None),
         (ServerStatement, "suits", lambda statement, user: True),
-        (mysql, "dialect", lambda client, server: 0),
-        (mysql, "bound_types", lambda payload, params: b""),
-        (mysql, "long_data_packets", lambda statement, number: b""),
+        (server_relay, "dialect", lambda client, server: 0),
+        (client_relay, "bound_types", lambda payload, params: b""),
+        (client_sending, "long_data_packets", lambda statement, number: b""),
         (ServerConnection, "release", _release_during_a_cancel),
         (ServerConnection, "abandoned", _give_back_as_it_is),
         (ServerConnection, "lose", lambda conn, error, **how: conn.channel.close()),

@@ -1,0 +1,484 @@
+"""The hot path of MySQL, the client's side: what its commands ask of a server connection, and which of them need none. See requests.py."""
+
+from typing import Final
+
+from dualpool import protocol
+from dualpool.errors import DualpoolError, FeatureRefused
+from dualpool.mysql import codec, sql, wire
+from dualpool.mysql import states as s
+from dualpool.mysql.client_sending import LOGIN_SCHEMA, UNKNOWN_STATEMENT, ClientSender
+from dualpool.mysql.codec import Ok, build_ok
+from dualpool.mysql.messages import error_message, error_payload
+from dualpool.mysql.requests import CAPTURE_OF_SESSION, IDLE, KILLING, SENDING_FILE, SYNCING, WAITING
+from dualpool.mysql.server_relay import ServerRelay
+from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
+from dualpool.mysql.statements import ClientStatement, bound_types, close_packet
+from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet, put_lenenc
+from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, PIN_ERROR, REACCEPT, SESSION
+
+# Errors that we answer ourselves: MySQL Server Error Reference.
+UNKNOWN_COMMAND: Final = 1047
+UNKNOWN_THREAD: Final = 1094
+TOO_LARGE: Final = 1153
+OUT_OF_ORDER: Final = 1156
+WRONG_ARGUMENTS: Final = 1210
+UNSUPPORTED_PREPARED: Final = 1295
+NO_OPEN_CURSOR: Final = 1421
+MALFORMED: Final = 1835
+
+PLAIN_QUERIES: Final[set[bytes]] = set()
+"""COM_QUERY packets, whole, in whose text sql.py found nothing: programs send the same ones again and again."""
+MAX_PLAIN_QUERIES: Final = 4096
+MAX_REMEMBERED: Final = 1024
+TO_BE_READ: Final = sql.M_LOCAL | sql.M_KILL | sql.M_DIAGNOSTICS
+ABOUT_ERRORS: Final = frozenset((sql.Q_SHOW_ERRORS, sql.Q_ERROR_COUNT))
+COUNTS: Final = frozenset((sql.Q_WARNING_COUNT, sql.Q_ERROR_COUNT))
+TEXTS: Final = frozenset((wire.COM_STMT_PREPARE, wire.COM_STMT_SEND_LONG_DATA))
+MAY_BE_LONG: Final = frozenset((s.C_QUERY, s.C_EXECUTE))
+ERROR_LEVEL: Final = b"\x05Error"
+WARNING_COLUMNS: Final = [
+    codec.column(b"Level", codec.VAR_STRING, 45, 28, 1),
+    codec.column(b"Code", codec.LONG, 63, 4, 0x21),
+    codec.column(b"Message", codec.VAR_STRING, 45, 2048, 1),
+]
+
+
+class ClientRelay(ClientSender):
+    """See the module."""
+
+    __slots__ = ()
+
+    # ------------------------------------------------------------------------------------------------------ the client's bytes
+
+    def on_client_bytes(self, data: bytes) -> int:
+        if self.at_rest and data in PLAIN_QUERIES:
+            # Most of all commands: one that was seen before, with nothing to be read in it.
+            self.at_rest = False
+            self._action = s.C_QUERY
+            self._marks = 0
+            self._steps = ()
+            self.text = data
+            self._held = data
+            self._size = len(data)
+            self.state = WAITING
+            server = self.server
+            if server is None:
+                return NEEDS_SERVER
+            self.state = SYNCING
+            return self.advance(server)
+        self.at_rest = False
+        if self._held:
+            data = self._held + data
+            self._held = b""
+        state = self.state
+        if state == SENDING_FILE:
+            return self._send_file(data)
+        if self._passing or self._more:
+            return self._go_on_passing(data)
+        if state == IDLE:
+            server = self.server
+            if server is None or not server.requests:
+                return self._commands(data)
+            # Captures are under way: they belong to the command before this one.
+            self._held = data
+            return FORWARD
+        self._held = data
+        return NEEDS_SERVER if state == WAITING else FORWARD
+
+    def go_on(self) -> int:
+        """The server connection stays: handle what the client sent meanwhile."""
+        data = self._held
+        if not data:
+            return FORWARD
+        self._held = b""
+        return self._commands(data)
+
+    def _commands(self, data: bytes) -> int:
+        """Take commands, until one must wait for its answer."""
+        while len(data) > 4:
+            size = (data[0] | data[1] << 8 | data[2] << 16) + 4
+            if data[3]:
+                return self._end_with(OUT_OF_ORDER, "08S01", f"Got packets out of order: a command with the number {data[3]}")
+            if size == 4:
+                return self._end_with(MALFORMED, "HY000", "Malformed communication packet: a command of no bytes")
+            if len(data) < size and len(data) < self._must_hold(data[4], size):
+                break
+            self._action = s.CLIENT_ACTION[data[4]]
+            self._size = size
+            verdict = self._command(data)
+            if self.state != IDLE or verdict:
+                return verdict
+            data = self._held
+            self._held = b""
+            if self._passing or self._more:
+                return self._go_on_passing(data)
+        if len(data) == 4 and data[:3] == b"\0\0\0":
+            return self._end_with(MALFORMED, "HY000", "Malformed communication packet: a command of no bytes")
+        self._held = data
+        return FORWARD
+
+    def _go_on_passing(self, data: bytes) -> int:
+        """More of a command of which a part is on its way."""
+        self._pass_on(data)
+        if self.state != IDLE or self._passing or self._more:
+            return FORWARD
+        # The answer was there before the whole question.
+        server = self.server
+        verdict = server.settle() if server is not None else FORWARD
+        return verdict if verdict or server is not None else self.go_on()
+
+    def _must_hold(self, command: int, size: int) -> int:
+        """How much of a packet of `size` bytes must be there before anything can be done with it."""
+        limit = self.limits.frame_bytes
+        if command in TEXTS:
+            limit = max(limit, self.limits.statement_bytes)
+        return min(size, limit)
+
+    def _command(self, data: bytes) -> int:
+        """One command, at the beginning of `data`. Leaves in `_held` what is not dealt with."""
+        size = self._size
+        action = self._action
+        self._held = data
+        if action == s.C_QUERY:
+            self._head = data[4:size]
+            verdict = self._query()
+        elif action not in MAY_BE_LONG and (len(data) < size or size == MAX_PAYLOAD + 4):
+            return self._end_with(TOO_LARGE, "08S01", "Got a packet bigger than limits.statement_bytes or limits.frame_bytes")
+        else:
+            self._head = data[4:size]
+            verdict = HANDLERS[action](self)
+        return verdict
+
+    # --------------------------------------------------------------------------------------------------------------- the lease
+
+    def attach(self, server: protocol.ServerRelay) -> int:
+        assert isinstance(server, ServerRelay)
+        self.server = server
+        server.take(self)
+        if self.state != WAITING:
+            return server.settle()
+        self.state = SYNCING
+        return self.advance(server)
+
+    def detach(self) -> None:
+        server = self.server
+        if server is None:
+            return
+        if server.schema is not None and not server.login_schema:
+            # No command takes the choice of a schema back, and who has chosen none must not meet another's.
+            server.spoiled = server.dirty = True
+        if server.is_pinned() or self.limits.mode == SESSION or server.requests or self.captures & CAPTURE_OF_SESSION:
+            # What a session of its own may have left (locks, variables, temporary tables) no tracker tells in full. Nor do we know what a
+            # command has left whose answer nobody waits for any more.
+            server.dirty = True
+        server.client = None
+        self.server = None
+        self.at_rest = self.state == IDLE and not (self._held or self._passing or self._more)
+
+    def error_message(self, error: DualpoolError) -> bytes:
+        return error_message(error)
+
+    def refuse(self, error: DualpoolError) -> int:
+        if self.state == WAITING:
+            self.state = IDLE
+            self._forget_command()
+            self._drop_command()
+            self.to_client += error_message(error)
+        return FORWARD
+
+    # ---------------------------------------------------------------------------------------------------------------- commands
+
+    def _query(self) -> int:
+        self.text = text = self._head[1:]
+        self._marks = marks = sql.marks(text)
+        self._steps = ()
+        if marks & sql.M_STEPS or (self.server is not None and self.server.is_pinned()):
+            self._steps = sql.steps(text, "ANSI" in self.parsing)
+        if not marks and self._size <= MAX_REMEMBERED:
+            if len(PLAIN_QUERIES) >= MAX_PLAIN_QUERIES:
+                PLAIN_QUERIES.clear()
+            PLAIN_QUERIES.add(self._held[: self._size])
+        if marks & TO_BE_READ:
+            answered = self._answer_ourselves(text, marks)
+            if answered is not None:
+                return answered
+        return self._to_server()
+
+    def _to_server(self) -> int:
+        """The command needs a server connection."""
+        server = self.server
+        if self._steps and self.limits.pin_policy == PIN_ERROR and self.mode != SESSION:
+            pins = s.may_pin(self._steps)
+            if pins:
+                return self._end_with(NOT_SUPPORTED, "42000", refusal(pins))
+        if server is None:
+            self.state = WAITING
+            return NEEDS_SERVER
+        self.state = SYNCING
+        return self.advance(server)
+
+    def _answer_ourselves(self, text: bytes, marks: int) -> int | None:
+        """Answer what depends on which server connection it meets; None where it does not after all."""
+        if marks & sql.M_KILL:
+            target = sql.kill_target(text)
+            if target is None:
+                return self._refuse_command(NOT_SUPPORTED, "42000", "KILL is only supported with a connection id.")
+            return self._kill(*target)
+        if marks & sql.M_DIAGNOSTICS:
+            if (self.server is None or self.disturbed) and self._warnings:
+                return self._refuse_command(
+                    NOT_SUPPORTED, "42000", "GET DIAGNOSTICS is only supported inside a transaction. Use SHOW WARNINGS, or a session pool."
+                )
+            return None
+        question = sql.local_question(text)
+        return None if question is None else self._answer_question(question)
+
+    def _answer_question(self, question: sql.Question) -> int | None:
+        kind = question.kind
+        if kind == sql.Q_CONNECTION_ID:
+            return self._answer_number(question.name, self.connection_id) if self.connection_id else None
+        if kind == sql.Q_ROW_COUNT:
+            return self._answer_number(question.name, self._row_count)
+        if self.server is not None and not self.disturbed:
+            return None  # the statement that it is about ran on this very server connection
+        if kind == sql.Q_FOUND_ROWS:
+            if self._found_rows < 0:
+                text = "FOUND_ROWS() is only known inside a transaction, or after a statement with SQL_CALC_FOUND_ROWS."
+                return self._refuse_command(NOT_SUPPORTED, "42000", text)
+            return self._answer_number(question.name, self._found_rows)
+        rows = self._warnings
+        if kind in ABOUT_ERRORS:
+            rows = [row for row in rows if row.startswith(ERROR_LEVEL)]
+        if kind in COUNTS:
+            return self._answer_number(question.name, len(rows))
+        rows = rows[question.offset : question.offset + question.count]
+        self._reply_result(self._warning_columns or WARNING_COLUMNS, rows)
+        return FORWARD
+
+    def _answer_number(self, name: bytes, number: int) -> int:
+        """A result of one number."""
+        value = b"%d" % number
+        self._reply_result([codec.integer_column(name)], [put_lenenc(len(value)) + value])
+        self._row_count = -1
+        self._found_rows = 1
+        return FORWARD
+
+    def _reply_result(self, columns: list[bytes], rows: list[bytes]) -> None:
+        self._drop_command()
+        self.to_client += codec.text_result(columns, rows, self._status(), self.capabilities)
+
+    def _kill(self, target: int, connection: bool) -> int:
+        self._drop_command()
+        self.state = KILLING
+        self.cancel_key = target
+        self.cancel_connection = connection
+        return CANCEL
+
+    def _process_kill(self) -> int:
+        if len(self._head) < 5:
+            return self._refuse_command(MALFORMED, "HY000", "Malformed communication packet")
+        return self._kill(INT32.unpack_from(self._head, 1)[0], True)
+
+    def cancel_done(self, found: bool) -> None:
+        if self.state != KILLING:
+            return
+        self.state = IDLE
+        if found:
+            self._reply_ok()
+        else:
+            self._reply_error(UNKNOWN_THREAD, "HY000", f"Unknown thread id: {self.cancel_key}")
+
+    def _ping(self) -> int:
+        self._drop_command()
+        self._reply_ok()
+        return FORWARD
+
+    def _quit(self) -> int:
+        self._drop_command()
+        self._held = b""
+        return CLOSE
+
+    def _set_option(self) -> int:
+        option = INT16.unpack_from(self._head, 1)[0] if len(self._head) == 3 else -1
+        if option not in (0, 1):
+            return self._refuse_command(UNKNOWN_COMMAND, "08S01", "Unknown command")
+        self.multi = option == 0
+        self._drop_command()
+        self.to_client += packet(1, build_ok(Ok(0, 0, self._status(), 0), self.capabilities, wire.EOF))
+        return FORWARD
+
+    def _reset_connection(self) -> int:
+        if self.server is not None:
+            return self._to_server()
+        self._drop_command()
+        self._forget_session()
+        self._reply_ok()
+        return FORWARD
+
+    def _change_user(self) -> int:
+        """All of the session ends here, also if the new login fails (docs: COM_CHANGE_USER)."""
+        self.login_request = self._held
+        self._held = self._head = b""
+        return REACCEPT
+
+    def _pass_command(self) -> int:
+        self._marks = 0
+        self._steps = ()
+        return self._to_server()
+
+    def _unknown_command(self) -> int:
+        return self._refuse_command(UNKNOWN_COMMAND, "08S01", "Unknown command")
+
+    # ----------------------------------------------------------------------------------------------------- prepared statements
+
+    def _prepare(self) -> int:
+        text = self._head[1:]
+        if sql.marks(text) & sql.M_KILL:
+            return self._refuse_command(
+                UNSUPPORTED_PREPARED, "HY000", "This command is not supported in the prepared statement protocol yet"
+            )
+        marks = sql.marks(text)
+        try:
+            text = self._with_own_id(text, marks)
+            steps = sql.steps(text, "ANSI" in self.parsing) if marks & sql.M_STEPS else ()
+            self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, marks, steps)
+            self._preparing.settings, self._preparing.parsing = self.settings, self.parsing
+        except FeatureRefused as error:
+            return self._refuse_command(error.errno, "42000", f"{error.message}. {error.hint}")
+        self.parses += 1
+        self._marks = 0
+        return self._to_server()
+
+    def _with_own_id(self, text: bytes, marks: int) -> bytes:
+        """The statement to be prepared: in the place of SELECT CONNECTION_ID() it is the number that the client knows itself by."""
+        question = sql.local_question(text) if marks & sql.M_LOCAL and self.connection_id else None
+        if question is None or question.kind != sql.Q_CONNECTION_ID:
+            return text
+        text = b"SELECT %d AS `%s`" % (self.connection_id, question.name)
+        self._head = bytes((wire.COM_STMT_PREPARE,)) + text
+        self._held = packet(0, self._head) + self._held[self._size :]
+        self._size = 4 + len(self._head)
+        return text
+
+    def _execute(self) -> int:
+        statement = self._statement("mysqld_stmt_execute")
+        if statement is None:
+            return FORWARD
+        if statement.long_bytes > self.limits.statement_bytes:
+            statement.forget_long_data()
+            return self._refuse_command(TOO_LARGE, "08S01", "The data of COM_STMT_SEND_LONG_DATA is more than limits.statement_bytes")
+        types = bound_types(self._head, statement.params)
+        if types is None:
+            return self._refuse_command(WRONG_ARGUMENTS, "HY000", "Incorrect arguments to mysqld_stmt_execute")
+        if types:
+            statement.bind(types)
+        self.binds += 1
+        self._execution = statement
+        self._marks = statement.marks
+        self._steps = statement.steps
+        self.text = statement.text
+        self._healed = False
+        return self._to_server()
+
+    def _fetch(self) -> int:
+        statement = self._statement("mysqld_stmt_fetch")
+        if statement is None:
+            return FORWARD
+        if statement.cursor is None or self.server is None:
+            return self._refuse_command(NO_OPEN_CURSOR, "HY000", f"The statement ({statement.id}) has no open cursor.")
+        self._execution = statement
+        return self._to_server()
+
+    def _reset_statement(self) -> int:
+        statement = self._statement("mysqld_stmt_reset")
+        if statement is None:
+            return FORWARD
+        statement.forget_long_data()
+        if statement.cursor is not None and self.server is not None:
+            self._execution = statement
+            return self._to_server()
+        self._drop_command()
+        self._reply_ok()
+        return FORWARD
+
+    def _close_statement(self) -> int:
+        statement = self._find_statement()
+        self._drop_command()
+        if statement is None:
+            return FORWARD
+        self.statements.remove(statement)
+        server = self.server
+        cursor = statement.cursor
+        if cursor is None or server is None:
+            return FORWARD
+        # The cursor goes with the statement, so the server's one must go as well.
+        server.statements.remove(cursor)
+        self.to_server += close_packet(cursor.id)
+        self._cursor_over(statement, server)
+        return server.settle() if not self._held else FORWARD
+
+    def _long_data(self) -> int:
+        """COM_STMT_SEND_LONG_DATA is never answered; what is wrong with it, EXECUTE will tell."""
+        statement = self._find_statement()
+        payload = self._head
+        self._drop_command()
+        if statement is not None and len(payload) >= 7:
+            statement.long_bytes += len(payload) - 5
+            if statement.long_bytes <= self.limits.statement_bytes:
+                statement.long_data.append(payload[5:])
+            else:
+                statement.long_data = []
+        return FORWARD
+
+    def _find_statement(self) -> ClientStatement | None:
+        return self.statements.known.get(INT32.unpack_from(self._head, 1)[0]) if len(self._head) >= 5 else None
+
+    def _statement(self, function: str) -> ClientStatement | None:
+        """The statement that the command names; without one, the command is refused."""
+        statement = self._find_statement()
+        if statement is None:
+            number = INT32.unpack_from(self._head, 1)[0] if len(self._head) >= 5 else 0
+            text = f"Unknown prepared statement handler ({number}) given to {function}"
+            self._refuse_command(UNKNOWN_STATEMENT, "HY000", text)
+        return statement
+
+    # --------------------------------------------------------------------------------------------------------- our own answers
+
+    def _reply_ok(self) -> None:
+        self.to_client += packet(1, build_ok(Ok(0, 0, self._status(), 0), self.capabilities, wire.OK))
+
+    def _reply_error(self, errno: int, sqlstate: str, text: str) -> None:
+        self.to_client += packet(1, error_payload(errno, sqlstate, text))
+
+    def _refuse_command(self, errno: int, sqlstate: str, text: str) -> int:
+        self._drop_command()
+        self._reply_error(errno, sqlstate, text)
+        return FORWARD
+
+    def _end_with(self, errno: int, sqlstate: str, text: str) -> int:
+        """The client has lost its way: an error, and no more."""
+        self._reply_error(errno, sqlstate, text)
+        self._held = b""
+        self._head = b""
+        return CLOSE
+
+
+HANDLERS: Final = {
+    s.C_REFUSED: ClientRelay._unknown_command,
+    s.C_QUERY: ClientRelay._query,
+    s.C_PREPARE: ClientRelay._prepare,
+    s.C_EXECUTE: ClientRelay._execute,
+    s.C_LONG_DATA: ClientRelay._long_data,
+    s.C_CLOSE_STATEMENT: ClientRelay._close_statement,
+    s.C_RESET_STATEMENT: ClientRelay._reset_statement,
+    s.C_FETCH: ClientRelay._fetch,
+    s.C_INIT_DB: ClientRelay._pass_command,
+    s.C_PING: ClientRelay._ping,
+    s.C_RESET: ClientRelay._reset_connection,
+    s.C_SET_OPTION: ClientRelay._set_option,
+    s.C_FIELD_LIST: ClientRelay._pass_command,
+    s.C_STATISTICS: ClientRelay._pass_command,
+    s.C_KILL: ClientRelay._process_kill,
+    s.C_QUIT: ClientRelay._quit,
+    s.C_CHANGE_USER: ClientRelay._change_user,
+}

@@ -1,0 +1,465 @@
+"""What a client's command becomes on its way to the server connection that it has, and what its answer means for the client.
+
+In front of the command goes what brings the session to what it should be (settings, schema, a prepared statement). The command names its
+prepared statement by the client's number, for which the server's own is put; one that is too long to be held is passed on as it comes.
+"""
+
+from typing import Final
+
+from dualpool.errors import RemoteProtocolError
+from dualpool.mysql import sql, wire
+from dualpool.mysql import states as s
+from dualpool.mysql.client_session import ClientSession
+from dualpool.mysql.codec import Ok
+from dualpool.mysql.requests import (
+    BUSY,
+    CAPTURE_FOUND_ROWS,
+    CAPTURE_INSERT_ID,
+    CAPTURE_STATUS,
+    CAPTURE_VALUES,
+    CAPTURE_WARNINGS,
+    CLIENT_REQUEST,
+    FOR_CLIENT,
+    FOR_SCHEMA,
+    FOR_SETTINGS,
+    FOR_STATEMENT,
+    IDLE,
+    OF_ONE_STATEMENT,
+    OPTION_REQUEST,
+    PASSED_ON,
+    QUERY,
+    SENDING_FILE,
+    SYNCING,
+    Request,
+)
+from dualpool.mysql.server_relay import ServerRelay
+from dualpool.mysql.server_session import NOT_KNOWN
+from dualpool.mysql.statements import ClientStatement, Key, ServerStatement, close_packet, long_data_packets, types_flag
+from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet
+from dualpool.protocol import FORWARD, RelayLimits
+from dualpool.state import Settings
+
+UNKNOWN_STATEMENT: Final = 1243
+NEEDS_REPREPARE: Final = 1615
+HEALED: Final = frozenset((UNKNOWN_STATEMENT, NEEDS_REPREPARE))
+UNKNOWN_STEP: Final = (s.E_UNKNOWN, s.UNREAD)
+LOGIN_SCHEMA: Final = "\1"
+"""Stands for the schema of the login in a statement's key. No schema's name."""
+WITH_STATEMENT: Final = frozenset((s.C_FETCH, s.C_RESET_STATEMENT))
+
+
+class ClientSender(ClientSession):
+    """See the module. The bytes that wait are `_held`."""
+
+    __slots__ = (
+        "_dropping", "_executed", "_executing_on", "_head", "_held", "_more", "_passing", "_shift", "_size", "_tail", "at_rest", "quick",
+        "state",
+    )  # fmt: skip
+
+    def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
+        super().__init__(limits, capabilities, login_settings, connection_id)
+        self.at_rest = True
+        """Nothing waits and nothing is under way. (False may mean only that nobody has looked.)"""
+        self.quick = False
+        """The command that is being answered was plain: a plain answer to it needs no looking at."""
+        self.state = IDLE
+        self._held = b""
+        """Bytes of the client's that wait. While a command waits or is synchronised, it stands at their beginning."""
+        self._tail = b""
+        """The last bytes that were passed on of a long statement."""
+        self._size = 0
+        """Of the command's first packet, with its header."""
+        self._head = b""
+        """The command's payload, or as much of it as is held: what can be read of it."""
+        self._passing = 0
+        """Bytes of the current packet that are still to come and go to the server unread."""
+        self._more = False
+        """The current packet is full, so the command goes on in another one."""
+        self._dropping = False
+        """The rest of the command goes nowhere: it was answered already."""
+        self._shift = 0
+        """By how much our numbers of an answer's packets differ from the server's, while a local file is sent."""
+        self._executed = b""
+        """The COM_STMT_EXECUTE that is being answered, while it can be sent again."""
+        self._executing_on: ServerStatement | None = None
+
+    def held_bytes(self) -> int:
+        return len(self._held)
+
+    def is_sending(self) -> bool:
+        """True when a command has been passed on in part."""
+        return bool(self._passing or self._more)
+
+    # ------------------------------------------------------------------------------------------------- in front of the command
+
+    def advance(self, server: ServerRelay) -> int:
+        """Send the next that must go in front of the command, or the command itself when there is nothing more."""
+        if (
+            self._action == s.C_QUERY
+            and not self._marks
+            and server.settings is self.settings
+            and server.schema == self.schema
+            and server.multi is self.multi
+            and server.tracks
+            and len(self._held) == self._size
+        ):
+            self.state = BUSY
+            # (A session that is pinned is looked at after each statement.)
+            self.quick = not (server.pins or server.holds.unsettled)
+            server.expect(CLIENT_REQUEST)
+            self.to_server = self.to_server + self._held if self.to_server else self._held
+            self._held = b""
+            return FORWARD
+        execution = self._execution if self._action == s.C_EXECUTE else None
+        found: ServerStatement | None = None
+        key: Key | None = None
+        schema = self.schema
+        wanted = self.settings
+        if execution is not None:
+            key = (execution.text, execution.schema, execution.parsing)
+            found = server.statements.find(key, execution)
+            if found is None:
+                # It is prepared as it was, and then executed in the session as it is.
+                wanted = wanted if execution.parsing == self.parsing else sql.as_read(wanted, execution.settings)
+                schema = None if execution.schema == LOGIN_SCHEMA else execution.schema
+        elif self._action == s.C_INIT_DB or self._marks & sql.M_USE:
+            schema = server.schema
+        if (
+            server.settings is not wanted
+            or server.schema != schema
+            or server.multi is not self.multi
+            or not server.tracks
+            or (self._marks & sql.M_INSERT_ID and server.insert_id != self.insert_id)
+        ) and self._sync(server, wanted, schema):
+            return FORWARD
+        if execution is not None and found is None:
+            assert key is not None
+            server.parses += 1
+            self.to_server += server.ask(Request(FOR_STATEMENT, s.PREPARED, key=key), bytes((wire.COM_STMT_PREPARE,)) + execution.text)
+            return FORWARD
+        self._send_command(server, found)
+        return FORWARD
+
+    def _sync(self, server: ServerRelay, wanted: Settings, schema: str | None) -> bool:
+        """Ask for what brings the session to `wanted` and `schema`. True when the answers must be awaited."""
+        text = b""
+        if server.settings is not wanted:
+            text = sql.difference(server.settings, wanted)
+        first_use = not server.tracks
+        if first_use:
+            text = sql.joined(text, sql.assignments(sql.trackers(server.version)).encode())
+        # (A SET of user variables alone cannot fail.)
+        known = not text or text in server.proven or (text.startswith(b"SET @") and not first_use)
+        if text or self._marks & sql.M_INSERT_ID:
+            whole = text
+            if self._marks & sql.M_INSERT_ID and server.insert_id != self.insert_id:
+                whole = sql.joined(text, b"SESSION last_insert_id=%d" % self.insert_id)
+            if whole:
+                self.to_server += server.ask(Request(FOR_SETTINGS, text=b"" if known else text), QUERY + whole)
+                server.insert_id = self.insert_id if self._marks & sql.M_INSERT_ID else server.insert_id
+        server.settings = wanted
+        server.tracks = True
+        if server.multi is not self.multi:
+            server.multi = self.multi
+            self.to_server += server.ask(OPTION_REQUEST, bytes((wire.COM_SET_OPTION, 0 if self.multi else 1, 0)))
+        if server.schema != schema:
+            name = server.login_schema if schema is None else schema
+            server.schema = schema
+            if name:
+                self.to_server += server.ask(Request(FOR_SCHEMA), bytes((wire.COM_INIT_DB,)) + name.encode("utf-8", "surrogateescape"))
+                known = False
+        return not known
+
+    # ------------------------------------------------------------------------------------------------------ the command itself
+
+    def _send_command(self, server: ServerRelay, found: ServerStatement | None) -> None:
+        """The command itself. From now on its answer is the next that the client gets."""
+        self.state = BUSY
+        self.quick = False
+        action = self._action
+        self._dropping = False
+        if found is not None:
+            self._send_execute(server, found)
+            return
+        if action == s.C_PREPARE:
+            assert self._preparing is not None
+            server.parses += 1
+            server.expect(Request(FOR_CLIENT, s.PREPARED, key=(self._preparing.text, self._preparing.schema, self.parsing)))
+        elif action in PASSED_ON:
+            server.expect(PASSED_ON[action])
+        else:
+            server.expect(CLIENT_REQUEST)
+        if self._execution is not None and action in WITH_STATEMENT:
+            cursor = self._execution.cursor
+            self._head = b""
+            if cursor is not None:
+                held = self._held
+                self.to_server += held[:5] + INT32.pack(cursor.id) + held[9 : self._size]
+                self._held = held[self._size :]
+                return
+        self._send_held(server)
+
+    def _send_execute(self, server: ServerRelay, found: ServerStatement) -> None:
+        """COM_STMT_EXECUTE, with the server's id of the statement, its long data in front, and the types of its parameters."""
+        statement = self._execution
+        assert statement is not None
+        held = self._held
+        size = self._size
+        server.expect(CLIENT_REQUEST)
+        self._executing_on = found
+        self.quick = not (self._marks or statement.long_data or statement.cursor is not None or server.is_pinned())
+        if statement.long_data:
+            self.to_server += long_data_packets(statement, found.id)
+        whole = len(held) >= size
+        self._executed = held[:size] if whole else b""
+        self._head = b""
+        head = held[:5] + INT32.pack(found.id)
+        if found.types != statement.types:
+            flag = 4 + types_flag(statement.params)
+            if not held[flag]:
+                # They were bound on another server connection, so they are said again.
+                longer = size - 4 + len(statement.types)
+                if longer >= MAX_PAYLOAD:
+                    raise RemoteProtocolError("the types of the parameters make COM_STMT_EXECUTE too long for one packet")
+                head = wire.header(0, longer) + head[4:] + held[9:flag] + b"\x01" + statement.types
+                held = bytes(9) + held[flag + 1 :]
+                size -= flag - 8
+            found.types = statement.types
+        self.to_server += head + held[9:size]
+        if whole and size <= MAX_PAYLOAD:
+            self._held = held[size:]
+            return
+        self._held = b""
+        self._passing = max(size - len(held), 0)
+        self._more = size == MAX_PAYLOAD + 4
+        server.unfinished = True
+        self._pass_on(held[size:])
+
+    def _send_held(self, server: ServerRelay) -> None:
+        """Pass on the command as it stands in `_held`, and go on passing what is still to come of it."""
+        held = self._held
+        size = self._size
+        self._head = self._head if self._action == s.C_RESET else b""
+        if len(held) == size and size <= MAX_PAYLOAD:
+            self.to_server = self.to_server + held if self.to_server else held
+            self._held = b""
+            return
+        self._held = b""
+        self._passing = size
+        self._more = size == MAX_PAYLOAD + 4
+        server.unfinished = True
+        self._pass_on(held)
+
+    def _pass_on(self, data: bytes) -> None:
+        """The rest of a command that is longer than what we hold of it."""
+        position = 0
+        end = len(data)
+        while position < end:
+            if self._passing:
+                taken = min(self._passing, end - position)
+                position += taken
+                self._passing -= taken
+            elif not self._more or end - position < 4:
+                break
+            else:
+                size = data[position] | data[position + 1] << 8 | data[position + 2] << 16
+                self._more = size == MAX_PAYLOAD
+                self._passing = size + 4
+        if not self._dropping:
+            self.to_server += data[:position]
+            if self._action == s.C_QUERY:
+                self._look_at(data[:position])
+        self._held = data[position:]
+        if self._passing or self._more:
+            return
+        self._dropping = False
+        if self.server is not None:
+            self.server.unfinished = False
+
+    def _look_at(self, data: bytes) -> None:
+        """A part of a statement that is too long to be read as a whole: is there a word in it that only its text can tell of?"""
+        seen = self._tail + data
+        if sql.LOCK_WORD in seen.upper() and UNKNOWN_STEP not in self._steps:
+            self._steps += (UNKNOWN_STEP,)
+        self._tail = seen[1 - len(sql.LOCK_WORD) :]
+
+    def _drop_command(self) -> None:
+        """The command at the beginning of `_held` is dealt with; what is still to come of it goes nowhere."""
+        held = self._held
+        size = self._size
+        self._head = b""
+        self._more = size == MAX_PAYLOAD + 4
+        if len(held) >= size:
+            self._held = held[size:]
+        else:
+            self._passing = size - len(held)
+            self._held = b""
+        self._dropping = bool(self._passing or self._more)
+
+    def _forget_command(self) -> None:
+        if self._execution is not None and self._action == s.C_EXECUTE:
+            # As when a server answers with an error.
+            self._execution.forget_long_data()
+        self._execution = None
+        self._preparing = None
+
+    # ------------------------------------------------------------------------------------------------------------ a local file
+
+    def send_file(self, shift: int) -> None:
+        """The server asks for a local file: the client sends it, up to an empty packet."""
+        self.state = SENDING_FILE
+        self._shift = shift
+
+    def _send_file(self, data: bytes) -> int:
+        server = self.server
+        position = 0
+        start = 0
+        end = len(data)
+        while position < end:
+            if self._passing:
+                taken = min(self._passing, end - position)
+                position += taken
+                self._passing -= taken
+                continue
+            if end - position < 4:
+                break
+            size = data[position] | data[position + 1] << 8 | data[position + 2] << 16
+            sequence = (data[position + 3] - self._shift) & 255
+            if self._shift:
+                self.to_server += data[start:position] + wire.header(sequence, size)
+                start = position + 4
+            position += 4
+            self._passing = size
+            if server is not None:
+                server.file_sequence = sequence
+            if not size:
+                self._file_over()
+                break
+        self.to_server += data[start:position]
+        self._held = data[position:]
+        if server is not None:
+            server.unfinished = self._passing > 0
+        return FORWARD
+
+    def _file_over(self) -> None:
+        self.state = BUSY
+        if self.server is not None:
+            self.server.copying_in = False
+
+    # ---------------------------------------------------------------------------------------------- what the server relay says
+
+    def prepared(self, params: int) -> int:
+        """The server has accepted the client's COM_STMT_PREPARE. Returns the id that the client shall know it by."""
+        statement = self._preparing
+        assert statement is not None
+        self._preparing = None
+        statement.params = params
+        self.statements.add(statement)
+        return statement.id
+
+    def answered(self, server: ServerRelay, ok: Ok | None, error: bytes) -> None:
+        """The client's command is answered in full, by `ok`, by `error` (the payload of an ERR packet) or by neither."""
+        self.state = IDLE
+        self.quick = False
+        self.disturbed = False
+        self._executed = b""
+        self._warnings = []
+        self._found_rows = -1
+        self._row_count = -1
+        captures = self.captures & ~OF_ONE_STATEMENT
+        marks = self._marks
+        if error:
+            captures |= CAPTURE_WARNINGS | CAPTURE_STATUS
+        elif ok is not None:
+            self._row_count = ok.affected
+            if ok.insert_id:
+                self.insert_id = server.insert_id = ok.insert_id
+            if ok.warnings:
+                captures |= CAPTURE_WARNINGS
+            if marks & (sql.M_CALC_FOUND_ROWS | sql.M_SETS_INSERT_ID):
+                captures |= CAPTURE_FOUND_ROWS if marks & sql.M_CALC_FOUND_ROWS else 0
+                captures |= CAPTURE_INSERT_ID if marks & sql.M_SETS_INSERT_ID else 0
+        if self._suspects:
+            captures |= CAPTURE_VALUES
+        self.captures = captures
+        holds = server.holds
+        if self._steps:
+            holds.apply(self._steps, not error, self._quoted_schema(server))
+            server.repin(self.text)
+        if "insert_id" in holds.one_shot:
+            holds.unsettled |= s.PIN_VARIABLE
+        if self._action != s.C_QUERY:
+            self._after(server, ok)
+        self._execution = None
+        self._preparing = None
+
+    def answered_quickly(self, affected: int) -> None:
+        """The same for an answer in which there is nothing but that number (-1: rows)."""
+        self.state = IDLE
+        self.quick = False
+        self.at_rest = not self._held
+        self._row_count = affected
+        self._found_rows = -1
+        self._execution = None
+        self._executed = b""
+        if self._warnings:
+            self._warnings = []
+
+    def _after(self, server: ServerRelay, ok: Ok | None) -> None:
+        """What an answered command other than COM_QUERY has changed."""
+        action = self._action
+        statement = self._execution
+        if action == s.C_EXECUTE and statement is not None:
+            statement.forget_long_data()
+            if statement.cursor is not None:
+                self._cursor_over(statement, server)
+            if ok is not None and ok.status & wire.STATUS_CURSOR_EXISTS and self._executing_on is not None:
+                statement.cursor = self._executing_on
+                statement.cursor.user = statement
+                server.pins |= s.PIN_CURSOR
+        elif action == s.C_FETCH and statement is not None:
+            if ok is None or ok.status & wire.STATUS_LAST_ROW_SENT:
+                self._cursor_over(statement, server)
+        elif action == s.C_RESET_STATEMENT and statement is not None:
+            self._cursor_over(statement, server)
+        elif action == s.C_RESET and ok is not None:
+            server.was_reset(tracks=False)
+            self._forget_session()
+        elif action == s.C_INIT_DB and ok is not None and not server.capabilities & wire.CLIENT_SESSION_TRACK:
+            server.schema = self.schema = NOT_KNOWN
+
+    def _cursor_over(self, statement: ClientStatement, server: ServerRelay) -> None:
+        """A cursor is closed. Its statement can be shared again, or goes, if another has taken its place meanwhile."""
+        cursor = statement.cursor
+        statement.cursor = None
+        if cursor is not None:
+            cursor.user = None
+            if not server.statements.holds(cursor):
+                self.to_server += close_packet(cursor.id)
+        if not any(other.cursor is not None for other in self.statements.known.values()):
+            server.pins &= ~s.PIN_CURSOR
+
+    def heals(self, error: bytes, server: ServerRelay) -> bool:
+        """True when `error`, the first packet of the answer, is about a statement that must only be prepared again: it is, once."""
+        found = self._executing_on
+        if self._action != s.C_EXECUTE or self._healed or not self._executed or found is None or len(error) < 3:
+            return False
+        if INT16.unpack_from(error, 1)[0] not in HEALED:
+            return False
+        self._healed = True
+        server.statements.remove(found)
+        self.to_server += close_packet(found.id)
+        self._head = self._executed[4:]
+        self._size = len(self._executed)
+        self._held = self._executed + self._held
+        self._executed = b""
+        self.state = SYNCING
+        return True
+
+    def fail_command(self, error: bytes) -> None:
+        """What had to be done before the command has failed: that is its answer."""
+        if self.state == SYNCING:
+            self.state = IDLE
+            self._forget_command()
+            self._drop_command()
+            self.to_client += packet(1, error)

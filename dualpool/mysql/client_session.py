@@ -1,0 +1,166 @@
+"""A client's session: what it should find on whatever server connection it meets, and what it may ask about its last statement.
+
+What only the server connection knows that the statement ran on (warnings, FOUND_ROWS(), settings that are not reported as they are) is
+asked before the lease ends, by queries of ours that are hidden from the client: *captures*.
+"""
+
+from typing import Final
+
+from dualpool import protocol
+from dualpool.errors import RemoteProtocolError
+from dualpool.mysql import codec, sql, wire
+from dualpool.mysql import states as s
+from dualpool.mysql.codec import first_row
+from dualpool.mysql.messages import error_text
+from dualpool.mysql.requests import (
+    CAPTURE_AT_ONCE,
+    CAPTURE_FOUND_ROWS,
+    CAPTURE_INSERT_ID,
+    CAPTURE_STATUS,
+    CAPTURE_VALUES,
+    CAPTURE_WARNINGS,
+    FOR_FOUND_ROWS,
+    FOR_INSERT_ID,
+    FOR_VALUES,
+    FOR_WARNINGS,
+    Request,
+)
+from dualpool.mysql.server_relay import ServerRelay
+from dualpool.mysql.server_session import NOT_KNOWN, ServerSession
+from dualpool.mysql.statements import ClientStatement, ClientStatements
+from dualpool.protocol import RelayLimits
+from dualpool.state import Settings
+
+SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
+SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS()"
+SELECT_INSERT_ID: Final = bytes((wire.COM_QUERY,)) + b"SELECT LAST_INSERT_ID()"
+
+
+class ClientSession(protocol.ClientRelay):
+    """See the module. `settings`, `schema`, `multi` and `insert_id` are what the client's session should have.
+
+    `connection_id`: what the client was told in the greeting; 0: it sees the server's.
+    """
+
+    __slots__ = (
+        "_action", "_execution", "_found_rows", "_healed", "_login_settings", "_marks", "_preparing", "_row_count", "_steps", "_suspects",
+        "_warning_columns", "_warnings", "capabilities", "captures", "connection_id", "disturbed", "insert_id", "limits", "mode", "multi",
+        "parsing", "schema", "server", "settings", "statements", "text",
+    )  # fmt: skip
+
+    def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
+        super().__init__()
+        self.limits = limits
+        self.mode = limits.mode
+        self.capabilities = capabilities
+        self.connection_id = connection_id
+        self.server: ServerRelay | None = None
+        self._login_settings = login_settings
+        self.statements = ClientStatements(limits.statements_per_client, limits.statement_bytes)
+        self._action = s.C_REFUSED
+        self._forget_session()
+        self.schema: str | None = None
+        self.multi = bool(capabilities & wire.CLIENT_MULTI_STATEMENTS)
+
+    def _forget_session(self) -> None:
+        """As after the login, but for the schema."""
+        self.new_settings(self._login_settings)
+        self.statements.clear()
+        self.insert_id = 0
+        self.captures = 0
+        self._marks = 0
+        self._steps: tuple[s.Step, ...] = ()
+        self.text = b""
+        """The statement that is being carried out, or its packet."""
+        self.disturbed = False
+        """The server was asked something of ours since the client's last statement, so what it says of that one is not so any more."""
+        self._row_count = 0
+        self._found_rows = -1
+        self._warnings: list[bytes] = []
+        self._warning_columns: list[bytes] = []
+        self._suspects: set[str] = set()
+        self._execution: ClientStatement | None = None
+        self._preparing: ClientStatement | None = None
+        self._healed = False
+
+    def new_settings(self, wanted: Settings) -> None:
+        """What the session should have from now on."""
+        self.settings = wanted
+        self.parsing = sql.parsing(wanted)
+
+    def count_statements(self) -> int:
+        return len(self.statements.known)
+
+    def _status(self) -> int:
+        """The status flags of an answer of ours."""
+        server = self.server
+        autocommit = wire.STATUS_AUTOCOMMIT if self.settings.values.get("autocommit", "1") == "1" else 0
+        return autocommit | (wire.STATUS_IN_TRANS if server is not None and server.in_transaction else 0)
+
+    def _quoted_schema(self, server: ServerRelay) -> bytes:
+        """The current schema, to be put in front of a table's name; nothing if there is none."""
+        schema = server.login_schema if self.schema is None else self.schema
+        if not schema or schema == NOT_KNOWN:
+            return b""
+        return b"`" + schema.replace("`", "``").encode("utf-8", "surrogateescape") + b"`."
+
+    # ---------------------------------------------------------------------------------------------------------------- captures
+
+    def explains(self, known: bool) -> bool:
+        """The session has changed. True when it is known in what: by the server's reports (`known`) or by the statement's text."""
+        if self._action == s.C_INIT_DB:
+            return True
+        kinds = {kind for kind, _ in self._steps}
+        if s.E_UNKNOWN in kinds:
+            return False
+        # Any other statement has set a variable by a function, which may have set user variables as well.
+        return not kinds.isdisjoint(s.EXPLAINING) or (known and sql.sets(self.text))
+
+    def suspect(self, reports: dict[str, bytes]) -> None:
+        """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is."""
+        if self._marks & sql.M_COLLATES:
+            self._suspects.update(sql.to_be_verified(reports))
+
+    def capture(self, server: ServerSession, leaving: bool) -> bool:
+        """Ask what would be gone with the server connection. True if something was asked."""
+        wanted = self.captures if leaving else self.captures & CAPTURE_AT_ONCE
+        if not wanted:
+            return False
+        self.captures &= ~wanted
+        if wanted & (CAPTURE_WARNINGS | CAPTURE_STATUS) and not wanted & CAPTURE_FOUND_ROWS:
+            # (Each of the two destroys the other: SHOW WARNINGS finds rows, and the deprecated FOUND_ROWS() warns.)
+            self.to_server += server.ask(Request(FOR_WARNINGS), SHOW_WARNINGS)
+        if wanted & CAPTURE_FOUND_ROWS:
+            self.to_server += server.ask(Request(FOR_FOUND_ROWS), SELECT_FOUND_ROWS)
+        if wanted & CAPTURE_INSERT_ID:
+            self.to_server += server.ask(Request(FOR_INSERT_ID), SELECT_INSERT_ID)
+        if wanted & CAPTURE_VALUES:
+            names = tuple(sorted(self._suspects))
+            self._suspects.clear()
+            request = Request(FOR_VALUES)
+            request.names = names
+            self.to_server += server.ask(request, bytes((wire.COM_QUERY,)) + sql.select_values(names))
+        return True
+
+    def captured(self, server: ServerSession, request: Request, kept: list[bytes], error: bytes) -> None:
+        """The answer to one of our questions."""
+        purpose = request.purpose
+        if error:
+            if purpose == FOR_VALUES:
+                raise RemoteProtocolError(f"the session's settings could not be read: {error_text(error)}")
+            return
+        if purpose == FOR_WARNINGS:
+            result = codec.parse_result(b"".join(kept), server.capabilities)
+            self._warnings = result.rows
+            self._warning_columns = result.columns
+            return
+        values = first_row(kept, server.capabilities)
+        if purpose == FOR_VALUES and len(values) == len(request.names):
+            reports = {name: value or b"" for name, value in zip(request.names, values, strict=True)}
+            server.settings = sql.with_reports(server.settings, reports)
+            self.new_settings(server.settings)
+        elif values and values[0] is not None and values[0].isdigit():
+            if purpose == FOR_FOUND_ROWS:
+                self._found_rows = int(values[0])
+            elif purpose == FOR_INSERT_ID:
+                self.insert_id = server.insert_id = int(values[0])

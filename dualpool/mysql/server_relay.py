@@ -1,0 +1,736 @@
+"""The hot path of MySQL, the server's side: what its packets answer, and what of them the client gets. See requests.py."""
+
+from typing import TYPE_CHECKING, Final
+
+from dualpool.buffer import HeldBytes
+from dualpool.errors import RemoteProtocolError
+from dualpool.mysql import sql, wire
+from dualpool.mysql import states as s
+from dualpool.mysql.codec import Ok, after_definitions, build_ok, parse_ok, skip_rows, skip_rows_shifting
+from dualpool.mysql.messages import error_payload, error_text
+from dualpool.mysql.requests import (
+    EXCHANGE_REQUEST,
+    FOR_CLIENT,
+    FOR_EXCHANGE,
+    FOR_SCHEMA,
+    FOR_SETTINGS,
+    IDLE,
+    IN_FRONT,
+    PROBES,
+    SENDING_FILE,
+    SYNCING,
+    Request,
+)
+from dualpool.mysql.server_session import MAX_PROVEN, NOT_KNOWN, NOT_SUPPORTED, ServerSession, refusal
+from dualpool.mysql.statements import ServerStatement
+from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, get_lenenc, packet
+from dualpool.protocol import BROKEN, CLOSE, FORWARD, PIN_ERROR, PINNED, RELEASE, SESSION, STATEMENT, RelayLimits
+
+if TYPE_CHECKING:
+    from dualpool.mysql.client_relay import ClientRelay
+
+MAX_ANSWER: Final = 1 << 24
+"""A packet that must be read whole may be this long."""
+MAX_COLUMNS: Final = 65_535
+LOCAL_FILES_DISABLED: Final = 3948
+
+# How a client's dialect differs from its server connection's.
+ADD_EOF: Final = 1
+DROP_EOF: Final = 2
+OK_DIFFERS: Final = 4
+ROWS_DIFFER: Final = 8
+"""CLIENT_FOUND_ROWS: an UPDATE's number of rows is of those found, or of those changed."""
+ROWS_MATCHED: Final = b"Rows matched: "
+
+READ_ONLY: Final = frozenset(number.to_bytes(2, "little") for number in (1290, 1792, 1836))
+"""ER_OPTION_PREVENTS_STATEMENT (read_only), ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE."""
+NO_TRANSACTIONS: Final = "Transactions are not allowed in statement mode. Use a listener with pool_mode = transaction."
+REFUSED_PINS: Final = s.PIN_STATE | s.PIN_VARIABLE
+"""What a statement's text does not tell beforehand."""
+NOT_QUICK: Final = -1
+NOT_QUICK_STATUS: Final = (
+    wire.STATUS_MORE_RESULTS
+    | wire.STATUS_CURSOR_EXISTS
+    | wire.STATUS_LAST_ROW_SENT
+    | wire.STATUS_PS_OUT_PARAMS
+    | wire.STATUS_SESSION_STATE_CHANGED
+)
+EOF_HEAD: Final = b"\x05\0\0"
+BEGINNINGS: Final = frozenset((s.DONE, s.HEAD, s.PREPARED, s.TEXT))
+NOT_A_COUNT: Final = frozenset((wire.OK, wire.EOF, wire.ERR, wire.LOCAL_INFILE))
+OKS: Final = frozenset((wire.OK, wire.EOF))
+ROW_PHASES: Final = frozenset((s.FIRST_ROW, s.ROWS))
+CURSOR_PHASES: Final = frozenset((s.COLUMNS_END, s.FIRST_ROW))
+DEFINITIONS: Final = frozenset((s.COLUMNS, s.PARAMETERS, s.RESULT_COLUMNS))
+ENDS_OF_DEFINITIONS: Final = frozenset((s.COLUMNS_END, s.PARAMETERS_END, s.RESULT_COLUMNS_END))
+LOCAL_FILES_TEXT: Final = "Loading local data is disabled; this must be enabled on both the client and server sides"
+
+
+class ServerRelay(ServerSession):
+    """See the module."""
+
+    __slots__ = (
+        "_chunk", "_continued", "_file_refused", "_held", "_left", "_met", "_more", "_out", "_result_columns", "_skip", "_start", "_status",
+        "copying_in", "dialect", "file_sequence", "unfinished",
+    )  # fmt: skip
+
+    def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
+        super().__init__(limits, capabilities, version, schema)
+        self.copying_in = False
+        """The server waits for a local file; `end_file()` makes the packet that ends it."""
+        self.file_sequence = 0
+        """The number of the last packet about the file, from either side."""
+        self.unfinished = False
+        """A command has been sent in part; if the rest never comes, the connection is lost."""
+        self.dialect = 0
+        self._met = capabilities
+        """The capabilities of the client whose `dialect` it is."""
+        self._left = 0
+        self._result_columns = 0
+        self._status = wire.STATUS_AUTOCOMMIT
+        self._skip = 0
+        self._continued = False
+        self._more = False
+        """Another result of the same command follows."""
+        self._file_refused = False
+        self._held = HeldBytes()
+        self._chunk: bytes | bytearray = b""
+        self._start = 0
+        self._out: list[bytes | bytearray] | None = None
+
+    # ------------------------------------------------------------------------------------------------------- for the exchanges
+
+    def answered(self) -> bool:
+        """True when no answer is outstanding."""
+        return not self.requests and not self._held.size and not self._skip
+
+    def is_quiet(self) -> bool:
+        return not (self.requests or self.in_transaction or self.is_pinned() or self.unfinished or self._held.size or self._skip)
+
+    def is_midway(self) -> bool:
+        # Also between two packets of an answer: the client wants the next one under a number that is not known here.
+        begun = self._more or (self._phase not in BEGINNINGS and not self._file_refused)
+        return (begun or self._skip > 0 or self._continued) and not self._hiding
+
+    def is_lost(self) -> bool:
+        return self.unfinished or self.spoiled
+
+    def expect_hidden(self) -> None:
+        """An exchange is about to send a command: keep its answer from clients. `last_error` tells afterwards whether it failed."""
+        self.last_error = b""
+        self.expect(EXCHANGE_REQUEST)
+
+    def end_file(self) -> bytes:
+        """The empty packet that ends the local file which the server waits for."""
+        self.copying_in = False
+        return wire.header(self.file_sequence + 1, 0)
+
+    def take(self, client: "ClientRelay") -> None:
+        """A lease begins."""
+        self.client = client
+        self.mode = client.mode
+        if client.capabilities != self._met:
+            self._met = client.capabilities
+            self.dialect = dialect(client.capabilities, self.capabilities)
+
+    # ------------------------------------------------------------------------------------------------------ the server's bytes
+
+    def on_server_bytes(self, data: bytes) -> int:
+        if self._phase == s.HEAD:
+            client = self.client
+            if client is not None and client.quick and data[3:4] == b"\x01" and len(self.requests) == 1 and not self._held.size:
+                verdict = self._whole_answer(data, client)
+                if verdict != NOT_QUICK:
+                    return verdict
+        if self._held.size:
+            data = self._held.take(data)
+            if not data:
+                return FORWARD
+        end = len(data)
+        skip = self._skip
+        if skip >= end > 0:
+            self._skip = skip - end
+            self._pass(data)
+            return FORWARD
+        self._skip = 0
+        self._chunk = bytearray(data) if self._shift else data
+        self._start = 0
+        self._out = None
+        position = skip
+        if skip and self._hiding:
+            self._hide(0, skip)
+        try:
+            position, verdict = self._walk(position, end)
+        except RemoteProtocolError:
+            self._drop_output()
+            raise
+        if position < end:
+            size = (data[position] | data[position + 1] << 8 | data[position + 2] << 16) + 4 if end - position > 4 else 5
+            if size > MAX_ANSWER:
+                self._drop_output()
+                raise RemoteProtocolError(f"a packet of {size} bytes where a small one is due")
+            self._held.keep(data[position:], max(size, end - position + 1))
+        self._flush(data, position)
+        client = self.client
+        if client is not None:
+            # What it has said while it was told of answers comes behind them.
+            self.to_server += client.to_server
+            self.to_client += client.to_client
+            client.to_server = client.to_client = b""
+        if self.pins != self._told:
+            self._told = self.pins
+            verdict |= PINNED
+        return verdict
+
+    def _whole_answer(self, data: bytes, client: "ClientRelay") -> int:
+        """Most of all answers: a short OK, or a result with few rows, all there, that changes nothing. NOT_QUICK: nothing was done.
+
+        Nothing is pinned (`ClientRelay.quick`).
+        """
+        end = len(data)
+        count = data[4] if end >= 11 else wire.ERR
+        changed: bytearray | None = None
+        rows = end - 11
+        if count == wire.OK:
+            if data[0] != 7 or end != 11 or data[6]:
+                return NOT_QUICK
+        else:
+            if data[0] != 1 or data[1] or data[2] or count > 250 or not self.capabilities & wire.CLIENT_DEPRECATE_EOF:
+                return NOT_QUICK
+            rows = after_definitions(data, 5, count)
+            if not rows:
+                return NOT_QUICK
+            if self.dialect & ADD_EOF:
+                changed = bytearray(data)
+                position = skip_rows_shifting(changed, rows, end, 1)
+            else:
+                position = skip_rows(data, rows, end)
+            if position != end - 11 or data[position] != 7 or data[position + 4] != wire.EOF or data[position + 5] or data[position + 6]:
+                return NOT_QUICK
+        status = data[end - 4] | data[end - 3] << 8
+        in_transaction = bool(status & wire.STATUS_IN_TRANS)
+        leaving = s.RELEASING[self.mode][in_transaction]
+        if status & NOT_QUICK_STATUS or data[end - 2] or data[end - 1] or (not leaving and (client.held_bytes() or self.mode == STATEMENT)):
+            return NOT_QUICK
+        if changed is not None:
+            # The EOF packet behind the definitions, in front of the rows; and one in the place of the OK packet.
+            tail = status_bytes = b"\0\0" + data[end - 4 : end - 2]
+            tail = EOF_HEAD + bytes((changed[end - 8] + 1 & 255, wire.EOF)) + status_bytes
+            data = b"".join((data[:rows], EOF_HEAD, bytes((count + 2, wire.EOF)), status_bytes, changed[rows : end - 11], tail))
+        self.to_client = self.to_client + data if self.to_client else data
+        self.requests.clear()
+        self._phase = s.DONE
+        self._status = status
+        self.in_transaction = in_transaction
+        self.queries += 1
+        if not in_transaction:
+            self.transactions += 1
+        client.answered_quickly(data[5] if count == wire.OK else -1)
+        return RELEASE if leaving else FORWARD
+
+    def _walk(self, position: int, end: int) -> tuple[int, int]:
+        """Deal with every packet that can be dealt with. Returns where the rest begins, and the verdict."""
+        verdict = FORWARD
+        while end - position >= 4:
+            phase = self._phase
+            if phase in ROW_PHASES and not self._continued:
+                if phase == s.FIRST_ROW and not self._first_row(position, end):
+                    if end - position < 5:
+                        break
+                else:
+                    before = position
+                    position = self._skip_rows(position, end)
+                    if position > end:
+                        self._skip = position - end
+                        position = end
+                    if self._hiding:
+                        self._hide(before, position)
+                    if end - position < 5:
+                        break
+            chunk = self._chunk
+            size = chunk[position] | chunk[position + 1] << 8 | chunk[position + 2] << 16
+            following = position + 4 + size
+            if self._continued or (size == MAX_PAYLOAD and self._phase == s.ROWS):
+                position = self._part_of_row(position, following, end, size)
+                continue
+            if following > end:
+                break
+            if size == 0:
+                raise RemoteProtocolError("an empty packet where an answer is due")
+            verdict |= self._packet(position, following)
+            position = following
+        return position, verdict
+
+    def _skip_rows(self, position: int, end: int) -> int:
+        if self._shift:
+            chunk = self._chunk
+            assert isinstance(chunk, bytearray)
+            return skip_rows_shifting(chunk, position, end, self._shift)
+        return skip_rows(self._chunk, position, end)
+
+    def _part_of_row(self, position: int, following: int, end: int, size: int) -> int:
+        """A packet that a longer row goes on in, or goes on from."""
+        self._continued = size == MAX_PAYLOAD
+        self._number(position)
+        if following > end:
+            self._skip = following - end
+            following = end
+        if self._hiding:
+            self._hide(position, following)
+        return following
+
+    def _first_row(self, position: int, end: int) -> bool:
+        """True when a row stands at `position`, the first of its result; then the client has its EOF packet in front of it."""
+        if end - position < 5 or (self._chunk[position + 4] > 0xFD and self._size(position) < MAX_PAYLOAD):
+            return False
+        self._phase = s.NEXT[s.FIRST_ROW * s.EVENTS + s.P_ROW]
+        if self.dialect & ADD_EOF and not self._hiding:
+            self._add_eof(position, self._chunk[position + 3])
+        return True
+
+    def _size(self, position: int) -> int:
+        chunk = self._chunk
+        return chunk[position] | chunk[position + 1] << 8 | chunk[position + 2] << 16
+
+    # -------------------------------------------------------------------------------------------------------------- one packet
+
+    def _packet(self, position: int, following: int) -> int:
+        """A whole packet that is no row. Moves the state, then lets it pass, changes it, or keeps it from the client."""
+        phase = self._phase
+        first = self._chunk[position + 4]
+        if phase in DEFINITIONS:
+            return self._definition(position, following, first)
+        if phase == s.DONE:
+            return self._unasked(position, following, first)
+        if phase == s.FILE and self.client is not None and self.client.state == SENDING_FILE:
+            # The server did not wait for the end of the file: what is still to come of it cannot be told from commands.
+            raise RemoteProtocolError("an answer in the middle of a local file")
+        if first == wire.ERR:
+            return self._error(position, following)
+        if phase == s.HEAD and first not in NOT_A_COUNT:
+            self._count(position, following)
+        elif phase == s.PREPARED:
+            return self._prepared(position, following, first)
+        elif phase == s.HEAD and first == wire.LOCAL_INFILE:
+            self._file(position, following)
+        elif phase == s.FIELDS and first != wire.EOF:
+            self._plain(position, following, s.P_DEFINITION)
+        elif phase == s.TEXT:
+            self._plain(position, following, s.P_ANY)
+            return self._over(None, b"")
+        elif first in OKS:
+            return self._ok(position, following, first)
+        else:
+            raise RemoteProtocolError(f"a packet that begins with {first:#x} in phase {phase}")
+        return FORWARD
+
+    def _move(self, event: int) -> None:
+        phase = s.NEXT[self._phase * s.EVENTS + event]
+        if phase == s.ILLEGAL:
+            raise RemoteProtocolError(f"event {event} is not possible in phase {self._phase} of an answer")
+        self._phase = phase
+
+    def _plain(self, position: int, following: int, event: int) -> None:
+        self._move(event)
+        self._show(position, following)
+
+    def _show(self, position: int, following: int) -> None:
+        """The packet stays as it is, but for its number."""
+        if self._hiding:
+            self._hide(position, following)
+        elif self._shift:
+            self._number(position)
+
+    def _count(self, position: int, following: int) -> None:
+        payload = bytes(self._chunk[position + 4 : following])
+        count, end = get_lenenc(payload, 0)
+        if end != len(payload) or not 0 < count <= MAX_COLUMNS:
+            raise RemoteProtocolError(f"a result of {count} columns, in a packet of {len(payload)} bytes")
+        self._left = count
+        self._plain(position, following, s.P_COUNT)
+
+    def _definition(self, position: int, following: int, first: int) -> int:
+        if first == wire.ERR and self._phase == s.COLUMNS:
+            return self._error(position, following)
+        self._show(position, following)
+        self._left -= 1
+        if self._left:
+            self._move(s.P_DEFINITION)
+            return FORWARD
+        phase = self._phase
+        self._move(s.P_LAST_DEFINITION_NO_EOF if self.capabilities & wire.CLIENT_DEPRECATE_EOF else s.P_LAST_DEFINITION)
+        if phase == s.COLUMNS:
+            return FORWARD
+        if self.capabilities & wire.CLIENT_DEPRECATE_EOF and self.dialect & ADD_EOF and not self._hiding:
+            self._add_eof(following, self._number_after(position))
+        return self._next_list(phase)
+
+    def _next_list(self, phase: int) -> int:
+        """A list of COM_STMT_PREPARE's answer is over: the next one, or the end."""
+        if self._phase == s.RESULT_COLUMNS and phase != s.RESULT_COLUMNS:
+            self._left = self._result_columns
+            if not self._left:
+                self._move(s.P_NO_COLUMNS)
+        if self._phase == s.DONE:
+            return self._over(Ok(0, 0, self._status, 0), b"")
+        return FORWARD
+
+    def _prepared(self, position: int, following: int, first: int) -> int:
+        if first != wire.OK or following - position < 16:
+            raise RemoteProtocolError("an answer to COM_STMT_PREPARE that cannot be understood")
+        payload = bytes(self._chunk[position + 4 : following])
+        request = self.requests[0]
+        assert request.key is not None
+        statement_id: int = INT32.unpack_from(payload, 1)[0]
+        columns: int = INT16.unpack_from(payload, 5)[0]
+        params: int = INT16.unpack_from(payload, 7)[0]
+        self.to_server += self.statements.add(ServerStatement(statement_id, request.key))
+        self._move(s.P_PREPARED)
+        client = self.client
+        if self._hiding or client is None:
+            self._show(position, following)
+        else:
+            own = client.prepared(params)
+            self._replace(position, following, payload[:1] + INT32.pack(own) + payload[5:])
+        self._result_columns = columns
+        self._left = params
+        if not params:
+            phase = self._phase
+            self._move(s.P_NO_PARAMETERS)
+            return self._next_list(phase)
+        return FORWARD
+
+    def _file(self, position: int, following: int) -> None:
+        """LOCAL INFILE: the client's packets follow, up to an empty one."""
+        client = self.client
+        self._move(s.P_FILE)
+        self.file_sequence = self._chunk[position + 3]
+        if self._hiding or client is None:
+            self.copying_in = True
+            self._show(position, following)
+        elif client.capabilities & wire.CLIENT_LOCAL_FILES:
+            self.copying_in = True
+            self._show(position, following)
+            client.send_file(self._shift)
+        else:
+            self._replace(position, following, None)
+            self._file_refused = True
+            self._renumber(-2)
+            self.to_server += wire.header(self.file_sequence + 1, 0)
+
+    def _ok(self, position: int, following: int, first: int) -> int:
+        """OK, or EOF in any of its meanings."""
+        chunk = self._chunk
+        phase = self._phase
+        if first == wire.OK and following - position == 11 and chunk[position + 5] < 0xFB and chunk[position + 6] < 0xFB:
+            # The short form, which is the same in every dialect: most of all replies.
+            ok = Ok(
+                chunk[position + 5],
+                chunk[position + 6],
+                chunk[position + 7] | chunk[position + 8] << 8,
+                chunk[position + 9] | chunk[position + 10] << 8,
+            )
+        else:
+            ok = parse_ok(bytes(chunk[position + 4 : following]), self.capabilities)
+        status = ok.status
+        self._status = status & ~NOT_QUICK_STATUS
+        cursor = bool(status & wire.STATUS_CURSOR_EXISTS) and phase in CURSOR_PHASES
+        middle = phase in ENDS_OF_DEFINITIONS and not cursor
+        if middle:
+            self._move(s.P_END)
+            if self._hiding:
+                self._hide(position, following)
+            elif self.dialect & DROP_EOF:
+                self._replace(position, following, None)
+                self._renumber(-1)
+            elif self._shift:
+                self._number(position)
+            return self._next_list(phase) if phase != s.COLUMNS_END else FORWARD
+        self.in_transaction = bool(status & wire.STATUS_IN_TRANS)
+        self._more = more = bool(status & wire.STATUS_MORE_RESULTS)
+        if cursor:
+            self._move(s.P_CURSOR)
+        elif first == wire.OK:
+            self._move(s.P_OK_MORE if more else s.P_OK)
+        else:
+            self._move(s.P_END_MORE if more else s.P_END)
+        if ok.changes and not self._hiding:
+            self._track(ok.changes)
+        if self._hiding:
+            self._hide(position, following)
+        elif self._file_refused and not more:
+            self._file_refused = False
+            self._replace(position, following, error_payload(LOCAL_FILES_DISABLED, "42000", LOCAL_FILES_TEXT))
+            return self._over(None, b"") if self._phase == s.DONE else FORWARD
+        elif self.mode == STATEMENT and self.in_transaction and self.client is not None:
+            return self._refuse_result(position, following, NO_TRANSACTIONS)
+        elif self.client is not None and self.client.limits.pin_policy == PIN_ERROR and self.pins & REFUSED_PINS and self.mode != SESSION:
+            return self._refuse_result(position, following, refusal(self.pins & REFUSED_PINS))
+        else:
+            self._show_ok(position, following, first, phase, ok, cursor)
+        if first == wire.EOF:
+            ok.affected = -1  # what ROW_COUNT() says after a result
+        return self._over(ok, b"") if self._phase == s.DONE else self._between(ok)
+
+    def _show_ok(self, position: int, following: int, first: int, phase: int, ok: Ok, cursor: bool) -> None:
+        """Let an OK packet pass in the client's dialect."""
+        dialect_differs = self.dialect
+        if not dialect_differs:
+            return
+        client = self.client
+        if client is None:
+            return
+        if first == wire.EOF and phase == s.FIRST_ROW and dialect_differs & ADD_EOF and not cursor:
+            self._add_eof(position, self._chunk[position + 3])
+        rewrite = first == wire.EOF and dialect_differs & (ADD_EOF | DROP_EOF)
+        if dialect_differs & OK_DIFFERS and following - position > 11:
+            rewrite = True
+        if dialect_differs & ROWS_DIFFER and ok.info.startswith(ROWS_MATCHED):
+            ok.affected = affected_rows(ok.info, bool(client.capabilities & wire.CLIENT_FOUND_ROWS))
+            rewrite = True
+        if rewrite:
+            self._replace(position, following, build_ok(ok, client.capabilities, first))
+        elif self._shift:
+            self._number(position)
+
+    def _refuse_result(self, position: int, following: int, text: str) -> int:
+        """The answer of a statement that has done what is not allowed becomes an error, and the client's last one."""
+        self._replace(position, following, error_payload(NOT_SUPPORTED, "42000", text))
+        if self._phase == s.DONE:
+            self.requests.popleft()
+            if self.requests:
+                self._begin(self.requests[0])
+        return CLOSE
+
+    def _error(self, position: int, following: int) -> int:
+        """ERR ends whatever it was that was asked."""
+        payload = bytes(self._chunk[position + 4 : following])
+        if self._phase == s.FIRST_ROW and self.dialect & ADD_EOF and not self._hiding:
+            self._add_eof(position, self._chunk[position + 3])
+        request = self.requests[0]
+        phase = self._phase
+        self._move(s.P_ERR)
+        self._more = False
+        client = self.client
+        first = self._chunk[position + 3] == 1
+        if first and request.purpose == FOR_CLIENT and client is not None and client.heals(payload, self):
+            self._replace(position, following, None)
+            self.requests.popleft()
+            if self.requests:
+                self._begin(self.requests[0])
+            return self.settle()
+        self.copying_in = False
+        if self._hiding:
+            self._hide(position, following)
+        elif phase == s.FILE:
+            # A server that ends says so under a number of its own, as it may not have read all of the file, or our refusal.
+            self._cut(position).append(packet(self.file_sequence + self._shift + (2 if self._file_refused else 1), payload))
+            self._start = following
+        elif phase == request.phase and self._chunk[position + 3] == 0:
+            self._cut(position).append(packet(1, payload))
+            self._start = following
+        else:
+            self._show(position, following)
+        self._file_refused = False
+        return self._over(None, payload)
+
+    def _unasked(self, position: int, following: int, first: int) -> int:
+        """A packet that nobody asked for: the server says why it is about to close (a shutdown, wait_timeout, a KILL)."""
+        if first != wire.ERR:
+            raise RemoteProtocolError("a packet that nobody asked for")
+        self.last_error = bytes(self._chunk[position + 4 : following])
+        # A client reads it as the answer to its next command, so it is numbered as one. (MySQL's own number for it is 0.)
+        self._cut(position).append(packet(1, self.last_error))
+        self._start = following
+        return BROKEN
+
+    # ---------------------------------------------------------------------------------------------------- the end of an answer
+
+    def _between(self, ok: Ok) -> int:
+        """One of several results of a command is over."""
+        client = self.client
+        if client is not None and not self._hiding and ok.insert_id:
+            client.insert_id = self.insert_id = ok.insert_id
+        return FORWARD
+
+    def _over(self, ok: Ok | None, error: bytes) -> int:
+        """The answer to the first request is over. `error`: the ERR packet's payload, or b""."""
+        if error and self.wants_writes and error[1:3] in READ_ONLY:
+            self.refused_write = self.dirty = True
+        request = self.requests.popleft()
+        kept = self._kept
+        if self.requests:
+            self._begin(self.requests[0])
+        else:
+            self._phase = s.DONE
+            self._hiding = False
+            self._shift = 0
+            self._kept = None
+        purpose = request.purpose
+        if purpose == FOR_CLIENT:
+            self.copying_in = False
+            self.queries += 1
+            if not self.in_transaction:
+                self.transactions += 1
+            client = self.client
+            if client is None:
+                # An ERR packet has no status flags. So a transaction may be open, until the answer to ROLLBACK says that none is.
+                self.in_transaction = self.in_transaction or error != b""
+                return FORWARD
+            client.answered(self, ok, error)
+        elif purpose == FOR_EXCHANGE:
+            if error:
+                self.last_error = error
+            return FORWARD
+        else:
+            self._own_answer(request, kept or [], error)
+        return self.settle() if not self.requests else FORWARD
+
+    def _own_answer(self, request: Request, kept: list[bytes], error: bytes) -> None:
+        """The answer to something that we asked for a client's sake."""
+        purpose = request.purpose
+        client = self.client
+        if purpose == FOR_SETTINGS:
+            if error and (client is None or client.state != SYNCING):
+                # The command is under way, in a session that is not what it should be. So the connection is lost, and with it the client.
+                raise RemoteProtocolError(f"the session could not be set up: {error_text(error)}")
+            if error and client is not None:
+                self.settings = sql.UNKNOWN
+                self.tracks = False
+                self.dirty = True
+                client.fail_command(error)
+            elif request.text:
+                if len(self.proven) >= MAX_PROVEN:
+                    self.proven.clear()
+                self.proven.add(request.text)
+        elif purpose in IN_FRONT:
+            if error and purpose == FOR_SCHEMA:
+                self.schema = NOT_KNOWN
+            if error and client is not None:
+                client.fail_command(error)
+        elif client is not None:
+            if purpose in PROBES:
+                self._settled(request, kept, error, client)
+            else:
+                client.captured(self, request, kept, error)
+
+    def settle(self) -> int:
+        """Everything that was asked is answered. What now?"""
+        client = self.client
+        if client is None or self.requests:
+            return FORWARD
+        state = client.state
+        if state == SYNCING:
+            return client.advance(self)
+        if state != IDLE or client.is_sending():
+            return FORWARD
+        free = s.RELEASING[self.mode][self.in_transaction]
+        unsettled = self.holds.unsettled
+        # It may leave, as far as is known without asking.
+        leaving = free and not self.pins & ~unsettled
+        if client.captures and client.capture(self, leaving):
+            if leaving and unsettled:
+                self._probe(unsettled, client)
+            return FORWARD
+        if leaving and unsettled and self._probe(unsettled, client):
+            return FORWARD
+        return RELEASE if leaving and not self.pins else client.go_on()
+
+    # ------------------------------------------------------------------------------------------------- what goes to the client
+
+    def _pass(self, data: bytes) -> None:
+        """More of a row."""
+        if not self._hiding:
+            self.to_client = self.to_client + data if self.to_client else data
+        else:
+            self._keep(data)
+
+    def _flush(self, data: bytes, position: int) -> None:
+        out = self._out
+        chunk = self._chunk
+        if out is None:
+            if self._start == 0:
+                whole = data if chunk is data and position == len(data) else bytes(chunk[:position])
+            else:
+                whole = bytes(chunk[self._start : position])
+        else:
+            if self._start < position:
+                out.append(chunk[self._start : position])
+            whole = b"".join(out)
+        self._out = None
+        self._chunk = b""
+        self.to_client = self.to_client + whole if self.to_client else whole
+
+    def _drop_output(self) -> None:
+        self._out = None
+        self._chunk = b""
+        self.to_client = b""
+
+    def _cut(self, position: int) -> "list[bytes | bytearray]":
+        """What is in front of `position` goes out; what the caller appends comes next."""
+        out = self._out
+        if out is None:
+            out = self._out = []
+        if self._start < position:
+            out.append(self._chunk[self._start : position])
+        self._start = position
+        return out
+
+    def _hide(self, position: int, following: int) -> None:
+        """Keep a stretch from the client."""
+        if following <= position:
+            return
+        if self._kept is not None:
+            self._keep(bytes(self._chunk[position:following]))
+        if self._start < position or self._out is not None:
+            self._cut(position)
+        self._start = following
+
+    def _replace(self, position: int, following: int, payload: bytes | None) -> None:
+        """Put another payload in the place of a packet's, under its number; None: nothing at all."""
+        out = self._cut(position)
+        if payload is not None:
+            out.append(packet(self._chunk[position + 3] + self._shift, payload))
+        self._start = following
+
+    def _add_eof(self, position: int, number: int) -> None:
+        """An EOF packet in front of `position`, where a packet with the server's number `number` stands (or would)."""
+        payload = bytes((wire.EOF, 0, 0)) + INT16.pack(self._status)
+        self._cut(position).append(packet(number + self._shift, payload))
+        self._renumber(1)
+
+    def _renumber(self, by: int) -> None:
+        self._shift += by
+        if type(self._chunk) is bytes:
+            self._chunk = bytearray(self._chunk)
+
+    def _number(self, position: int) -> None:
+        """Give a packet the number that the client expects. (After `_renumber()` the chunk is a bytearray.)"""
+        if self._shift and not self._hiding:
+            chunk = self._chunk
+            assert isinstance(chunk, bytearray)
+            chunk[position + 3] = (chunk[position + 3] + self._shift) & 255
+
+    def _number_after(self, position: int) -> int:
+        """The server's number of the packet behind the one at `position`, whose own may have been changed already."""
+        return self._chunk[position + 3] + 1 - self._shift
+
+
+def dialect(client: int, server: int) -> int:
+    """How the answers must be changed, from the capabilities of both."""
+    differs = 0
+    if server & ~client & wire.CLIENT_DEPRECATE_EOF:
+        differs |= ADD_EOF
+    if client & ~server & wire.CLIENT_DEPRECATE_EOF:
+        differs |= DROP_EOF
+    if (client ^ server) & wire.CLIENT_SESSION_TRACK:
+        differs |= OK_DIFFERS
+    if (client ^ server) & wire.CLIENT_FOUND_ROWS:
+        differs |= ROWS_DIFFER
+    return differs
+
+
+def affected_rows(info: bytes, found: bool) -> int:
+    """From an UPDATE's "Rows matched: 3  Changed: 1  Warnings: 0": the rows found, or the rows changed."""
+    numbers = [int(word) for word in info.split() if word.isdigit()]
+    return numbers[0 if found else 1] if len(numbers) > 1 else 0

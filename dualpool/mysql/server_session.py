@@ -1,0 +1,257 @@
+"""A server connection's session: what it was asked, what it has been set to, and what it may hold beyond a transaction.
+
+What a client changes in the session is told by the server's trackers. Of what outlives a transaction and cannot be replayed (a pin), the
+text of statements says when it may begin and end (states.Holdings); what is unsettled is asked of the server before a lease goes on
+because of it.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from dualpool import protocol
+from dualpool.errors import RemoteProtocolError
+from dualpool.mysql import codec, sql, wire
+from dualpool.mysql import states as s
+from dualpool.mysql.codec import first_row
+from dualpool.mysql.requests import FOR_INSERT_NUMBER, FOR_LOCKS, FOR_TABLE, FOR_UNNAMED_LOCKS, FOR_USER_VARIABLES, KEPT, QUERY, Request
+from dualpool.mysql.statements import ServerStatements
+from dualpool.mysql.wire import packet
+from dualpool.protocol import RelayLimits
+from dualpool.state import Settings
+
+if TYPE_CHECKING:
+    from dualpool.mysql.client_relay import ClientRelay
+
+MAX_PROVEN: Final = 256
+MAX_CAPTURE: Final = 1 << 20
+"""Bytes of warnings that are kept for a client. A server keeps 1,024 of them at most (max_error_count)."""
+NOT_KNOWN: Final = "\0"
+"""No schema's name."""
+NOT_SUPPORTED: Final = 1235
+"""ER_NOT_SUPPORTED_YET: what is refused because it would keep a server connection, or would need one."""
+
+
+class ServerSession(protocol.ServerRelay):
+    """See the module. `settings`, `schema`, `multi` and `insert_id` are what the session has now."""
+
+    __slots__ = (
+        "_hiding", "_kept", "_phase", "_shift", "_told", "capabilities", "client", "holds", "insert_id", "last_error", "login_schema",
+        "mode", "multi", "proven", "requests", "schema", "settings", "spoiled", "statements", "tracks", "version",
+    )  # fmt: skip
+
+    def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
+        super().__init__()
+        self.client: ClientRelay | None = None
+        self.capabilities = capabilities
+        self.mode = limits.mode
+        self.requests: deque[Request] = deque()
+        self.statements = ServerStatements(limits.statements_per_server)
+        self.settings: Settings = sql.UNKNOWN
+        self.schema: str | None = None
+        """The current schema; None: the one of the login; "": none is selected."""
+        self.login_schema = schema
+        self.holds = s.Holdings()
+        self._told = 0
+        """The `pins` of which the link knows."""
+        self.multi: bool | None = bool(capabilities & wire.CLIENT_MULTI_STATEMENTS)
+        self.insert_id = 0
+        self.tracks = True
+        """The session's trackers are as we need them (backend.py sets them, as far as there are any)."""
+        self.version = version
+        self.proven: set[bytes] = set()
+        self.spoiled = False
+        """There is no way back to the session as it was after the login: close the connection."""
+        self.last_error = b""
+        self._phase = s.DONE
+        self._hiding = False
+        self._kept: list[bytes] | None = None
+        self._shift = 0
+
+    def is_pinned(self) -> bool:
+        """True when the session holds state that cannot be replayed, or may hold some."""
+        return bool(self.pins or self.holds.unsettled)
+
+    def pin_reasons(self) -> list[str]:
+        return [reason for pin, reason in s.PIN_REASONS.items() if self.pins & pin]
+
+    def repin(self, text: bytes = b"") -> None:
+        """`holds` has changed, because of the statement `text`."""
+        before = self.pins
+        self.pins = before & s.PINS_ELSEWHERE | self.holds.pins()
+        if not before and self.pins and text:
+            self.pin_text = sql.masked(text)
+
+    def count_statements(self) -> int:
+        return len(self.statements.known)
+
+    def was_reset(self, tracks: bool) -> None:
+        """COM_RESET_CONNECTION has run: nothing that a client did is left, but the schema (docs: COM_RESET_CONNECTION).
+
+        `tracks`: the session's trackers have been set again.
+        """
+        self.settings = sql.UNKNOWN
+        self.tracks = tracks or not self.capabilities & wire.CLIENT_SESSION_TRACK
+        self.multi = None
+        self.insert_id = 0
+        self.statements.clear()
+        self.in_transaction = False
+        self.holds.clear()
+        self.pins = 0
+        self.pin_text = ""
+        if self.client is None:
+            # Nobody will be told PINNED.
+            self._told = 0
+            self.pinned_at = 0.0
+        self.dirty = False
+
+    # -------------------------------------------------------------------------------------------------------- what it is asked
+
+    def ask(self, request: Request, payload: bytes) -> bytes:
+        """Put `request` into the queue; the bytes are to be sent."""
+        self.expect(request)
+        return packet(0, payload)
+
+    def expect(self, request: Request) -> None:
+        """Put `request`, which somebody else sends, into the queue."""
+        requests = self.requests
+        requests.append(request)
+        if len(requests) == 1:
+            self._begin(request)
+
+    def _begin(self, request: Request) -> None:
+        self._phase = request.phase
+        self._hiding = request.hidden
+        self._shift = 0
+        self._kept = [] if request.purpose in KEPT else None
+
+    def _keep(self, data: bytes) -> None:
+        kept = self._kept
+        if kept is not None:
+            kept.append(data)
+            if sum(map(len, kept)) > MAX_CAPTURE:
+                raise RemoteProtocolError("the answer to a question of ours is far too long")
+
+    # ----------------------------------------------------------------------------------------------------------- what it holds
+
+    def _probe(self, unsettled: int, client: "ClientRelay") -> bool:
+        """Ask the server what it knows of what is unsettled. True if something was asked; then the session says no more about the client's
+        last statement (`ClientRelay.disturbed`)."""
+        holds = self.holds
+        holds.unsettled = 0
+        asked: list[tuple[int, tuple[bytes, ...], bytes]] = []
+        if unsettled & s.PIN_USER_VARIABLE and s.UNREAD not in holds.assigned:
+            names = tuple(sorted(holds.assigned))
+            asked.append((FOR_USER_VARIABLES, names, sql.select_user_variables(names)))
+        if unsettled & s.PIN_LOCK and holds.locks:
+            names = tuple(sorted(holds.locks - {s.UNREAD, s.UNSEEN}))
+            if len(names) < len(holds.locks):
+                asked.append((FOR_UNNAMED_LOCKS, names, sql.count_locks(self.version)))
+            if names:
+                asked.append((FOR_LOCKS, names, sql.are_locks_mine(names)))
+        if unsettled & s.PIN_TEMPORARY:
+            asked += [(FOR_TABLE, (name,), b"SHOW CREATE TABLE " + name) for name in sorted(holds.temporary) if name]
+        if unsettled & s.PIN_VARIABLE and "insert_id" in holds.one_shot:
+            asked.append((FOR_INSERT_NUMBER, (), b"SELECT @@SESSION.insert_id"))
+        for purpose, names, text in asked:
+            request = Request(purpose)
+            request.subjects = names
+            client.to_server += self.ask(request, QUERY + text)
+        if not asked:
+            self.repin()
+            return False
+        client.disturbed = True
+        return True
+
+    def _settled(self, request: Request, kept: list[bytes], error: bytes, client: "ClientRelay") -> None:
+        """The answer to a question of `_probe`. An error means that the server cannot tell, so the pin stays."""
+        holds = self.holds
+        purpose = request.purpose
+        names = request.subjects
+        if purpose == FOR_USER_VARIABLES and not error:
+            values = sql.user_variables(names, codec.parse_result(b"".join(kept), self.capabilities))
+            wanted = None if values is None else sql.with_user_variables(self.settings, values)
+            if wanted is not None:
+                holds.assigned.clear()
+                self.settings = wanted
+                client.new_settings(wanted)
+        elif purpose == FOR_UNNAMED_LOCKS:
+            count = b"".join(value or b"" for value in first_row(kept, self.capabilities))
+            if count == b"0":
+                holds.locks.clear()
+            elif not count and s.UNSEEN in holds.locks:
+                # It is not likely, and a reset sees to it that nobody else has to bear it.
+                self.dirty = True
+            holds.locks.discard(s.UNSEEN)
+            if count not in (b"", b"0"):
+                holds.locks.add(s.UNREAD)
+        elif purpose == FOR_LOCKS and not error:
+            row = first_row(kept, self.capabilities)
+            holds.locks -= {name for name, mine in zip(names, row, strict=False) if mine == b"0"}
+        elif purpose == FOR_TABLE:
+            row = first_row(kept, self.capabilities)
+            if len(row) < 2 or not (row[1] or b"").upper().startswith(b"CREATE TEMPORARY"):
+                holds.temporary.discard(names[0])
+        elif purpose == FOR_INSERT_NUMBER and first_row(kept, self.capabilities) == [b"0"]:
+            holds.one_shot.discard("insert_id")
+        self.repin(client.text)
+
+    # -------------------------------------------------------------------------------------------------------- session trackers
+
+    def _track(self, changes: bytes) -> None:
+        """What the server says the client's statement has changed in the session."""
+        reports: dict[str, bytes] = {}
+        changed = known = False
+        for kind, data in codec.parse_changes(changes):
+            if kind == wire.TRACK_SYSTEM_VARIABLES:
+                reports.update(codec.parse_variables(data))
+            elif kind == wire.TRACK_SCHEMA:
+                # (Also when a function of another schema is called; then it is the same again.)
+                known = True
+                self._new_schema(codec.first_string(data).decode("utf-8", "surrogateescape"))
+            elif kind == wire.TRACK_STATE_CHANGE:
+                changed = True
+            elif kind == wire.TRACK_TRANSACTION_CHARACTERISTICS:
+                pending = codec.first_string(data) != b"" and not self.in_transaction
+                self.pins = self.pins | s.PIN_NEXT_TRANSACTION if pending else self.pins & ~s.PIN_NEXT_TRANSACTION
+        reports.pop("statement_id", None)  # new in every reply, where '*' is tracked
+        if "last_insert_id" in reports and self.client is not None:
+            self.client.insert_id = self.insert_id = int(reports.pop("last_insert_id"))
+        if reports:
+            known = True
+            self._new_settings(reports)
+        if changed and self.client is not None and not self.client.explains(known):
+            if not self.pins:
+                self.pin_text = sql.masked(self.client.text)
+            self.pins |= s.PIN_STATE
+            self.dirty = True
+
+    def _new_schema(self, schema: str) -> None:
+        self.schema = schema
+        if schema and schema == self.login_schema:
+            self.schema = None
+        if self.client is not None:
+            self.client.schema = self.schema
+
+    def _new_settings(self, reports: dict[str, bytes]) -> None:
+        for name in reports.keys() & sql.PINNING:
+            if sql.is_over(name, reports[name]):
+                self.holds.one_shot.discard(name)
+            else:
+                self.holds.one_shot.add(name)
+                self.holds.unsettled |= s.PIN_VARIABLE if name == "insert_id" else 0
+        if reports.keys() & sql.PINNING:
+            self.dirty = self.dirty or "profiling" in reports
+            self.repin(self.client.text if self.client is not None else b"")
+        if reports.keys() & sql.TRACKERS:
+            self.tracks = False
+        client = self.client
+        self.settings = sql.with_reports(self.settings, reports)
+        if client is not None:
+            client.new_settings(self.settings)
+            client.suspect(reports)
+
+
+def refusal(pins: int) -> str:
+    """What a client is told whose statement would pin its server connection, where `pin` is "error"."""
+    reasons = ", ".join(reason for pin, reason in s.PIN_REASONS.items() if pins & pin)
+    return f"This would keep a server connection for this session alone ({reasons}), and pin = error. Use a listener in session mode."

@@ -1,0 +1,387 @@
+"""The hot path of PostgreSQL, the client's side: what its messages ask of a server connection. See requests.py."""
+
+from typing import TYPE_CHECKING, Final
+
+from dualpool import protocol
+from dualpool.buffer import HeldBytes
+from dualpool.errors import RemoteProtocolError
+from dualpool.postgres import messages, sql, wire
+from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender
+from dualpool.postgres.codec import check_length
+from dualpool.postgres.requests import CALL, HIDDEN_SYNC, PREPARING, RUNNING, SYNC, SYNCED
+from dualpool.postgres.server_relay import ServerRelay
+from dualpool.postgres.server_session import DIFFERENCES
+from dualpool.postgres.states import (
+    C_BIND,
+    C_CALL,
+    C_COPY_DATA,
+    C_COPY_END,
+    C_EXECUTE,
+    C_FLUSH,
+    C_ILLEGAL,
+    C_NAMED,
+    C_PARSE,
+    C_QUERY,
+    C_SYNC,
+    C_TERMINATE,
+    CLIENT_ACTION,
+    RELEASING,
+)
+from dualpool.postgres.wire import HEADER
+from dualpool.protocol import CLOSE, FORWARD, NEEDS_SERVER, RELEASE, SESSION, VACATE, RelayLimits
+from dualpool.state import DEFAULTS, Settings
+
+if TYPE_CHECKING:
+    from dualpool.errors import DualpoolError
+
+_unpack = HEADER.unpack_from
+
+SHORT_ACTIONS: Final = frozenset((C_NAMED, C_EXECUTE, C_SYNC, C_FLUSH))
+READY_IDLE: Final = wire.ready(wire.IDLE)
+UNTIL_ATTACHED: Final = 1 << 62
+"""`HeldBytes.need` of a client that waits for a server connection: whatever it sends is put behind."""
+ADVISORY_FUNCTIONS: Final = range(2880, 2893)
+"""The OIDs of the session's advisory lock functions (pg_proc.dat); a FunctionCall names a function so."""
+CALLED_FUNCTIONS: Final = {2078: sql.SETTINGS | sql.COMPUTED} | dict.fromkeys(ADVISORY_FUNCTIONS, sql.LOCK | sql.RELEASED)
+
+
+class ClientRelay(ClientSender):
+    """See the module. Without a lease, bytes wait in `_held`."""
+
+    __slots__ = ("_careful", "_discarding", "_held", "_skip")
+
+    def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
+        super().__init__(limits, wanted)
+        self._careful = limits.mode == SESSION or limits.strict
+        """Something must be done at the start of each lease."""
+        self._held = HeldBytes()
+        self._skip = 0
+        self._discarding = False
+
+    def held_bytes(self) -> int:
+        return self._held.size
+
+    def on_client_bytes(self, data: bytes) -> int:
+        if self._held.size:
+            data = self._held.take(data)
+            if not data:
+                return FORWARD
+        server = self.server
+        if self._skip and data:
+            taken = min(self._skip, len(data))
+            self._skip -= taken
+            part, data = data[:taken], data[taken:]
+            if server is not None:
+                server.unfinished = self._skip > 0
+                verdict = self._process(data, server) if data else FORWARD
+                self.to_server = part + self.to_server
+                if RELEASING[server.mode][wire.IDLE]:
+                    # That may have been the end of late copy data, which nothing answers.
+                    if server.is_quiet():
+                        verdict |= RELEASE
+                    elif server.doubts:
+                        server.look()
+                        self.to_server += server.to_server
+                        server.to_server = b""
+                return verdict
+        if not data:
+            return FORWARD
+        if server is not None:
+            if self._careful and server.is_asked():
+                # Strict mode: so that it goes to another server connection.
+                self._held.keep(data, 0)
+                return FORWARD
+            return self._process(data, server)
+        return self._unattached(data)
+
+    # --------------------------------------------------------------------------------------------------------------- the lease
+
+    def catch_up(self, server: ServerRelay) -> int:
+        """The lease goes on: what waited for the end of the question is for the same server connection. Returns verdict bits."""
+        held = self._held
+        if not held.size or held.need:
+            return FORWARD
+        data = b"".join(held.chunks)
+        held.clear()
+        verdict = self._process(data, server)
+        server.to_server += self.to_server
+        self.to_server = b""
+        return verdict
+
+    def attach(self, server: protocol.ServerRelay) -> int:
+        assert isinstance(server, ServerRelay)
+        self.server = server
+        server.client = self
+        server.mode = self.limits.mode
+        prefix = b""
+        if self.settings is not server.settings:
+            prefix = DIFFERENCES.between(server.settings, self.settings)
+            server.settings = self.settings
+            server.expect_hidden_ready()
+        if self._careful:
+            if self.limits.mode == SESSION:
+                server.dirty = True
+            else:
+                server.strict = True
+                server.doubts = sql.ALWAYS
+        held = self._held
+        data = b"".join(held.chunks)
+        held.clear()
+        verdict = self._process(data, server) if data else FORWARD
+        if prefix:
+            self.to_server = prefix + self.to_server
+        return verdict
+
+    def detach(self) -> None:
+        server = self.server
+        if server is None:
+            return
+        if server.session_changed:
+            self._absorb(server)
+        if not server.is_quiet():
+            # What is still to come (a rollback above all) may change settings behind our back. And what it is pinned by must go.
+            server.dirty = True
+            if server.pins & sql.LIBRARY:
+                server.suspect = True
+        server.client = None
+        server.segment = b""
+        server.segment_statement = None
+        self.server = None
+        if self._portals:
+            self._portals.clear()
+
+    def error_message(self, error: "DualpoolError") -> bytes:
+        return messages.error_message(error)
+
+    def refuse(self, error: "DualpoolError") -> int:
+        """Answer the first request that waits, as a server would: an error, and ReadyForQuery at its Query or Sync."""
+        self.to_client += messages.error_message(error)
+        if error.severity != "ERROR":
+            return CLOSE
+        held = self._held
+        data = b"".join(held.chunks)
+        held.clear()
+        position = 0
+        while len(data) - position >= 5:
+            kind, length = _unpack(data, position)
+            following = position + 1 + length
+            whole_request = not self._discarding and kind in {wire.QUERY, wire.FUNCTION_CALL}
+            if following > len(data):
+                self._skip = following - len(data)
+                position = len(data)
+                self._discarding = not whole_request
+                break
+            position = following
+            if whole_request or kind == wire.SYNC:
+                self._discarding = False
+                self.to_client += READY_IDLE
+                if position < len(data):
+                    held.keep(data[position:], 0)
+                return FORWARD
+            self._discarding = True
+        if not self._discarding:
+            self.to_client += READY_IDLE
+        if position < len(data):
+            held.keep(data[position:], 5)
+        return FORWARD
+
+    # --------------------------------------------------------------------------------------------------------- without a lease
+
+    def _unattached(self, data: bytes) -> int:
+        """Answer what needs no server; keep the rest, and say whether a server is needed for it."""
+        position = 0
+        end = len(data)
+        while end - position >= 5:
+            kind, length = _unpack(data, position)
+            check_length(length)
+            action = CLIENT_ACTION[kind]
+            following = position + length + 1
+            if action == C_TERMINATE:
+                return CLOSE
+            if action == C_ILLEGAL:
+                raise illegal_message(kind)
+            if following > end:
+                if action in {C_COPY_DATA, C_COPY_END} or self._discarding:
+                    self._skip = following - end
+                    return FORWARD
+                enough = self._enough(kind, action, length)
+                if end - position >= enough:
+                    break
+                self._held.keep(data[position:], enough)
+                return FORWARD
+            if action == C_SYNC:
+                # With nothing before it, the answer is known; and after a refusal this is where the client is told to go on.
+                self._discarding = False
+                self.to_client += READY_IDLE
+            elif not (action == C_FLUSH or self._discarding or action in {C_COPY_DATA, C_COPY_END}):
+                # Copy messages here are late: the copy failed, and the server drops what was still under way (docs: COPY Operations).
+                break
+            position = following
+        if position == end:
+            return FORWARD
+        if end - position < 5:
+            self._held.keep(data[position:], 5)
+            return FORWARD
+        self._held.keep(data[position:] if position else data, UNTIL_ATTACHED)
+        return NEEDS_SERVER
+
+    def _enough(self, kind: int, action: int, length: int) -> int:
+        """How many bytes of an unfinished message must be there to handle it: all of a short one, the head of a long one."""
+        if action == C_COPY_DATA:
+            return 5
+        if action == C_ILLEGAL:
+            raise illegal_message(kind)
+        if length > SMALL_MESSAGE and action in SHORT_ACTIONS:
+            raise RemoteProtocolError(f"a message of kind {chr(kind)!r} and {length} bytes")
+        cap = self.limits.statement_bytes if action == C_PARSE else self.limits.frame_bytes
+        return length + 1 if length <= max(cap, SMALL_MESSAGE) else SMALL_MESSAGE
+
+    # ------------------------------------------------------------------------------------------------------------ with a lease
+
+    def _process(self, data: bytes, server: ServerRelay) -> int:
+        """Walk the messages; what the server gets is `data` itself unless something in it must be rewritten."""
+        end = len(data)
+        position = 0
+        start = 0
+        out: list[bytes] | None = None
+        verdict = FORWARD
+        rewrites = self.limits.mode != SESSION
+        pending = server.pending
+        binds = 2 if server.unsynced else 0  # a segment that began earlier cannot be sent again as a whole
+        try:
+            while end - position >= 5:
+                kind, length = _unpack(data, position)
+                following = position + length + 1
+                action = CLIENT_ACTION[kind]
+                whole = True
+                if following > end or length < 4:
+                    check_length(length)
+                    if end - position < self._enough(kind, action, length):
+                        break
+                    whole = False
+                instead: bytes | None = None
+                if action == C_QUERY:
+                    ending = self._end_segment(server) if server.unsynced else b""
+                    self.unnamed = None
+                    server.unnamed = None
+                    frame = data if start == 0 and position == 0 and following == end else data[position:following]
+                    pending.append(frame)
+                    server.segment_statement = None
+                    marks = sql.QUERY_MARKS.get(frame) if whole else sql.UNREAD
+                    if marks is None:
+                        if length < 5:
+                            raise RemoteProtocolError("a Query without a text")
+                        marks = sql.UNREAD if length > max(self.limits.frame_bytes, SMALL_MESSAGE) else sql.query_marks(frame)
+                    if marks & sql.NOTABLE:
+                        instead = self._note_query(frame, marks, server)
+                        if self.vacates:
+                            verdict |= VACATE
+                    if ending:
+                        instead = ending + (frame if instead is None else instead)
+                elif action == C_BIND:
+                    server.unsynced = RUNNING
+                    binds += 1
+                    if rewrites:
+                        instead = self._bind(data, position, following if whole else end, length, server)
+                elif action == C_EXECUTE:
+                    server.unsynced = RUNNING
+                    if self._portals:
+                        self._executed(data, position, server)
+                elif action == C_SYNC:
+                    server.unsynced = SYNCED
+                    pending.append(SYNC)
+                elif action == C_PARSE:
+                    server.unsynced = server.unsynced or PREPARING
+                    instead = self._parse(data, position, following, whole, server, rewrites)
+                    if self.vacates:
+                        verdict |= VACATE
+                elif action == C_NAMED:
+                    server.unsynced = server.unsynced or PREPARING
+                    instead = self._named(data, position, following, kind, server, rewrites)
+                elif action == C_FLUSH:
+                    pass
+                elif action == C_COPY_DATA:
+                    pass  # Outside a copy the server drops it: the copy has failed, or it begins when this arrives (docs: COPY Operations).
+                elif action == C_COPY_END:
+                    self._copy_ended(server)
+                elif action == C_CALL:
+                    pending.append(CALL)
+                    marks = CALLED_FUNCTIONS.get(wire.INT32.unpack_from(data, position + 5)[0], 0) if end - position >= 9 else 0
+                    if marks and rewrites:
+                        server.suspect_of(marks, b"FunctionCall")
+                elif action == C_TERMINATE:
+                    verdict = CLOSE
+                    end = position
+                    break
+                else:
+                    raise illegal_message(kind)
+                if instead is not None:
+                    out = [] if out is None else out
+                    if start < position:
+                        out.append(data[start:position])
+                    if instead:
+                        out.append(instead)
+                    start = following if whole else end
+                if not whole:
+                    self._skip = following - end
+                    server.unfinished = True
+                    position = end
+                    break
+                position = following
+        except (RemoteProtocolError, IndexError, ValueError) as error:
+            # What stood before it in `data` is expected to be answered, and will not be sent.
+            server.suspect = bool(pending)
+            if isinstance(error, RemoteProtocolError):
+                raise
+            raise RemoteProtocolError(f"malformed message of kind {chr(kind)!r}") from error
+        if position < end:
+            tail = data[position:end]
+            self._held.keep(tail, self._enough(kind, action, length) if len(tail) >= 5 else 5)
+        if out is None:
+            self.to_server = data if position == len(data) else data[:position]
+        else:
+            if start < position:
+                out.append(data[start:position])
+            self.to_server = b"".join(out)
+        if binds:
+            self.binds += binds
+            self._remember_segment(server, binds)
+        return verdict
+
+    def _end_segment(self, server: ServerRelay) -> bytes:
+        """A simple Query follows a Parse or Describe without Sync (so asyncpg begins a COPY). Send the Sync, and hide its answer.
+
+        Then an error of the Parse does not swallow the Query, and we know how many answers are to come.
+        """
+        if server.unsynced == RUNNING:
+            # A Sync of ours would commit what the Query, failing, would have rolled back.
+            raise RemoteProtocolError("a simple Query in the middle of an extended one", hint="Send Sync before it.")
+        server.unsynced = SYNCED
+        server.pending.append(HIDDEN_SYNC)
+        return wire.SYNC_MESSAGE
+
+    def _remember_segment(self, server: ServerRelay, binds: int) -> None:
+        """For healing: the chunk that was just made is a whole segment with one Bind, if it ends with the only Sync under way."""
+        if (
+            binds == 1
+            and server.segment_statement is not None
+            and len(server.pending) == 1
+            and not server.unsynced
+            and not self._portals
+            and self.to_server.endswith(wire.SYNC_MESSAGE)
+        ):
+            server.segment = self.to_server
+
+    def _copy_ended(self, server: ServerRelay) -> None:
+        """CopyDone or CopyFail. Syncs that were sent before the copy began were read during it and ignored (docs: COPY Operations)."""
+        pending = server.pending
+        if server.copying_in and SYNC in pending:
+            server.unsynced = SYNCED if type(pending[0]) is bytes else RUNNING
+            kept = [step for step in pending if step != SYNC]
+            pending.clear()
+            pending.extend(kept)
+
+
+def illegal_message(kind: int) -> RemoteProtocolError:
+    """A client sent what no logged-in client sends."""
+    return RemoteProtocolError(f"invalid frontend message type {kind}")

@@ -1,0 +1,250 @@
+"""What a client's messages become on their way to the server connection that it has.
+
+A client's statements have names of their own, which no server connection knows: a Parse, Bind, Describe or Close is rewritten to the name
+that the statement has there, and what must be there first goes in front of it.
+"""
+
+import struct
+from typing import Final
+
+from dualpool.errors import RemoteProtocolError
+from dualpool.postgres import sql, wire
+from dualpool.postgres.client_session import ClientSession
+from dualpool.postgres.requests import (
+    CLOSING,
+    HIDDEN_CLOSE,
+    HIDDEN_PARSE,
+    PARSE,
+    ClosedStep,
+    DeallocatedStep,
+    DuplicateStep,
+    StandInStep,
+    TellingStep,
+)
+from dualpool.postgres.server_relay import ServerRelay
+from dualpool.postgres.statements import NEVER_PREPARED, SERVER_PREFIX, STAND_IN_CLOSE, Statement, shared
+from dualpool.postgres.wire import HEADER
+from dualpool.protocol import SESSION, RelayLimits
+from dualpool.state import DEFAULTS, Settings
+
+SMALL_MESSAGE: Final = 1 << 16
+"""Execute, Describe, Close, Sync and Flush are never longer than this; PostgreSQL has a similar limit (PQ_SMALL_MESSAGE_LIMIT)."""
+DO_NOTHING: Final = b"UNLISTEN " + NEVER_PREPARED
+"""What runs in place of a DEALLOCATE. Unlike an empty query it fails in a failed transaction, as the DEALLOCATE would."""
+STATEMENT_KIND: Final = ord("S")
+DO_NOTHING_KEY: Final = DO_NOTHING + b"\0\0\0"
+TOO_LONG_TO_KEEP: Final = b"the unnamed statement was too long to be kept for another server connection"
+MAX_NAME: Final = 128
+"""Bytes of a setting's name."""
+CLOSE_UNNAMED: Final = wire.message(wire.CLOSE, b"S\0")
+
+
+class ClientSender(ClientSession):
+    """See the module. Each method returns what is sent instead of the message, or None: the message as it is."""
+
+    __slots__ = ("_portals",)
+
+    def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
+        super().__init__(limits, wanted)
+        self._portals: dict[bytes, bytes] = {}
+        """The texts of portals bound in this lease, from the first telling one on."""
+
+    def _note_query(self, frame: bytes, marks: int, server: ServerRelay) -> bytes | None:
+        """A simple Query of which something must be noted. Returns what is sent instead, or None."""
+        text = frame[5:-1]
+        self._note(text, marks, server)
+        return self._query_instead(text, server) if marks & sql.DEALLOCATES and server.mode != SESSION else None
+
+    def _note(self, text: bytes, marks: int, server: ServerRelay) -> None:
+        """A statement is about to be run (or, for VACATES, will be soon)."""
+        if marks & sql.VACATES:
+            self.vacates = sql.vacated_database(text)
+        if server.mode != SESSION:
+            server.suspect_of(marks, text)
+
+    def _query_instead(self, text: bytes, server: ServerRelay) -> bytes | None:
+        """DEALLOCATE of a statement that the client prepared by protocol: the server never knew its name."""
+        name = sql.deallocated_name(text)
+        if name is None or name not in self.statements.names:
+            return None
+        mark = server.pending.pop()
+        server.pending.extend((DeallocatedStep(self, name), mark))
+        return wire.query(DO_NOTHING)
+
+    def _parse(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay, rewrites: bool) -> bytes | None:
+        self.parses += 1
+        if not rewrites:
+            server.parses += 1
+            server.pending.append(PARSE)
+            return None
+        name_end = data.index(0, position + 5, following)
+        if name_end == position + 5:
+            return self._parse_unnamed(data, position, following, whole, server)
+        if not whole:
+            raise RemoteProtocolError(
+                "the text of a prepared statement is too long", hint="Raise limits.statement_bytes.", sqlstate="54000"
+            )
+        name = data[position + 5 : name_end]
+        existing = self.statements.names.get(name)
+        if existing is not None:
+            # As on a direct connection: 42P05. The server says so of a statement that it has; that one, lest it takes another in its place.
+            instead = self._ensure(existing, server, name)
+            server.pending.append(DuplicateStep(name, existing))
+            return instead + existing.parse
+        statement = shared(data[name_end + 1 : following])
+        if statement.marks & sql.VACATES:
+            self.vacates = sql.vacated_database(statement.text())
+        self.statements.add(name, statement)
+        if server.has(statement, self.statements, name):
+            server.pending.append(StandInStep(self, name))
+            return STAND_IN_CLOSE
+        return server.prepare(statement, self.statements, name)
+
+    def _parse_unnamed(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay) -> bytes | None:
+        server.parses += 1
+        server.pending.append(PARSE)
+        if whole:
+            self.unnamed = server.unnamed = data[position:following]
+            text = data[position + 6 : data.index(0, position + 6, following)]
+            self.unnamed_marks = sql.UNREAD if len(text) > max(self.limits.statement_bytes, SMALL_MESSAGE) else sql.marks(text)
+            if self.unnamed_marks & sql.VACATES:
+                self.vacates = sql.vacated_database(text)
+        else:
+            self.unnamed_marks = sql.UNREAD
+            # Too long to be kept. On another server connection this takes its place, and the server's complaint tells the client.
+            self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + TOO_LONG_TO_KEEP + b"\0\0\0")
+        return None
+
+    def _bind(self, data: bytes, position: int, end: int, length: int, server: ServerRelay) -> bytes | None:
+        portal_end = data.index(0, position + 5, end)
+        name_end = data.index(0, portal_end + 1, end)
+        if name_end == portal_end + 1:
+            return self._bind_unnamed(data, position, portal_end, end, length, server)
+        name = data[portal_end + 1 : name_end]
+        statement = self.statements.names.get(name)
+        if statement is None:
+            server.segment_statement = None
+            if not name.startswith(SERVER_PREFIX):
+                return None  # the server says that it does not exist
+            return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
+        if statement.notable or self._portals:
+            if statement.marks & sql.NOTABLE:
+                self._note_bound(statement.text(), statement.marks, data[name_end + 1 : end], server)
+            if statement.telling or self._portals:
+                self._portals[data[position + 5 : portal_end]] = statement.text()
+                if statement.deallocates in self.statements.names:
+                    statement, name = shared(DO_NOTHING_KEY), b""
+        server.segment_statement = statement
+        known = server.statements.known
+        step = known.get(statement)
+        if step is not None and step.confirmed:
+            known.move_to_end(statement)
+            prefix = b""
+        else:
+            prefix = self._ensure(statement, server, name)
+        own = statement.name
+        head = HEADER.pack(wire.BIND, length + len(own) - (name_end - portal_end - 1))
+        return b"".join((prefix, head, data[position + 5 : portal_end + 1], own, data[name_end:end]))
+
+    def _bind_unnamed(self, data: bytes, position: int, portal_end: int, end: int, length: int, server: ServerRelay) -> bytes | None:
+        """Bind of the unnamed statement: it must be this client's own."""
+        server.segment_statement = None
+        unnamed = self.unnamed
+        if unnamed is not None:
+            marks = self.unnamed_marks
+            if marks or self._portals:
+                text = unnamed[6 : unnamed.index(0, 6)]
+                if marks & sql.NOTABLE:
+                    self._note_bound(text, marks, data[portal_end + 2 : end], server)
+                if self._portals or marks & sql.TELLING:
+                    self._portals[data[position + 5 : portal_end]] = text
+                    if marks & sql.DEALLOCATES and sql.deallocated_name(text) in self.statements.names:
+                        nothing = shared(DO_NOTHING_KEY)
+                        prefix = self._ensure(nothing, server, b"")
+                        return prefix + bound_to(nothing.name, data, position, portal_end, portal_end + 1, end, length)
+        again = self._unnamed_again(server)
+        return again + data[position:end] if again else None
+
+    def _note_bound(self, text: bytes, marks: int, values: bytes, server: ServerRelay) -> None:
+        """A statement of which something must be noted is about to run. `values`: its parameters, as Bind has them."""
+        server.suspect_of(marks, text)
+        if marks & sql.SETTINGS:
+            server.names_in_doubt |= sql.names_among(bound_values(values))
+
+    def _unnamed_again(self, server: ServerRelay) -> bytes:
+        """What must be sent first so that the session has the client's unnamed statement, or none if it has none."""
+        unnamed = self.unnamed
+        if server.unnamed is unnamed and not (len(server.pending) > 1 and server.parse_is_unsure()):
+            return b""
+        server.unnamed = unnamed
+        if unnamed is None:
+            # Another client's is there; on a direct connection there would be none.
+            server.pending.append(HIDDEN_CLOSE)
+            return CLOSE_UNNAMED
+        server.pending.append(HIDDEN_PARSE)
+        return unnamed
+
+    def _executed(self, data: bytes, position: int, server: ServerRelay) -> None:
+        """Execute of a portal whose statement may be a telling one."""
+        text = self._portals.get(data[position + 5 : data.index(0, position + 5)])
+        if text is None or sql.first_word(text) not in sql.TELLING_WORDS:
+            return
+        name = sql.deallocated_name(text)
+        if name is not None and name in self.statements.names:
+            server.pending.append(DeallocatedStep(self, name))
+        else:
+            server.pending.append(TellingStep(text))
+
+    def _named(self, data: bytes, position: int, following: int, kind: int, server: ServerRelay, rewrites: bool) -> bytes | None:
+        """Describe or Close of a statement or portal."""
+        what = data[position + 5]
+        name = data[position + 6 : following - 1]
+        if kind == wire.CLOSE and (what != STATEMENT_KIND or not name or not rewrites):
+            if what == STATEMENT_KIND and not name:
+                self.unnamed = server.unnamed = None
+            server.pending.append(CLOSING)
+            return None
+        if what != STATEMENT_KIND or not rewrites:
+            return None
+        if not name:
+            again = self._unnamed_again(server)
+            return again + data[position:following] if again else None
+        statement = self.statements.names.get(name)
+        if kind == wire.CLOSE:
+            if statement is None:
+                server.pending.append(CLOSING)
+            else:
+                self.statements.remove(name)
+                server.pending.append(ClosedStep(self, name, statement))
+            return STAND_IN_CLOSE
+        if statement is None:
+            return wire.message(wire.DESCRIBE, b"S" + NEVER_PREPARED + b"\0") if name.startswith(SERVER_PREFIX) else None
+        return self._ensure(statement, server, name) + wire.message(wire.DESCRIBE, b"S" + statement.name + b"\0")
+
+    def _ensure(self, statement: Statement, server: ServerRelay, name: bytes) -> bytes:
+        """What must be sent first so that `statement`, which the client calls `name`, is prepared; b"" if it is."""
+        return b"" if server.has(statement, self.statements, name) else server.prepare(statement, None, b"")
+
+
+def bound_to(name: bytes, data: bytes, position: int, portal_end: int, name_end: int, end: int, length: int) -> bytes:
+    """The Bind at `position` of `data`, to the statement `name` instead of the one that it names."""
+    head = HEADER.pack(wire.BIND, length + len(name) - (name_end - portal_end - 1))
+    return b"".join((head, data[position + 5 : portal_end + 1], name, data[name_end:end]))
+
+
+def bound_values(data: bytes) -> list[bytes]:
+    """The short parameters of a Bind, from behind the names on."""
+    try:
+        position = 2 + 2 * wire.INT16.unpack_from(data)[0]
+        count = wire.INT16.unpack_from(data, position)[0]
+        position += 2
+        values = []
+        for _ in range(count):
+            length = wire.INT32.unpack_from(data, position)[0]
+            position += 4
+            if 0 < length < MAX_NAME:
+                values.append(data[position : position + length])
+            position += max(length, 0)
+    except struct.error:
+        return []  # cut short: it is longer than what we keep, or the server will refuse it
+    return values

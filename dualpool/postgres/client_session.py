@@ -1,0 +1,65 @@
+"""A client's session: the settings and prepared statements that it finds on whatever server connection it meets."""
+
+from typing import Final
+
+from dualpool import protocol
+from dualpool.postgres import sql
+from dualpool.postgres.server_relay import ServerRelay
+from dualpool.postgres.server_session import apply_change
+from dualpool.postgres.statements import ClientStatements
+from dualpool.protocol import RelayLimits
+from dualpool.state import DEFAULTS, Settings, settings
+
+READ_ONLY_SETTINGS: Final = frozenset(
+    ("server_version", "server_encoding", "integer_datetimes", "is_superuser", "in_hot_standby", "session_authorization")
+)
+
+
+class ClientSession(protocol.ClientRelay):
+    """See the module. `server` is the lease's."""
+
+    __slots__ = ("base", "limits", "server", "settings", "statements", "told", "unnamed", "unnamed_marks")
+
+    def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
+        super().__init__()
+        self.limits = limits
+        self.server: ServerRelay | None = None
+        self.base = wanted
+        """The settings of the client's start-up: where RESET takes it back to."""
+        self.settings = wanted
+        self.statements = ClientStatements(limits.statements_per_client, limits.statement_bytes)
+        self.unnamed: bytes | None = None
+        """The Parse message of the unnamed statement, to be sent again on another server connection."""
+        self.unnamed_marks = 0
+        self.told = 0
+        """The kinds of pins that the client has been told of."""
+
+    def count_statements(self) -> int:
+        return len(self.statements.names)
+
+    def _absorb(self, server: ServerRelay) -> None:
+        """What the lease has set becomes this client's wish, and what we know of the server connection."""
+        actual = dict(server.settings.values)
+        wanted = dict(self.settings.values)
+        back_to_base: set[str] = set()
+        for name, statement in server.changes:
+            apply_change(actual, name, statement, {})
+            apply_change(wanted, name, statement, self.base.values)
+            if statement is None:
+                back_to_base.update(self.base.values if name == "*" else (name,))
+        names = {name.lower(): name for name in server.reported}
+        for lowered, name in names.items():
+            if name in READ_ONLY_SETTINGS:
+                continue
+            value = server.reported[name]
+            if value == server.baseline.get(name):
+                actual.pop(lowered, None)
+                if lowered not in back_to_base:
+                    wanted.pop(lowered, None)
+            else:
+                actual[lowered] = sql.setter(name, value)
+                if lowered not in back_to_base:
+                    wanted[lowered] = actual[lowered]
+        server.settings = settings(actual)
+        self.settings = settings(wanted)
+        server.forget_changes()

@@ -1,0 +1,102 @@
+"""What a server connection of PostgreSQL was asked and has not answered yet.
+
+Theory. A server connection answers in the order in which it was asked. So its relay keeps one queue, `pending`, of the answers that
+something depends on: every ReadyForQuery to come (one per Query, FunctionCall and Sync), every ParseComplete and CloseComplete. Whatever
+a client need not know of (a Parse that we add, a SET that brings the session to its settings) is asked like everything else and marked
+hidden in the queue. Whatever a client asks and the server need not do (a Parse of a known statement) is replaced by a message that does
+nothing and is answered in turn, and its answer is translated. So nothing is ever answered out of order, and the server's rule for errors
+(everything up to the next Sync is discarded) holds for our additions as it does for the client's messages.
+
+Source: PostgreSQL docs, chapter "Frontend/Backend Protocol".
+"""
+
+from typing import TYPE_CHECKING, Final
+
+from dualpool.postgres.statements import PreparedStep, Statement
+
+if TYPE_CHECKING:
+    from dualpool.postgres.client_session import ClientSession
+
+# Entries of ServerRelay.pending. A visible simple Query is the bytes of its message (the text is needed if a SET comes back); objects are
+# the steps that must be undone when the server skips them; the rest are these numbers.
+SYNC: Final = 1
+CALL: Final = 2
+HIDDEN_QUERY: Final = 3
+PARSE: Final = 4
+HIDDEN_PARSE: Final = 5
+"""The unnamed statement of the client, again."""
+CLOSING: Final = 6
+HIDDEN_CLOSE: Final = 7
+"""Of an unnamed statement that is not the client's."""
+HIDDEN_SYNC: Final = 8
+"""Only its ReadyForQuery is hidden."""
+PROBE: Final = 9
+"""A hidden Query whose rows we read."""
+
+READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE))
+HIDDEN_MARKS: Final = frozenset((HIDDEN_QUERY, HIDDEN_SYNC, PROBE))
+
+# ServerRelay.unsynced.
+SYNCED: Final = 0
+PREPARING: Final = 1
+RUNNING: Final = 2
+
+
+class StandInStep:
+    """A do-nothing Close that takes the place of a client's Parse; its CloseComplete is turned into ParseComplete."""
+
+    __slots__ = ("client", "name")
+
+    def __init__(self, client: "ClientSession", name: bytes) -> None:
+        self.client = client
+        self.name = name
+
+
+class DuplicateStep:
+    """A client's Parse under a name that it has given already. The server will refuse it; the refusal must say the client's name."""
+
+    __slots__ = ("name", "statement")
+
+    def __init__(self, name: bytes, statement: Statement) -> None:
+        self.name = name
+        self.statement = statement
+
+
+class ClosedStep:
+    """A client's Close of a statement (a do-nothing Close on the server). If the server skips it, the client still has it."""
+
+    __slots__ = ("client", "name", "statement")
+
+    def __init__(self, client: "ClientSession", name: bytes, statement: Statement) -> None:
+        self.client = client
+        self.name = name
+        self.statement = statement
+
+
+class DeallocatedStep:
+    """A DEALLOCATE of a client, for which the server runs a statement that does nothing."""
+
+    __slots__ = ("client", "name", "statement")
+
+    def __init__(self, client: "ClientSession", name: bytes) -> None:
+        self.client = client
+        self.name = name
+        self.statement = client.statements.remove(name)
+
+
+class EvictStep:
+    """A Close of ours. If the server skips it, what `prepared` made is still there."""
+
+    __slots__ = ("prepared",)
+
+    def __init__(self, prepared: PreparedStep) -> None:
+        self.prepared = prepared
+
+
+class TellingStep:
+    """An Execute of a statement whose text matters when its tag comes."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text

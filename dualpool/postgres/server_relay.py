@@ -1,0 +1,437 @@
+"""The hot path of PostgreSQL, the server's side: what its messages answer, and what of them the client gets. See requests.py."""
+
+from typing import Final
+
+from dualpool.buffer import HeldBytes
+from dualpool.errors import FeatureRefused, RemoteProtocolError, ServerLost
+from dualpool.postgres import messages, wire
+from dualpool.postgres.codec import check_length, skip_rows
+from dualpool.postgres.requests import (
+    CLOSING,
+    HIDDEN_CLOSE,
+    HIDDEN_MARKS,
+    HIDDEN_PARSE,
+    HIDDEN_QUERY,
+    HIDDEN_SYNC,
+    PARSE,
+    PROBE,
+    READY_MARKS,
+    SYNC,
+    SYNCED,
+    ClosedStep,
+    DeallocatedStep,
+    DuplicateStep,
+    EvictStep,
+    StandInStep,
+)
+from dualpool.postgres.server_session import TAGS, ServerSession
+from dualpool.postgres.statements import SERVER_PREFIX, ClientStatements, PreparedStep, Statement
+from dualpool.postgres.states import (
+    RELEASING,
+    S_ASYNC,
+    S_CLOSED,
+    S_COMPLETE,
+    S_COPY_IN,
+    S_ERROR,
+    S_ILLEGAL,
+    S_PARAMETER,
+    S_PARSED,
+    S_PASS,
+    S_READY,
+    SERVER_ACTION,
+)
+from dualpool.postgres.wire import HEADER
+from dualpool.protocol import BROKEN, FORWARD, PINNED, RELEASE, STATEMENT, RelayLimits
+
+_unpack = HEADER.unpack_from
+
+MAX_ANSWER: Final = 1 << 24
+"""An error, notice or parameter of the server may be this long."""
+CACHED_PLAN: Final = b"cached plan must not change result type"
+UNKNOWN: Final = b"?"
+"""`ServerRelay.unnamed` when nobody can tell which one the session has: not this client's, at any rate."""
+
+
+class ServerRelay(ServerSession):
+    """See the module."""
+
+    __slots__ = ("_rest", "_skip", "_skip_hidden", "copying_in", "segment", "unfinished", "unsynced")
+
+    def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
+        super().__init__(limits, reported)
+        self.unsynced = SYNCED
+        """Whether extended-query messages were sent with no Sync after them, and if they do more than prepare (RUNNING)."""
+        self.unfinished = False
+        """A message has been sent in part; if the rest never comes, the connection is lost."""
+        self.copying_in = False
+        self.segment = b""
+        """What was sent since the last Sync, while it is one chunk with one Bind, so that it can be sent again once."""
+        self._rest = HeldBytes()
+        self._skip = 0
+        self._skip_hidden = False
+
+    # ------------------------------------------------------------------------------------------------------- for the exchanges
+
+    def answered(self) -> bool:
+        """True when no answer is outstanding."""
+        return not self.pending and not self._rest.size and not self._skip
+
+    def is_quiet(self) -> bool:
+        return not (
+            self.pending
+            or self.in_transaction
+            or self.unsynced
+            or self.unfinished
+            or self.suspect
+            or self.pins
+            or self.doubts
+            or self._rest.size
+        )
+
+    def is_midway(self) -> bool:
+        return self._skip > 0 and not self._skip_hidden
+
+    def is_lost(self) -> bool:
+        return self.suspect or self.unfinished
+
+    def needs_sync(self) -> bool:
+        """True when extended-query messages still lack their Sync."""
+        return self.unsynced != SYNCED
+
+    def sync_sent(self) -> None:
+        """An exchange sends the missing Sync."""
+        self.unsynced = SYNCED
+        self.pending.append(SYNC)
+
+    def expect_hidden_ready(self) -> None:
+        """An exchange is about to send a simple Query: keep its answers from clients. `last_error` tells afterwards whether it failed."""
+        if not self.pending:
+            self._hiding = True
+        self.pending.append(HIDDEN_QUERY)
+        self.last_error = b""
+
+    # ------------------------------------------------------------------------------------------------------ the server's bytes
+
+    def on_server_bytes(self, data: bytes) -> int:
+        if self._rest.size:
+            data = self._rest.take(data)
+            if not data:
+                return FORWARD
+        end = len(data)
+        position = 0
+        start = 0  # the first byte that has not been dealt with: [start:position] goes to the client as it is
+        out: list[bytes] | None = None
+        verdict = FORWARD
+        ready = False
+        if self._skip:
+            taken = min(self._skip, end)
+            self._skip -= taken
+            position = taken
+            if self._skip_hidden:
+                start = taken
+                out = []
+        while end - position >= 5:
+            kind, length = _unpack(data, position)
+            action = SERVER_ACTION[kind]
+            if action == S_PASS and not self._hiding:
+                following = position + length + 1
+                if following <= end and length >= 4:
+                    # Most answers are short; only a run of messages is worth the call.
+                    position = skip_rows(data, following, end) if end - following > 64 else following
+                    continue
+            check_length(length)
+            following = position + length + 1
+            if following > end:
+                if action == S_PASS and self._rows is None:
+                    self._skip = following - end
+                    self._skip_hidden = self._hiding
+                    if self._hiding:
+                        out = [] if out is None else out
+                        if start < position:
+                            out.append(data[start:position])
+                        start = end
+                    position = end
+                elif length > MAX_ANSWER:
+                    raise RemoteProtocolError(f"a message of kind {chr(kind)!r} and {length} bytes")
+                break
+            hidden = self._hiding
+            instead = b""
+            if action == S_READY:
+                if length != 5:
+                    raise RemoteProtocolError(f"ReadyForQuery of {length} bytes")
+                ready = True
+                hidden = self._ready(data[position + 5]) or hidden
+                if self._rows is not None:
+                    pins = self.pins
+                    instead = self._looked(self._rows)
+                    if self.pins != pins:
+                        verdict |= PINNED
+            elif action == S_COMPLETE:
+                self.copying_in = False
+                if not hidden:
+                    tag = TAGS.get(data[position + 5 : following - 1])
+                    if tag is not None:
+                        instead = self._tagged(tag)
+                        hidden = bool(instead)
+            elif action == S_PARSED:
+                hidden = self._parsed() or hidden
+            elif action == S_CLOSED:
+                hidden, instead = self._closed()
+            elif action == S_ERROR:
+                payload = data[position + 5 : following]
+                if hidden:
+                    self.last_error = payload
+                if self.wants_writes and b"\0C25006\0" in payload:
+                    self.refused_write = self.dirty = True
+                if b"\0VFATAL\0" in payload or b"\0VPANIC\0" in payload:
+                    verdict |= BROKEN
+                    hidden = False  # the server's last words are for whoever is there
+                elif hidden:
+                    if self.client is not None and self._rows is None:
+                        raise settings_refused(payload)
+                elif self.segment and self._heals(payload, position == 0):
+                    hidden = True
+                else:
+                    instead = self._renamed(payload)
+                    hidden = bool(instead)
+                self._after_error()
+            elif action == S_PARAMETER:
+                self._report(data[position + 5 : following - 1])
+            elif action == S_COPY_IN:
+                self.copying_in = True
+            elif action == S_ILLEGAL:
+                raise RemoteProtocolError(f"a message of kind {chr(kind)!r} after the login")
+            elif hidden and self._rows is not None and kind == wire.DATA_ROW:
+                self._rows.append(data[position + 5 : following])
+            if hidden and (action != S_ASYNC or (kind == wire.NOTICE and self._rows is not None)):
+                out = [] if out is None else out
+                if start < position:
+                    out.append(data[start:position])
+                if instead:
+                    out.append(instead)
+                start = following
+            position = following
+        if position < end:
+            tail = data[position:]
+            self._rest.keep(tail, 1 + _unpack(tail, 0)[1] if len(tail) >= 5 else 5)
+        if out is None:
+            self.to_client = data if position == end else data[:position]
+        else:
+            if start < position:
+                out.append(data[start:position])
+            self.to_client = b"".join(out)
+        if position:
+            self.segment = b""
+        if ready and RELEASING[self.mode][wire.IDLE]:
+            if self.is_quiet():
+                verdict |= RELEASE
+            elif self.pins or self.doubts:
+                self.look()
+                if self.strict and self._rows is None and self.client is not None:
+                    verdict |= self.client.catch_up(self)
+        return verdict
+
+    def look(self) -> None:
+        """Between two transactions, if there is reason to: ask what the session holds. The client has its answer already.
+
+        So it is the server that says when a pin begins and ends; reading SQL only says when to ask.
+        """
+        if not (
+            self.pending
+            or self.in_transaction
+            or self.unsynced
+            or self.unfinished
+            or self.suspect
+            or self._rest.size
+            or self.client is None
+        ):
+            self._ask_what_is_due()
+
+    # ----------------------------------------------------------------------------------------------------------------- answers
+
+    def _ready(self, status: int) -> bool:
+        """ReadyForQuery: the oldest Query or Sync is answered in full. True if the client did not ask for it."""
+        pending = self.pending
+        mark = pending.popleft() if pending else None
+        if type(mark) is not bytes and mark not in READY_MARKS:
+            if mark is not None:
+                pending.appendleft(mark)
+                self._undo_skipped()  # They were sent after the error had come already.
+            if not pending:
+                raise RemoteProtocolError("ReadyForQuery without a query")
+            mark = pending.popleft()
+        self.in_transaction = status != wire.IDLE
+        self.copying_in = False
+        self._hiding = bool(pending) and (pending[0] == HIDDEN_QUERY or pending[0] == PROBE)
+        self._texts_seen = 0
+        if self.changes_in_transaction and status == wire.IDLE:
+            if not self._in_error:
+                self.changes += self.changes_in_transaction
+            self.changes_in_transaction = []
+            self.savepoints = []
+        self._in_error = False
+        if status != wire.IDLE and self.mode == STATEMENT and mark != HIDDEN_QUERY:
+            self.suspect = bool(pending)
+            raise FeatureRefused(
+                "transactions of several statements are not possible in statement pooling mode",
+                hint='Use pool_mode = "transaction", or leave out BEGIN.',
+            )
+        if mark in HIDDEN_MARKS:
+            return mark == HIDDEN_SYNC
+        self._last = mark
+        self.queries += 1
+        if status == wire.IDLE:
+            self.transactions += 1
+        return False
+
+    def _parsed(self) -> bool:
+        """ParseComplete. True if the client did not ask for it."""
+        step = self.pending.popleft() if self.pending else None
+        if step == PARSE:
+            return False
+        if step == HIDDEN_PARSE:
+            return True
+        if isinstance(step, PreparedStep):
+            step.confirmed = True
+            self.statements.known.setdefault(step.statement, step)  # A DEALLOCATE ALL before it may have been answered meanwhile.
+            return step.owner is None
+        if isinstance(step, DuplicateStep):
+            return False
+        raise RemoteProtocolError("ParseComplete without a Parse")
+
+    def _closed(self) -> tuple[bool, bytes]:
+        """CloseComplete. Whether to hide it, and what the client gets instead."""
+        step = self.pending.popleft() if self.pending else None
+        if step == CLOSING or isinstance(step, ClosedStep):
+            return False, b""
+        if isinstance(step, StandInStep):
+            return True, wire.PARSE_COMPLETE_MESSAGE
+        if isinstance(step, EvictStep):
+            self.statements.remove(step.prepared)
+            return True, b""
+        if step == HIDDEN_CLOSE:
+            return True, b""
+        raise RemoteProtocolError("CloseComplete without a Close")
+
+    def _after_error(self) -> None:
+        """After an error the server discards everything up to Sync (docs: Extended Query): undo what will not happen."""
+        if self.copying_in and self.pending and type(self.pending[0]) is not bytes and len(self.pending) > 1:
+            # Was a Sync that was sent before the copy began read during the copy (and ignored) or after the error? Nobody can tell.
+            self.suspect = True
+        self.copying_in = False
+        self._in_error = True
+        self._undo_skipped()
+
+    def _undo_skipped(self) -> None:
+        """The server will not do what is left of the segment: the last step is undone first."""
+        skipped = []
+        pending = self.pending
+        while pending and not (type(pending[0]) is bytes or pending[0] in READY_MARKS):
+            skipped.append(pending.popleft())
+        for step in reversed(skipped):
+            self._undo(step)
+
+    def _undo(self, step: object) -> None:
+        if isinstance(step, PreparedStep):
+            self.statements.remove(step)
+            if step.owner is not None:
+                step.owner.remove(step.name)
+        elif isinstance(step, StandInStep):
+            step.client.statements.remove(step.name)
+        elif isinstance(step, ClosedStep):
+            step.client.statements.restore(step.name, step.statement)
+        elif isinstance(step, EvictStep):
+            if step.prepared.confirmed:
+                self.statements.known[step.prepared.statement] = step.prepared
+        elif isinstance(step, DeallocatedStep):
+            step.client.statements.restore(step.name, step.statement)
+        elif isinstance(step, int):
+            # PARSE, CLOSING and their hidden forms. Was this one refused, or never read? The unnamed statement is one or the other.
+            self.unnamed = UNKNOWN
+            if step == PARSE and self.client is not None:
+                self.client.unnamed = None
+
+    def _renamed(self, payload: bytes) -> bytes:
+        """An error that names one of our statements, with the client's own name for it; b"" when it names none."""
+        if SERVER_PREFIX not in payload or self.client is None:
+            return b""
+        head = self.pending[0] if self.pending else None
+        if isinstance(head, DuplicateStep):
+            payload = payload.replace(b'"' + head.statement.name + b'"', b'"' + head.name + b'"')
+        for name, statement in self.client.statements.names.items():
+            payload = payload.replace(b'"' + statement.name + b'"', b'"' + name + b'"')
+        return wire.message(wire.ERROR_RESPONSE, payload)
+
+    def _heals(self, payload: bytes, first: bool) -> bool:
+        """The one error that is the pooling's fault: another client changed a table under a shared plan. Prepare anew and ask again.
+
+        Only when the whole segment can be sent again: it was one chunk, nothing of it was answered, and no transaction was lost with it.
+        """
+        statement, segment = self.segment_statement, self.segment
+        if (
+            statement is None
+            or not first
+            or len(self.pending) != 1
+            or self.in_transaction
+            or CACHED_PLAN not in payload
+            or b"C0A000\0" not in payload
+        ):
+            return False
+        self.segment_statement = None
+        # The failed segment's ReadyForQuery stays hidden; then an empty Sync's worth of our own, then the client's segment again.
+        self.pending.clear()
+        self.pending.append(HIDDEN_QUERY)
+        self.to_server += self.prepare(statement, None, b"") + segment
+        self.pending.append(SYNC)
+        self._hiding = True
+        return True
+
+    # -------------------------------------------------------------------------------------------------------------- statements
+
+    def prepare(self, statement: Statement, owner: ClientStatements | None, name: bytes) -> bytes:
+        """The messages that prepare `statement`, whether or not it is prepared already, and make room for it. See PreparedStep."""
+        self.parses += 1
+        step = PreparedStep(statement, owner, name)
+        closing = b""
+        for gone in self.statements.add(step):
+            self.pending.append(EvictStep(gone))
+            closing += wire.message(wire.CLOSE, b"S" + gone.statement.name + b"\0")
+        self.pending.append(step)
+        return closing + statement.parse
+
+    def has(self, statement: Statement, owner: ClientStatements, name: bytes) -> bool:
+        """True if `statement` will be prepared when the server reads what is sent next; `name` is what its owner calls it.
+
+        A Parse in an earlier segment may still fail, or be skipped, without this segment failing with it. Only if it was the client's own
+        for this very name, then what it asks now must fail, too.
+        """
+        step = self.statements.known.get(statement)
+        if step is None:
+            return False
+        if step.confirmed or (step.owner is owner and step.name == name) or self._in_this_segment(step):
+            self.statements.known.move_to_end(statement)
+            return True
+        return False
+
+    def parse_is_unsure(self) -> bool:
+        """True if the newest Parse of the unnamed statement is in an earlier segment and not answered yet."""
+        earlier = False
+        for step in reversed(self.pending):
+            if step in {PARSE, HIDDEN_PARSE}:
+                return earlier
+            earlier = earlier or type(step) is bytes or step in READY_MARKS
+        return False
+
+    def _in_this_segment(self, step: object) -> bool:
+        for later in reversed(self.pending):
+            if later is step:
+                return True
+            if type(later) is bytes or later in READY_MARKS:
+                return False
+        return False
+
+
+def settings_refused(payload: bytes) -> ServerLost:
+    """The server has refused a client's settings (a role that was dropped?), so it still has those of the client before."""
+    report = messages.parse_report(payload)
+    return ServerLost(f"the settings of the session could not be brought back: {report.get('M', '')}", sqlstate=report.get("C"))

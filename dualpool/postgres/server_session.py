@@ -1,0 +1,449 @@
+"""A server connection's session: what it was asked, what it has been set to, and what it may hold beyond a transaction.
+
+Settings that clients change are told by ParameterStatus where the server reports them, else by the text of the statement whose tag has
+come; they take effect, or are taken back, with their transaction. Of what outlives a transaction and cannot be replayed (a pin), reading
+SQL only says when to ask: it is a query of ours, hidden from the client, that says when a pin begins and ends.
+"""
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from dualpool import protocol
+from dualpool.errors import FeatureRefused, StateLeaked
+from dualpool.postgres import messages, sql, wire
+from dualpool.postgres.requests import PROBE, DeallocatedStep, TellingStep
+from dualpool.postgres.statements import PreparedStep, ServerStatements, Statement
+from dualpool.protocol import PIN_ERROR, PIN_WARN, SESSION, RelayLimits
+from dualpool.state import DEFAULTS, Differences, Settings
+
+if TYPE_CHECKING:
+    from dualpool.postgres.client_relay import ClientRelay
+
+# Command tags that change what a later client would find. Everything else is passed on after one look-up.
+T_SET: Final = 1
+T_DISCARD_ALL: Final = 2
+T_DEALLOCATE_ALL: Final = 3
+T_COMMIT: Final = 4
+T_ROLLBACK: Final = 5
+T_SAVEPOINT: Final = 6
+T_RELEASE: Final = 7
+T_UNLISTEN: Final = 8
+T_NOTHING: Final = 9
+T_DOUBT: Final = 10
+"""Of statements that TELLING_WORDS does not have."""
+T_CREATE: Final = 11
+TAG_BITS: Final = 4
+TAGS: Final = {
+    # Every tag that a statement beginning with one of sql.TELLING_WORDS can have is here: statements and tags are counted off together.
+    b"SET": T_SET,
+    b"RESET": T_SET,
+    b"DISCARD ALL": T_DISCARD_ALL,
+    b"DEALLOCATE ALL": T_DEALLOCATE_ALL | sql.PREPARED << sql.ENDS << TAG_BITS,
+    b"COMMIT": T_COMMIT,
+    b"PREPARE TRANSACTION": T_COMMIT,
+    b"ROLLBACK": T_ROLLBACK,
+    b"SAVEPOINT": T_SAVEPOINT,
+    b"RELEASE": T_RELEASE,
+    b"UNLISTEN": T_UNLISTEN | sql.LISTENING << sql.ENDS << TAG_BITS,
+    b"SET CONSTRAINTS": T_NOTHING,
+    b"DEALLOCATE": T_NOTHING | sql.PREPARED << sql.ENDS << TAG_BITS,
+    b"DISCARD PLANS": T_NOTHING,
+    b"DISCARD SEQUENCES": T_NOTHING,
+    b"DISCARD TEMP": T_NOTHING | sql.TEMPORARY << sql.ENDS << TAG_BITS,
+    b"PREPARE": T_NOTHING | sql.PREPARED << TAG_BITS,
+    b"COMMIT PREPARED": T_NOTHING,
+    b"ROLLBACK PREPARED": T_NOTHING,
+    # What the server says has run raises doubts about what the session holds, without any reading of SQL.
+    b"LISTEN": T_DOUBT | sql.LISTENING << TAG_BITS,
+    b"DO": T_DOUBT | (sql.EVERYTHING | sql.PROBED << sql.ENDS) << TAG_BITS,
+    b"CALL": T_DOUBT | (sql.EVERYTHING | sql.PROBED << sql.ENDS) << TAG_BITS,
+    b"CLOSE CURSOR": T_DOUBT | sql.CURSOR << sql.ENDS << TAG_BITS,
+    b"CLOSE CURSOR ALL": T_DOUBT | sql.CURSOR << sql.ENDS << TAG_BITS,
+    b"LOAD": T_DOUBT | sql.LIBRARY << TAG_BITS,
+}
+KINDS_OF_OBJECTS: Final = (b"TABLE", b"VIEW", b"SEQUENCE", b"FUNCTION", b"PROCEDURE", b"TYPE", b"DOMAIN", b"AGGREGATE", b"OPERATOR")
+TAGS.update({b"CREATE " + kind: T_CREATE for kind in KINDS_OF_OBJECTS})
+TAGS.update({b"DROP " + kind: T_DOUBT | sql.TEMPORARY << sql.ENDS << TAG_BITS for kind in (*KINDS_OF_OBJECTS, b"OWNED", b"SCHEMA")})
+
+ASK_AGAIN: Final = 16
+"""While a session is pinned, what it holds is asked every so many transactions even if nothing seems to have ended it."""
+DEALLOCATED: Final = wire.message(wire.COMMAND_COMPLETE, b"DEALLOCATE\0")
+
+
+def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:
+    """One simple Query. Roles first when they go and last when they come: the other settings may need their rights.
+
+    It is a transaction block: should a part of it fail, the session is left in a failed transaction. What the client has sent behind it is
+    then refused, and not carried out in the name, and with the rights, of the client before.
+    """
+    resets = [f"RESET {quoted_name(name)}" for name in sorted(gone, key=_role_rank, reverse=True)]
+    sets = [wanted[name] for name in sorted(wanted, key=_role_rank)]
+    return wire.query(messages.raw("; ".join([BEGIN, *resets, *sets, "COMMIT"])))
+
+
+BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Whatever the default is: one of them may wait (default_transaction_deferrable)."""
+ROLES: Final = ("session_authorization", "role")
+"""Another session user ends the role."""
+
+
+def _role_rank(name: str) -> int:
+    return ROLES.index(name) + 1 if name in ROLES else 0
+
+
+def quoted_name(name: str) -> str:
+    """A setting's name for RESET; `a.b` is two identifiers."""
+    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+
+
+DIFFERENCES: Final = Differences(render_difference)
+
+
+def apply_change(values: dict[str, str], name: str, statement: str | None, base: dict[str, str]) -> None:
+    """Carry out a SET (`statement`) or RESET (None) of `name` in `values`; every name is `*`. `base`: what a RESET goes back to."""
+    if name == "*":
+        # RESET ALL leaves the role and the session user as they are (docs: RESET).
+        kept: dict[str, str] = {role: values[role] for role in ROLES if role in values}
+        values.clear()
+        values.update(base)
+        values.update(kept)
+    elif statement is not None:
+        values[name] = statement
+    elif name in base:
+        values[name] = base[name]
+    else:
+        values.pop(name, None)
+
+
+def settings_in(rows: list[list[bytes | None]]) -> dict[str, str]:
+    """What a probe's rows say of settings."""
+    return {messages.text(name).lower(): messages.text(value) for name, value in rows if name and value is not None}
+
+
+class ServerSession(protocol.ServerRelay):
+    """See the module. `mode` is the lease's, set by the client that attaches."""
+
+    __slots__ = (
+        "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_retried", "_rows", "_texts_seen", "_unasked", "baseline",
+        "changes", "changes_in_transaction", "client", "doubts", "last_error", "mode", "names_in_doubt", "pending", "reported",
+        "savepoints", "segment_statement", "session_changed", "settings", "statements", "strict", "suspect", "unnamed",
+    )  # fmt: skip
+
+    def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
+        super().__init__()
+        self.client: ClientRelay | None = None
+        self.mode = limits.mode
+        self.pending: deque[object] = deque()
+        self.statements = ServerStatements(limits.statements_per_server)
+        self.unnamed: bytes | None = None
+        """The Parse message of the unnamed statement that the session has now."""
+        self.suspect = False
+        """We cannot tell any more how many answers are to come: do not reuse."""
+        self.last_error = b""
+        self.settings: Settings = DEFAULTS
+        self.baseline = dict(reported)
+        self.reported = reported
+        self.session_changed = False
+        """Something in `reported` or `changes` is new since the lease began."""
+        self.changes: list[sql.Change] = []
+        self.changes_in_transaction: list[sql.Change] = []
+        self.savepoints: list[tuple[bytes, int]] = []
+        self.segment_statement: Statement | None = None
+        self._hiding = False
+        self._in_error = False
+        self._texts_seen = 0
+        self.doubts = 0
+        """What the session may hold by now: kinds of sql.py. Before the lease may end, the server is asked."""
+        self._ends = 0
+        """Of which kinds it may hold less by now. That matters if it is pinned by them."""
+        self.names_in_doubt: set[str] = set()
+        """Settings to be asked for by name."""
+        self._doubtful = b""
+        """The text that raised the newest doubt."""
+        self._rows: list[bytes] | None = None
+        """The rows of the probe under way, `_asked`: which kinds it is about, `_retried`: the one before it has failed."""
+        self._asked = 0
+        self._retried = False
+        self._unasked = 0
+        """How often the session has been idle, while pinned, since it was asked last."""
+        self.strict = False
+        self._last: object = None
+        """Of `pending`, what was answered last."""
+
+    def is_asked(self) -> bool:
+        """Strict mode: is the session being asked what it holds?"""
+        return self.strict and self._rows is not None
+
+    def pin_reasons(self) -> list[str]:
+        return [f"{name}; until {end}" for kind, (name, end) in sql.HOLDINGS.items() if self.pins & kind]
+
+    def count_statements(self) -> int:
+        return len(self.statements.known)
+
+    def was_reset(self) -> None:
+        """DISCARD ALL has run: nothing that a client did is left."""
+        self.settings = DEFAULTS
+        self.statements.known.clear()
+        self.unnamed = None
+        self.reported = dict(self.baseline)
+        self.pins = self.doubts = self._ends = 0
+        self.pinned_at = 0.0
+        self.dirty = False
+        self.forget_changes()
+
+    # -------------------------------------------------------------------------------------------------------------------- pins
+
+    def suspect_of(self, marks: int, text: bytes) -> None:
+        """A statement that was sent, or has run, may have begun or ended what outlives its transaction."""
+        doubts = marks & (sql.EVERYTHING | sql.UNASKED)
+        if doubts:
+            self.doubts |= doubts
+            self._doubtful = text
+            if doubts & sql.SETTINGS:
+                self.names_in_doubt |= sql.setting_names(text)
+        self._ends |= marks >> sql.ENDS & sql.PROBED
+
+    def _ask_what_is_due(self) -> None:
+        """The session is idle, and something is pinned or in doubt."""
+        asked = self.doubts | self._ends & self.pins
+        self._ends = 0
+        if not asked:
+            self._unasked += 1
+            if self._unasked < ASK_AGAIN:
+                return
+            asked = sql.EVERYTHING if self.pins & sql.UNKNOWN else self.pins & sql.PROBED
+        self.doubts = 0
+        self._unasked = 0
+        self._ask(asked)
+
+    def _ask(self, kinds: int) -> None:
+        self._asked = kinds
+        self._rows = []
+        self._hiding = True
+        self.last_error = b""
+        self.pending.append(PROBE)
+        text = sql.probe(sql.EVERYTHING if self.strict else kinds, self.names_in_doubt)
+        self.to_server += wire.query(messages.raw(sql.UNHURRIED + text if self._retried else text))
+
+    def _looked(self, rows: list[bytes]) -> bytes:
+        """The answer to the probe is there. Returns what the client is to be told."""
+        self._rows = None
+        asked = self._asked
+        client = self.client
+        if client is None:
+            return b""
+        before = self.pins
+        if self.last_error or not rows:
+            # Cancelled, or out of time.
+            self._retried = not self._retried
+            self.doubts |= asked
+            if not self._retried:
+                self.doubts = 0
+                self._unasked = ASK_AGAIN - 2  # with the next transaction, and not at once
+                self.pins |= sql.UNKNOWN
+        else:
+            self._retried = False
+            values = [messages.parse_row(row) for row in rows]
+            found = sql.holdings(values[0][1] or b"") | asked & sql.UNASKED
+            if self.strict:
+                if self.pending:
+                    self.doubts |= sql.ALWAYS
+                self._compare(found & ~asked & ~before, values[1:], asked)
+            self.pins = before & ~(asked & sql.PROBED | sql.UNKNOWN) | found
+            if asked & sql.SETTINGS:
+                self._track(values[1:])
+        if not self.pins & ~before:
+            return b""
+        if not before:
+            self.pin_text = sql.masked(self._doubtful)
+        return self._pinned(self.pins & ~before, client)
+
+    def _pinned(self, kinds: int, client: "ClientRelay") -> bytes:
+        """The session holds more than before. Returns the notices for the client; raises FeatureRefused if that is not allowed."""
+        new = [words for kind, words in sql.HOLDINGS.items() if kinds & kind & ~client.told]
+        policy = client.limits.pin_policy
+        if policy == PIN_ERROR:
+            self.suspect = bool(self.pending)
+            name, end = next(words for kind, words in sql.HOLDINGS.items() if kinds & kind)
+            raise FeatureRefused(
+                f"the session would keep its server connection after the transaction ({name}), which is not allowed here: {self.pin_text}",
+                hint=f"It would have to end with {end} before the transaction does; or use a listener in session mode.",
+            )
+        client.told |= kinds
+        if policy != PIN_WARN:
+            return b""
+        return b"".join(
+            messages.notice_message(
+                f"this session keeps its server connection after the transaction: {name}",
+                f"It lasts until {end}. A listener in session mode is there for what lasts longer.",
+            )
+            for name, end in new
+        )
+
+    def _track(self, rows: list[list[bytes | None]]) -> None:
+        """What functions have made of the settings is known now, and can be replayed."""
+        found = settings_in(rows)
+        for name in self._believed():
+            if name not in found and "." not in name and name not in ROLES:
+                self.changes.append((name, None))
+        for name, value in found.items():
+            unchanged = value == ("none" if name == "role" else self.baseline.get(name) if name == "session_authorization" else None)
+            self.changes.append((name, None if unchanged else sql.setter(name, value)))
+        self.names_in_doubt.clear()
+        self.session_changed = True
+
+    def _believed(self) -> dict[str, str]:
+        """The settings that the session has, as far as we know."""
+        values = dict(self.settings.values)
+        for name, statement in self.changes:
+            apply_change(values, name, statement, {})
+        return values
+
+    def _compare(self, unexpected: int, rows: list[list[bytes | None]], asked: int) -> None:
+        """Strict mode: what the session has must be what we believe. Raises FeatureRefused."""
+        wrong = [name for kind, (name, _) in sql.HOLDINGS.items() if unexpected & kind]
+        if not asked & sql.SETTINGS:
+            found, believed = settings_in(rows), self._believed()
+            known = {name.lower() for name in self.reported} | {"session_authorization"}
+            if found.pop("role", "none") != "none" and "role" not in believed:
+                wrong.append("role")
+            wrong += sorted(name for name in found if name not in believed and name not in known)
+            wrong += sorted(name for name in believed if name not in found and name not in known and "." not in name and name != "role")
+        if wrong:
+            self.dirty = True
+            self.suspect = bool(self.pending)
+            text = sql.masked(self._last_text())
+            raise StateLeaked(
+                f"strict mode: the session holds what could not be seen to begin: {', '.join(wrong)}; the last statement was: {text}",
+                hint="Do it in a statement of its own, not inside a function; or use a listener in session mode.",
+            )
+
+    def _last_text(self) -> bytes:
+        """The text of the statement that was answered last, or of the one that was bound last."""
+        last = self._last
+        if isinstance(last, bytes):
+            return last[5:-1]
+        if self.segment_statement is not None:
+            return self.segment_statement.text()
+        unnamed = self.unnamed
+        return unnamed[6 : unnamed.index(0, 6)] if unnamed is not None and unnamed[:1] == b"P" else b""
+
+    # ---------------------------------------------------------------------------------------------------------------- settings
+
+    def _report(self, payload: bytes) -> None:
+        """ParameterStatus."""
+        raw_name, _, raw_value = payload.partition(b"\0")
+        name, value = messages.text(raw_name), messages.text(raw_value)
+        self.reported[name] = value
+        if self._hiding:
+            return  # the answer to a difference that we sent: both sides know
+        if self.client is not None:
+            self.session_changed = True
+        elif name.lower() not in self.settings.values:
+            self.baseline[name] = value  # the server's own default has changed (a reload, a failover)
+
+    def _tagged(self, tag: int) -> bytes:
+        """A command that matters has run. Returns what the client is told in place of its tag, or b""."""
+        marks = tag >> TAG_BITS
+        tag &= (1 << TAG_BITS) - 1
+        if marks and self.mode != SESSION:
+            self.suspect_of(marks, self._asked_text())
+        if tag >= T_DOUBT:
+            if tag == T_CREATE and self.mode != SESSION and self._creates_temporary():
+                self.suspect_of(sql.TEMPORARY, self._asked_text())
+            return b""
+        if tag == T_UNLISTEN:
+            if not (self.pending and isinstance(self.pending[0], DeallocatedStep)):
+                return b""
+            self.pending.popleft()
+            return DEALLOCATED
+        statement = self._text()
+        if tag == T_COMMIT:
+            self.changes += self.changes_in_transaction
+            self.changes_in_transaction = []
+            self.savepoints = []
+            self._in_error = False
+        elif tag == T_ROLLBACK:
+            self._rolled_back(statement)
+        elif tag == T_SAVEPOINT:
+            if statement:
+                self.savepoints.append((sql.savepoint_name(statement), len(self.changes_in_transaction)))
+        elif tag == T_RELEASE:
+            del self.savepoints[self._savepoint(statement) :]
+        elif tag == T_SET:
+            if statement:
+                self.changes_in_transaction += sql.changes(statement)
+                self.session_changed = True
+        elif tag == T_DEALLOCATE_ALL:
+            self._deallocated_all()
+        elif tag == T_DISCARD_ALL:
+            self._deallocated_all()
+            self.changes_in_transaction.append(("*", None))
+            self.session_changed = True
+            self.pins &= sql.LIBRARY
+            if not self.pins:
+                self.pinned_at = 0.0
+        return b""
+
+    def _creates_temporary(self) -> bool:
+        """With pg_temp in the search path, CREATE need not say TEMPORARY."""
+        now = [self.reported.get("search_path", ""), *self._believed().values()]
+        return any("pg_temp" in (value or "") for value in [*now, *(statement for _, statement in self.changes_in_transaction)])
+
+    def _asked_text(self) -> bytes:
+        """The statement that is being answered."""
+        head = self.pending[0] if self.pending else None
+        if isinstance(head, TellingStep):
+            return head.text
+        return head[5:-1] if isinstance(head, bytes) else self._last_text()
+
+    def _rolled_back(self, statement: list[bytes]) -> None:
+        """ROLLBACK, or ROLLBACK TO a savepoint, which keeps what was set before it."""
+        self._in_error = False
+        if not sql.is_rollback_to(statement):
+            self.changes_in_transaction = []
+            self.savepoints = []
+            return
+        index = self._savepoint(statement)
+        if index < len(self.savepoints):
+            del self.changes_in_transaction[self.savepoints[index][1] :]
+            del self.savepoints[index + 1 :]
+
+    def _savepoint(self, statement: list[bytes]) -> int:
+        """Where the savepoint that a statement names is in `savepoints`: the newest of that name. Their number if it is not there."""
+        name = sql.savepoint_name(statement) if statement else b""
+        for index in range(len(self.savepoints) - 1, -1, -1):
+            if self.savepoints[index][0] == name:
+                return index
+        return len(self.savepoints)
+
+    def _text(self) -> list[bytes]:
+        """The tokens of the statement whose tag has come: the next telling one of a simple Query, or the oldest telling Execute."""
+        head = self.pending[0] if self.pending else None
+        if isinstance(head, TellingStep):
+            self.pending.popleft()
+            return sql.tokens(head.text)
+        if isinstance(head, bytes):
+            telling = [s for s in sql.statements(head[5:-1]) if s[0].lower() in sql.TELLING_WORDS]
+            self._texts_seen += 1
+            if self._texts_seen <= len(telling):
+                return telling[self._texts_seen - 1]
+        return []
+
+    def _deallocated_all(self) -> None:
+        """The session's prepared statements are gone; for the client they were all it had, for us they are prepared again on demand."""
+        self.statements.known.clear()
+        if self.client is not None:
+            self.client.statements.clear()
+        for step in self.pending:
+            if isinstance(step, PreparedStep):
+                self.statements.known[step.statement] = step
+                if step.owner is not None:
+                    step.owner.restore(step.name, step.statement)
+
+    def forget_changes(self) -> None:
+        """What the lease has set is dealt with."""
+        self.session_changed = False
+        self.changes = []
+        self.changes_in_transaction = []
+        self.savepoints = []
