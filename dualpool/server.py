@@ -1,4 +1,4 @@
-"""The running process: the tree of nurseries, and the work on server connections that takes time.
+"""The running process: the tree of nurseries, and what one configuration means while it runs.
 
     main ── serve ── pump (the reactor)             the pools' nursery: connects, closes, resets, recoveries, cancels
                   ├─ signals, and a word to the service manager now and then
@@ -10,31 +10,29 @@ The clients' nursery ends before the pools' nursery does, so that whoever leaves
 
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator
 from functools import partial
 from math import inf
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import attrs
 import trio
 
 from dualpool import deadlines
-from dualpool.accounts import CancelRequest, ClientLogin, ServerTarget
+from dualpool.accounts import ClientLogin
 from dualpool.admin.console import Console
 from dualpool.admin.stats import Statistics
 from dualpool.admission import Guests, Parties, settle
 from dualpool.authentication.gate import Gate
-from dualpool.backends import Backends, BackendState
+from dualpool.backends import Backends
+from dualpool.cancels import Cancels
 from dualpool.config import Config, load
 from dualpool.connector import Connector
 from dualpool.engines import ENGINES
-from dualpool.errors import AdminShutdown, ConfigError, DualpoolError, ServerLost
-from dualpool.exchange import Stream, drive
-from dualpool.hosts import rounds
+from dualpool.errors import AdminShutdown, ConfigError, DualpoolError
+from dualpool.exchange import Stream
 from dualpool.journal import Journal, PgBouncerJournal, SlowLog
-from dualpool.lease import Leasable
 from dualpool.link import Client, ServerConnection, Supervisor
 from dualpool.listener import (
     HANDSHAKE_SECONDS,
@@ -49,20 +47,17 @@ from dualpool.listener import (
     turn_away,
 )
 from dualpool.log import FOLDS, LOGGER, configure, event
-from dualpool.pool import Pool, PoolIO
-from dualpool.protocol import TRANSACTION, ConnectionClosed, Engine, Exchange
+from dualpool.pool import Pool
+from dualpool.protocol import Engine
 from dualpool.pump import pump
 from dualpool.reactor import Reactor, best_poller
 from dualpool.reload import Reload, context_of, farewell
-from dualpool.session import Clients, Door, canceled
+from dualpool.session import Clients, Door
 from dualpool.signals import StopMode, obey
 from dualpool.surroundings import Surroundings
 from dualpool.systemd import Inherited, Manager
+from dualpool.upkeep import GOODBYE_SECONDS, Upkeep
 
-GOODBYE_SECONDS: Final = 1.0
-"""How long a server may take to close its end after our goodbye, before we close anyway."""
-GREETING_SECONDS: Final = 1.0
-"""How long the first client waits for the server's version."""
 HTTP_BACKLOG: Final = 16
 STATS_PERIOD: Final = 60.0
 """Seconds over which the averages of SHOW STATS are taken, as in PgBouncer."""
@@ -74,8 +69,6 @@ DRAIN_QUIET: Final = 1.0
 DRAIN_PATIENCE: Final = 1.0
 """Seconds after which one that holds a server connection is told between two requests, even if these follow each other closely."""
 
-R = TypeVar("R")
-
 
 @attrs.frozen
 class ServerInfo:
@@ -84,8 +77,8 @@ class ServerInfo:
     addresses: dict[str, list[str]]
 
 
-class Server(Supervisor, PoolIO):
-    """One configuration, running. The methods that Supervisor and PoolIO ask for only schedule."""
+class Server(Supervisor):
+    """One configuration, running. The methods that Supervisor asks for only schedule."""
 
     def __init__(
         self,
@@ -112,7 +105,9 @@ class Server(Supervisor, PoolIO):
         self.guests = Guests()
         self.parties = Parties()
         self.gate = Gate(self)
-        self.backends = Backends(config, self.reactor.clock, self)
+        self.upkeep = Upkeep(self, pools_nursery)
+        self.cancels = Cancels(self, pools_nursery)
+        self.backends = Backends(config, self.reactor.clock, self.upkeep)
         self.connector = Connector(self.reactor, self, config)
         self.draining = False
         self.statistics = Statistics(self.backends, self.clients.by_id, self.now())
@@ -131,10 +126,10 @@ class Server(Supervisor, PoolIO):
         self.clients.wake(client)
 
     def tidy(self, server: ServerConnection, cancel: bool) -> None:
-        self._start(self._tidy(server, cancel), server)
+        self.upkeep.tidy(server, cancel)
 
     def cancel_inside(self, client: Client, key: int) -> None:
-        self._nursery.start_soon(self._cancel_inside, client, key)
+        self.cancels.inside(client, key)
 
     def pinned(self, server: ServerConnection, reasons: list[str]) -> None:
         client, relay = server.client, server.relay
@@ -161,175 +156,6 @@ class Server(Supervisor, PoolIO):
 
     def log_fault(self, error: Exception, where: str) -> None:
         LOGGER.error(f"internal error at {where}: {error!r}", exc_info=error)
-
-    # ------------------------------------------------------------------------------------------------------------------ PoolIO
-
-    def connect(self, pool: Pool, lane: int) -> None:
-        self._nursery.start_soon(self._connect, pool, lane)
-
-    def close(self, conn: Leasable, reason: str) -> None:
-        assert isinstance(conn, ServerConnection)
-        self._start(self._close(conn, reason), conn)
-
-    def check(self, conn: Leasable) -> None:
-        assert isinstance(conn, ServerConnection)
-        self._start(self._check(conn), conn)
-
-    def _start(self, work: Coroutine[Any, Any, None], conn: ServerConnection) -> None:
-        """Work on a server connection in the background. A fault of ours costs that connection, not the process."""
-
-        async def guarded() -> None:
-            try:
-                await work
-            except Exception as error:
-                self.log_fault(error, f"server connection {conn.id}")
-                conn.lose(ServerLost("an internal error"))
-
-        self._nursery.start_soon(guarded)
-
-    # ---------------------------------------------------------------------------------------- work on server connections
-
-    async def use(self, conn: ServerConnection, exchange: Exchange[R]) -> R:
-        """Run an exchange on a leased server connection and give it back. Raises what the exchange does, ServerLost if it is gone."""
-        try:
-            with self._borrowed(conn) as stream:
-                result = await drive(exchange, stream)
-        except (ServerLost, ConnectionClosed) as error:
-            lost = error if isinstance(error, ServerLost) else ServerLost("the server closed the connection")
-            conn.lose(lost)
-            raise lost from error
-        except DualpoolError:
-            conn.pool.give_back(conn)
-            raise
-        except BaseException:
-            conn.lose(ServerLost("the exchange was cut off"))
-            raise
-        conn.pool.give_back(conn)
-        return result
-
-    async def greeted_version(self, backend: BackendState) -> str:
-        """The server's version, as its greeting tells it; "" if clients need not know, or it does not answer. It is asked until it does."""
-        if backend.version is None:
-            backend.version = ""  # who comes meanwhile is not kept waiting
-            exchange = backend.engine.greeted_version()
-            if exchange is not None:
-                with trio.move_on_after(GREETING_SECONDS), contextlib.suppress(DualpoolError, ConnectionClosed):
-                    host, port = backend.config.hosts[0]
-                    stream = await self.connector.dial(backend, ServerTarget(host, port, "", ""))
-                    try:
-                        backend.version = await drive(exchange, stream)
-                    finally:
-                        stream.close()
-                backend.version = backend.version or None
-        return backend.version or ""
-
-    @contextlib.contextmanager
-    def _borrowed(self, conn: ServerConnection) -> Iterator[Stream]:
-        """The connection's socket, out of the reactor for as long as a task uses it."""
-        stream = Stream(conn.channel.lend().sock, server_side=False)
-        try:
-            yield stream
-        finally:
-            if conn.channel.is_open():
-                conn.channel.open()
-
-    async def _connect(self, pool: Pool, lane: int) -> None:
-        entry = self.backends.entry_of(pool)
-        try:
-            conn = await self.connector.connect(entry, self.backends.relay_limits[TRANSACTION], lane)
-        except DualpoolError as error:
-            self.journal.connect_failed(pool, error)
-            pool.connect_failed(error, lane)
-        except trio.Cancelled:
-            pool.connect_failed(AdminShutdown("dualpool is shutting down"), lane)
-            raise
-        else:
-            pool.connected(conn, lane)
-            self.journal.opened(conn)
-
-    async def _close(self, conn: ServerConnection, reason: str) -> None:
-        """Say goodbye and wait until the server has closed its end: only then does it no longer count the connection."""
-        self.journal.closing(conn, reason)
-        if conn.channel.is_open():
-            with trio.move_on_after(GOODBYE_SECONDS, shield=True), contextlib.suppress(ConnectionClosed):
-                stream = Stream(conn.channel.lend().sock, server_side=False)
-                if conn.relay.answered() and not conn.relay.is_lost():
-                    await stream.send_all(conn.engine.goodbye)
-                stream.end()
-                while True:
-                    await stream.receive(1 << 16)
-            conn.channel.close()
-        conn.pool.closed(conn)
-
-    async def _check(self, conn: ServerConnection) -> None:
-        entry = self.backends.entry_of(conn.pool)
-        exchange = conn.engine.check(conn.relay, entry.backend.config.check_query)
-        await self._work(conn, [exchange], self.config.timeouts.reset, "did not answer the check")
-
-    async def _tidy(self, conn: ServerConnection, cancel: bool) -> None:
-        """Make a connection that its client has left fit for the next, or close it. Always ends, whoever cancels."""
-        relay = conn.relay
-        if cancel and (relay.is_lost() or not relay.answered()):
-            # Also of a connection that is lost: a server notices the end of a connection only when its query has ended.
-            await self._cancel_at_server(conn)
-        if relay.is_lost():
-            conn.lose(ServerLost("its client left in the middle of a message"))
-            return
-        timeouts = self.config.timeouts
-        # (It may have become quiet by itself meanwhile.)
-        if not relay.is_quiet() and not await self._work(
-            conn, [conn.engine.recover(relay)], timeouts.recover, "could not be recovered in time", more=True
-        ):
-            return
-        if relay.refused_write and not await self._is_still_writable(conn):
-            return
-        if relay.dirty:
-            await self._work(conn, [conn.engine.reset(relay)], timeouts.reset, "could not be reset in time")
-        else:
-            conn.ready_again()
-
-    async def _is_still_writable(self, conn: ServerConnection) -> bool:
-        """A write was refused, and the pool is for a server that takes writes. If it has become another, every connection to it goes."""
-        entry = self.backends.entry_of(conn.pool)
-        target, host = entry.backend.config.target_session_attrs, f"{conn.target.host}:{conn.target.port}"
-
-        def see() -> Exchange[None]:
-            role = yield from conn.engine.role(conn.login)
-            if role not in rounds(target)[0]:
-                raise ServerLost(f"{host} has become {role}, but target_session_attrs asks for {target}")
-
-        conn.relay.refused_write = False
-        if await self._work(conn, [see()], self.config.timeouts.reset, "is not what it was", more=True):
-            return True
-        event(logging.WARNING, f'backend "{entry.backend.config.name}": {host} takes no writes any more; its connections are closed')
-        entry.backend.hosts.failed((conn.target.host, conn.target.port), monotonic())
-        for pool in entry.backend.budget.pools:
-            pool.reconnect()
-        return False
-
-    async def _work(
-        self, conn: ServerConnection, exchanges: list[Exchange[None]], seconds: float, failure: str, *, more: bool = False
-    ) -> bool:
-        """Run exchanges on a connection that no client holds, in limited time; then give it back (unless `more` follows) or close it."""
-        if not conn.channel.is_open():
-            return False
-        error = ServerLost(f"the server connection {failure}")
-        finished = False
-        with trio.move_on_after(seconds or float("inf"), shield=True):
-            try:
-                with self._borrowed(conn) as stream:
-                    await stream.send_all(conn.channel.take_unsent())
-                    for exchange in exchanges:
-                        await drive(exchange, stream)
-                finished = True
-            except (DualpoolError, ConnectionClosed) as reason:
-                error = ServerLost(f"the server connection {failure}: {reason}")
-        if not finished or conn.relay.is_lost():
-            conn.lose(error)
-            return False
-        if not more:
-            conn.ready_again()
-        return True
 
     # ---------------------------------------------------------------------------------------------------------- administration
 
@@ -391,53 +217,6 @@ class Server(Supervisor, PoolIO):
                 self.leaving.discard(client)
             elif client.waiter is not None or client.server is None or client.server.relay.is_quiet():
                 client.expel(farewell())
-
-    # ----------------------------------------------------------------------------------------------------------------- cancels
-
-    async def cancel(self, request: CancelRequest) -> None:
-        """A client's cancel request (PostgreSQL). Returns when the server has taken it; a wrong key is ignored, as a server does."""
-        if not self.clients.is_genuine(request):
-            return
-        client, session = self.clients.by_id.get(request.process_id), self.console.sessions.get(request.process_id)
-        if client is not None:
-            self.journal.canceled(client)
-            await self._cancel_client(client)
-        elif session is not None:
-            session.cancel()
-
-    async def _cancel_inside(self, client: Client, key: int) -> None:
-        victim = self.clients.by_id.get(key)
-        if victim is None or not victim.may_be_canceled_by(client):
-            client.canceled(False)
-            return
-        if client.relay.cancel_connection:
-            victim.kill()
-        else:
-            await self._cancel_client(victim)
-        client.canceled(True)
-
-    async def _cancel_client(self, client: Client) -> None:
-        if client.cancel_wait(canceled()):
-            return
-        conn = client.server
-        if conn is not None:
-            await self._cancel_at_server(conn)
-
-    async def _cancel_at_server(self, conn: ServerConnection) -> None:
-        """Cancel what `conn` runs. It serves nobody else until the server has taken the request, so that it cannot hit another's query."""
-        entry = self.backends.entry_of(conn.pool)
-        conn.cancels += 1
-        try:
-            with trio.move_on_after(self.config.timeouts.cancel_wait or float("inf"), shield=True):
-                stream = await self.connector.dial(entry.backend, conn.target)
-                try:
-                    await drive(conn.engine.cancel(conn.target, conn.login), stream)
-                finally:
-                    stream.close()
-        except (DualpoolError, ConnectionClosed) as error:
-            event(logging.WARNING, f'pool "{entry.pool.name}": a cancel request failed: {error}')
-        finally:
-            conn.cancel_over()
 
     # ------------------------------------------------------------------------------------------------------------------- times
 

@@ -189,7 +189,7 @@ class Door:
             policy = await self._policy(visit, process_id)
             answer = await drive(self.engine.accept(policy), stream, partial(self._find_account, visit))
             if isinstance(answer, CancelRequest):
-                await server.cancel(answer)
+                await server.cancels.requested(answer)
                 stream.close()
                 return None
             try:
@@ -324,7 +324,7 @@ class Door:
             return known
         conn = await checkout(entry.pool, login.account.lane)
         assert isinstance(conn, ServerConnection)
-        parameters = await self.server.use(conn, self.engine.prove(conn.relay, wanted))
+        parameters = await self.server.upkeep.use(conn, self.engine.prove(conn.relay, wanted))
         entry.remember_welcome(wanted, parameters)
         return parameters
 
@@ -357,7 +357,7 @@ class Door:
         """That of the first backend of the listener's protocol: before it logs in, a client has not said which it wants."""
         for backend in self.server.backends.states.values():
             if backend.config.protocol == self.listener.protocol:
-                return await self.server.greeted_version(backend)
+                return await self.server.upkeep.greeted_version(backend)
         return ""
 
     async def _find_account(self, visit: Visit, asked: FindAccount) -> Account:

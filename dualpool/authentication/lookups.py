@@ -89,7 +89,7 @@ class Lookups:
         try:
             conn = await checkout(entry.pool, MAINTENANCE)
             assert isinstance(conn, ServerConnection)
-            return await self._server.use(conn, conn.engine.find_secrets(conn.login, backend.auth_query, user))
+            return await self._server.upkeep.use(conn, conn.engine.find_secrets(conn.login, backend.auth_query, user))
         except DualpoolError as error:
             event(logging.WARNING, f'backend "{backend.name}": auth_query as user "{backend.auth_user}" failed: {error}')
             # Who is not in yet need not know what the server said.

@@ -253,7 +253,7 @@ class World:
             self._kill(application, client)
         else:
             self.tell(f"{script.name} sends a cancel request")
-            self.nursery.start_soon(self.server.cancel, CancelRequest(client.id, self.server.clients.secret(client.id)))
+            self.nursery.start_soon(self.server.cancels.requested, CancelRequest(client.id, self.server.clients.secret(client.id)))
 
     def _kill(self, victim: Application, client: Client) -> None:
         """Another client, if there is one, stops what this one runs, or this one."""

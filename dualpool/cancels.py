@@ -1,0 +1,75 @@
+"""Cancel requests: whose they are, what they mean, and how they reach the server that runs it."""
+
+import logging
+from math import inf
+from typing import TYPE_CHECKING
+
+import trio
+
+from dualpool.accounts import CancelRequest
+from dualpool.errors import DualpoolError
+from dualpool.exchange import drive
+from dualpool.link import Client, ServerConnection
+from dualpool.log import event
+from dualpool.protocol import ConnectionClosed
+from dualpool.session import canceled
+
+if TYPE_CHECKING:
+    from dualpool.server import Server
+
+
+class Cancels:
+    """The cancel requests of one server's clients."""
+
+    def __init__(self, server: "Server", nursery: trio.Nursery) -> None:
+        self._server = server
+        self._nursery = nursery
+
+    async def requested(self, request: CancelRequest) -> None:
+        """A client's cancel request (PostgreSQL). Returns when the server has taken it; a wrong key is ignored, as a server does."""
+        if not self._server.clients.is_genuine(request):
+            return
+        client, session = self._server.clients.by_id.get(request.process_id), self._server.console.sessions.get(request.process_id)
+        if client is not None:
+            self._server.journal.canceled(client)
+            await self._cancel(client)
+        elif session is not None:
+            session.cancel()
+
+    def inside(self, client: Client, key: int) -> None:
+        """As `Supervisor.cancel_inside`."""
+        self._nursery.start_soon(self._inside, client, key)
+
+    async def _inside(self, client: Client, key: int) -> None:
+        victim = self._server.clients.by_id.get(key)
+        if victim is None or not victim.may_be_canceled_by(client):
+            client.canceled(False)
+            return
+        if client.relay.cancel_connection:
+            victim.kill()
+        else:
+            await self._cancel(victim)
+        client.canceled(True)
+
+    async def _cancel(self, client: Client) -> None:
+        if client.cancel_wait(canceled()):
+            return
+        conn = client.server
+        if conn is not None:
+            await self.at_server(conn)
+
+    async def at_server(self, conn: ServerConnection) -> None:
+        """Cancel what `conn` runs. It serves nobody else until the server has taken the request, so that it cannot hit another's query."""
+        entry = self._server.backends.entry_of(conn.pool)
+        conn.cancels += 1
+        try:
+            with trio.move_on_after(self._server.config.timeouts.cancel_wait or inf, shield=True):
+                stream = await self._server.connector.dial(entry.backend, conn.target)
+                try:
+                    await drive(conn.engine.cancel(conn.target, conn.login), stream)
+                finally:
+                    stream.close()
+        except (DualpoolError, ConnectionClosed) as error:
+            event(logging.WARNING, f'pool "{entry.pool.name}": a cancel request failed: {error}')
+        finally:
+            conn.cancel_over()
