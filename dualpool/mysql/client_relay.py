@@ -27,7 +27,12 @@ NO_OPEN_CURSOR: Final = 1421
 MALFORMED: Final = 1835
 
 PLAIN_QUERIES: Final[set[bytes]] = set()
-"""COM_QUERY packets, whole, in whose text sql.py found nothing: programs send the same ones again and again."""
+"""COM_QUERY packets from their sequence number on, without any digits, in whose text sql.py finds nothing.
+
+Programs send the same ones again and again, but for the numbers in them. No digit is part of anything that sql.py looks for: what it does
+not find in a text without its digits is not in the text either.
+"""
+DIGITS: Final = b"0123456789"
 MAX_PLAIN_QUERIES: Final = 4096
 MAX_REMEMBERED: Final = 1024
 TO_BE_READ: Final = sql.M_LOCAL | sql.M_KILL | sql.M_DIAGNOSTICS
@@ -51,7 +56,12 @@ class ClientRelay(ClientSender):
     # ------------------------------------------------------------------------------------------------------ the client's bytes
 
     def on_client_bytes(self, data: bytes) -> int:
-        if self.at_rest and data in PLAIN_QUERIES:
+        if (
+            self.at_rest
+            and data[3:].translate(None, DIGITS) in PLAIN_QUERIES
+            and data[0] | data[1] << 8 | data[2] << 16 == len(data) - 4
+            and data[4] == 3  # COM_QUERY: neither it nor the sequence number was a digit
+        ):
             # Most of all commands: one that was seen before, with nothing to be read in it.
             self.at_rest = False
             self._action = s.C_QUERY
@@ -195,9 +205,7 @@ class ClientRelay(ClientSender):
         if marks & sql.M_STEPS or (self.server is not None and self.server.is_pinned()):
             self._steps = sql.steps(text, "ANSI" in self.parsing)
         if not marks and self._size <= MAX_REMEMBERED:
-            if len(PLAIN_QUERIES) >= MAX_PLAIN_QUERIES:
-                PLAIN_QUERIES.clear()
-            PLAIN_QUERIES.add(self._held[: self._size])
+            remember_plain(self._held[3 : self._size].translate(None, DIGITS))
         if marks & TO_BE_READ:
             answered = self._answer_ourselves(text, marks)
             if answered is not None:
@@ -482,3 +490,11 @@ HANDLERS: Final = {
     s.C_QUIT: ClientRelay._quit,
     s.C_CHANGE_USER: ClientRelay._change_user,
 }
+
+
+def remember_plain(packet: bytes) -> None:
+    """Put `packet`, which has no digits any more, into PLAIN_QUERIES, unless without them it looks like something to be read."""
+    if not sql.marks(packet[2:]):
+        if len(PLAIN_QUERIES) >= MAX_PLAIN_QUERIES:
+            PLAIN_QUERIES.clear()
+        PLAIN_QUERIES.add(packet)

@@ -133,6 +133,44 @@ def cuts(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         yield data[:cut], data[cut:]
 
 
+@pytest.fixture
+def known_shape() -> None:
+    """`SELECT 1` has been seen, so whatever differs from it in digits alone is passed on unread."""
+    client, _ = pair()
+    client.on_client_bytes(sent(b"\x03SELECT 1"))
+
+
+@pytest.mark.usefixtures("known_shape")
+@pytest.mark.parametrize("text", [b"SELECT 2", b"SELECT 123456", b"SELECT "])
+def test_a_query_that_differs_in_numbers_goes_on_as_it_is(text: bytes) -> None:
+    client, server = pair()
+    assert attached(client, server, b"\x03" + text) == sent(b"\x03" + text)
+
+
+@pytest.mark.usefixtures("known_shape")
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x0a\0\0" + b"0\0\x03SELECT 1",  # the sequence number is a digit
+        b"\x0a\0\0\0" + b"0\x03SELECT 1",  # the command is
+    ],
+)
+def test_digits_outside_of_the_text_are_no_numbers(data: bytes) -> None:
+    client, _ = pair()
+    assert client.on_client_bytes(data) != NEEDS_SERVER
+    assert b"\xff" in client.to_client
+
+
+@pytest.mark.usefixtures("known_shape")
+def test_a_query_of_a_known_shape_that_is_cut_waits_for_its_rest() -> None:
+    client, server = pair()
+    whole = sent(b"\x03SELECT 12")
+    assert client.on_client_bytes(whole[:-1]) == FORWARD
+    assert client.on_client_bytes(whole[-1:]) == NEEDS_SERVER
+    client.attach(server)
+    assert take_server(client) == whole
+
+
 @pytest.mark.parametrize(("client", "server"), DIALECTS)
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answers_cut_at_every_byte(name: str, client: int, server: int) -> None:

@@ -44,6 +44,18 @@ def test_marks(text: bytes, marks: int) -> None:
     assert sql.marks(text) == marks
 
 
+PIECES = st.sampled_from(
+    b"SET|USE|KILL|CALL|GET DIAGNOSTICS|XA|DROP|LOCK|CREATE|TEMPORARY|SELECT|INTO|@|:=|;|/*!|*/|/*|-- |#|\n| |(|)|,|LAST_INSERT_ID|"
+    b"IDENTITY|GET_LOCK|CALC_FOUND_ROWS|FOUND_ROWS|CONNECTION_ID|WARNING|COLLATE|DEFAULT|ROLE|1|22|50003|x".split(b"|")
+)
+
+
+@given(st.lists(PIECES, max_size=12).map(b"".join))
+def test_a_text_without_its_digits_has_all_of_its_marks(text: bytes) -> None:
+    without = sql.marks(text.translate(None, b"0123456789"))
+    assert without or not sql.marks(text)
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_have_marks(text: bytes) -> None:
     sql.marks(text)
