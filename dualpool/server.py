@@ -64,7 +64,7 @@ STATS_PERIOD: Final = 60.0
 MIN_TICK: Final = 0.02
 MAX_TICK: Final = 1.0
 DRAIN_TICK: Final = 0.02
-DRAIN_QUIET: Final = 1.0
+DRAIN_QUIET: Final = 2.0
 """Seconds for which a client must have asked for nothing before it is told, unasked, to leave: also a slow one has read its last answer."""
 DRAIN_PATIENCE: Final = 1.0
 """Seconds after which one that holds a server connection is told between two requests, even if these follow each other closely."""

@@ -4,6 +4,7 @@
 """
 
 import contextlib
+import multiprocessing
 import os
 import threading
 from collections import Counter
@@ -19,80 +20,140 @@ FULL: Final = bool(os.environ.get("DUALPOOL_FULL"))
 CLIENTS: Final = 100 if FULL else 30
 """Of each protocol."""
 ROUNDS: Final = 10 if FULL else 3
+GROUP: Final = 25
+"""Clients of a process."""
+DONE, TOLD = 0, 1
 SHUTDOWN: Final = 1053
 """MySQL: ER_SERVER_SHUTDOWN."""
-REST: Final = 0.002
+REST: Final = 0.003
 """Seconds that a client rests between two transactions, for each client of its kind."""
 
 
 class Load:
-    """Clients in threads, each with one transaction after the other. They connect again when told to, but only between transactions.
+    """Clients, each with one transaction after the other. They connect again when told to, but only between transactions.
 
     `connect`: for each kind ("postgres", "mysql"), how its client number N connects. `clients`: of each kind. `recycle`: each client
-    connects anew by itself after so many transactions, as the pools of applications make theirs do (0: never).
+    connects anew by itself after so many transactions, as the pools of applications make theirs do (0: never). They are threads of a few
+    processes: in one, each would wait for all others, and read its answers late.
     """
 
     def __init__(self, connect: Mapping[str, Callable[[int], Any]], clients: int, recycle: int = 0) -> None:
-        self.connect = connect
-        self.done: Counter[str] = Counter()
-        self.told: Counter[str] = Counter()
-        """How often somebody was told to connect again."""
+        context = multiprocessing.get_context("fork")
+        self._stop = context.Event()
+        self._errors: multiprocessing.Queue[str] = context.Queue()
         self.errors: list[str] = []
-        self._recycle = recycle
-        self._rest = REST * clients
-        self._ended = threading.Event()
-        self._threads = [
-            threading.Thread(target=self._run, args=(kind, number), daemon=True) for kind in connect for number in range(clients)
+        groups = [(kind, range(first, min(first + GROUP, clients))) for kind in connect for first in range(0, clients, GROUP)]
+        self._counts = [(kind, context.Array("q", 2)) for kind, _ in groups]
+        self._processes = [
+            context.Process(
+                target=Group(kind, connect[kind], numbers, recycle, REST * clients, counts, self._stop, self._errors).run, daemon=True
+            )
+            for (kind, numbers), (_, counts) in zip(groups, self._counts, strict=True)
         ]
 
+    @property
+    def done(self) -> Counter[str]:
+        """How many transactions were answered, by kind."""
+        return self._sum(DONE)
+
+    @property
+    def told(self) -> Counter[str]:
+        """How often somebody was told to connect again."""
+        return self._sum(TOLD)
+
+    def _sum(self, index: int) -> Counter[str]:
+        found: Counter[str] = Counter()
+        for kind, counts in self._counts:
+            found[kind] += counts[index]
+        return found
+
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        for process in self._processes:
+            process.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
-        for thread in self._threads:
-            thread.join(DEADLINE)
-        assert not any(thread.is_alive() for thread in self._threads), "a client hangs"
+        self._stop.set()
+        for process in self._processes:
+            process.join(DEADLINE)
+        hanging = [process for process in self._processes if process.is_alive()]
+        for process in hanging:
+            process.kill()
+        self._hear()
+        assert not hanging, "a client hangs"
+
+    def _hear(self) -> list[str]:
+        while not self._errors.empty():
+            self.errors.append(self._errors.get())
+        return self.errors
 
     def wait_for_more(self, count: int) -> None:
         """Wait until each kind has done `count` transactions more. AssertionError if a client has seen an error."""
-        goal = {kind: self.done[kind] + count for kind in self.connect}
-        wait_until(
-            lambda: bool(self.errors) or all(self.done[kind] >= goal[kind] for kind in goal), f"more answers: {self.done}", 3 * DEADLINE
-        )
+        goal = {kind: number + count for kind, number in self.done.items()}
+        enough = "more answers than " + str(self.done)
+        wait_until(lambda: bool(self._hear()) or all(self.done[kind] >= goal[kind] for kind in goal), enough, 3 * DEADLINE)
         assert not self.errors, self.errors
 
-    def _run(self, kind: str, number: int) -> None:
-        while not self._ended.is_set():
+
+class Group:
+    """Some of the clients of a kind, in a process of their own."""
+
+    def __init__(
+        self, kind: str, connect: Callable[[int], Any], numbers: range, recycle: int, rest: float, counts: Any, stop: Any, errors: Any
+    ) -> None:
+        self.kind = kind
+        self.connect = connect
+        self.numbers = numbers
+        self.recycle = recycle
+        self.rest = rest
+        self.counts = counts
+        self.stop = stop
+        self.errors = errors
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        """Until `stop`."""
+        threads = [threading.Thread(target=self._live, args=(number,), daemon=True) for number in self.numbers]
+        for thread in threads:
+            thread.start()
+        self.stop.wait()
+        self.ended.set()
+        for thread in threads:
+            thread.join()
+
+    def _live(self, number: int) -> None:
+        while not self.ended.is_set():
             with contextlib.suppress(TellsToLeave):
-                connection = self._open(kind, number)
+                connection = self._open(number)
                 try:
-                    self._use(kind, connection)
+                    self._use(connection)
                 except TellsToLeave:
-                    self.told[kind] += 1
+                    self._count(TOLD)
                 except Exception as error:
-                    self.errors.append(f"{kind}: {error!r}")
+                    self.errors.put(f"{self.kind}: {error!r}")
                     return
                 finally:
                     with contextlib.suppress(Exception):
                         connection.close()
 
-    def _open(self, kind: str, number: int) -> Any:
+    def _open(self, number: int) -> Any:
         try:
-            return self.connect[kind](number)
+            return self.connect(number)
         except Exception as error:
             if not tells_to_leave(error):
-                self.errors.append(f"{kind}, connecting: {error!r}")
+                self.errors.put(f"{self.kind}, connecting: {error!r}")
             raise TellsToLeave from error
 
-    def _use(self, kind: str, connection: Any) -> None:
+    def _use(self, connection: Any) -> None:
         count = 0
-        while not self._ended.wait(self._rest) and not (self._recycle and count >= self._recycle):
-            transaction(kind, connection)
-            self.done[kind] += 1
+        while not self.ended.wait(self.rest) and not (self.recycle and count >= self.recycle):
+            transaction(self.kind, connection)
+            self._count(DONE)
             count += 1
+
+    def _count(self, index: int) -> None:
+        with self.counts.get_lock():
+            self.counts[index] += 1
 
 
 def transaction(kind: str, connection: Any) -> None:
