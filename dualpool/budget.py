@@ -325,12 +325,17 @@ class Budget(Bound):
     def verify(self) -> None:
         """Check that the counts are those of the pools and that no claim was forgotten. For tests."""
         for lane in LANES:
-            assert self.counted[lane] == sum(pool.counted[lane] for pool in self.pools), (lane, self.counted)
-            assert self.closing[lane] == sum(pool.count_closing(lane) for pool in self.pools), (lane, self.closing)
+            counted = closing = 0
+            for pool in self.pools:
+                counted += pool.counted[lane]
+                closing += pool.count_closing(lane)
+            assert self.counted[lane] == counted, (lane, self.counted)
+            assert self.closing[lane] == closing, (lane, self.closing)
             assert self._next_with_room(lane) is None, "room, and a pool that waits for it"
-        for bound in (self, *self.quotas):
-            if self._blocked_by(bound):
-                assert bound.closing_count() or bound.nearest_to_its_end() is None, "a claim, and an idle connection that is kept"
+        if self._claim_count():
+            for bound in (self, *self.quotas):
+                if self._blocked_by(bound):
+                    assert bound.closing_count() or bound.nearest_to_its_end() is None, "a claim, and an idle connection that is kept"
         assert self.pressed == self._is_pressed()
 
     def _claim_count(self) -> int:

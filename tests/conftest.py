@@ -22,6 +22,11 @@ settings.register_profile("explore", max_examples=5000, deadline=None, suppress_
 settings.load_profile("same")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--schedules N`: for tests/simulation."""
+    parser.addoption("--schedules", type=int, default=50_000, metavar="N", help="how many random schedules tests/simulation runs")
+
+
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """All servers; each is started by the first test that asks for it."""

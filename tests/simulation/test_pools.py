@@ -1,4 +1,4 @@
-"""Fifty thousand schedules of the world of pools; DUALPOOL_SCHEDULES=N runs N."""
+"""Fifty thousand schedules of the world of pools; `scripts/test --schedules N` runs N."""
 
 import os
 from collections.abc import Callable
@@ -6,9 +6,14 @@ from typing import Any
 
 import pytest
 
+from dualpool import hosts as hosts_module
+from dualpool import pool as pool_module
+from dualpool.backends import BackendState
 from dualpool.budget import Budget, Quota
+from dualpool.errors import ConnectFailed
 from dualpool.growth import Growth
 from dualpool.handover import Handover
+from dualpool.hosts import Host, Hosts, Search
 from dualpool.lease import LEASED, Leasable, Party
 from dualpool.pool import Pool
 from dualpool.protocol import APPLICATION
@@ -16,11 +21,9 @@ from dualpool.refusals import Refusals
 from dualpool.waiting import Queue
 from tests.simulation.runner import SimulationFailure, replay, run_in_processes, run_schedules
 
-SCHEDULES = int(os.environ.get("DUALPOOL_SCHEDULES", "50000"))
 
-
-def test_every_invariant_holds_in_every_schedule() -> None:
-    run_in_processes("pools", SCHEDULES, os.cpu_count() or 1)
+def test_every_invariant_holds_in_every_schedule(schedules: int) -> None:
+    run_in_processes("pools", schedules, os.cpu_count() or 1)
 
 
 def test_a_seed_is_one_schedule() -> None:
@@ -46,6 +49,11 @@ def _keep(pool: Pool, conn: Leasable) -> None:
 
 def _nothing(*_: Any) -> None:
     return None
+
+
+def _tell_the_last_error(search: Search, host: Host, error: ConnectFailed) -> None:
+    search._hosts.failed(host, 0.0)
+    search.error = error
 
 
 def _admit_always(budget: Budget, pool: Pool, lane: int, *, claim: bool = True) -> bool:
@@ -77,11 +85,19 @@ def _admit_always(budget: Budget, pool: Pool, lane: int, *, claim: bool = True) 
         (Party, "is_full", lambda party: False),
         (Pool, "end_lease", _nothing),
         (Queue, "done", _nothing),
+        (BackendState, "reject", _nothing),
+        (Search, "judge", _nothing),
+        (Search, "failed", _tell_the_last_error),
+        (Hosts, "order", lambda hosts, now: list(hosts._hosts[::-1])),
+        (Hosts, "order", lambda hosts, now: list(hosts._hosts[:1])),
+        (hosts_module, "rounds", lambda target: (hosts_module.ROLES[target if target != "prefer-standby" else "any"],)),
+        (pool_module, "is_full", lambda error: False),
+        (Budget, "sweep", _nothing),
         (Growth, "_allowed_size", lambda growth: growth._pool.settings.size + growth._pool.settings.reserve_size + 1),
         (Handover, "_reason_not_to_keep", lambda handover, conn: "" if handover._pool.move(conn, APPLICATION) else "no room"),
     ],
 )
-def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: Callable[..., Any]) -> None:
+def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, broken: Callable[..., Any]) -> None:
     monkeypatch.setattr(owner, name, broken)
     with pytest.raises(SimulationFailure, match=r"python -m tests\.simulation --world pools --seed \d+"):
         run_schedules("pools", 2000)
