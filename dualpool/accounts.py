@@ -4,6 +4,7 @@ from typing import Literal
 
 import attrs
 
+from dualpool.errors import ConnectFailed
 from dualpool.protocol import APPLICATION, TRANSACTION, TlsInfo
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
@@ -128,3 +129,16 @@ class ServerLogin:
     tls: TlsInfo | None = None
     pending: bytes = b""
     """Bytes that came after the login's last message, for the relay."""
+
+
+def stored_secret(rows: list[list[bytes | None]]) -> bytes | None:
+    """What the rows of an auth_query (name, stored password) say of a user. None: no such user; b"": one whom no password lets in.
+
+    Only the first row counts. Raises ConnectFailed for rows of less than two columns.
+    """
+    if not rows:
+        return None
+    if len(rows[0]) < 2:
+        raise ConnectFailed("auth_query must return two columns: the user, and the stored password")
+    name, secret = rows[0][:2]
+    return None if name is None else secret or b""

@@ -108,14 +108,6 @@ def sha2_token(stage1: bytes, nonce: bytes) -> bytes:
     return _xor(stage1, sha256(sha256(stage1).digest() + nonce).digest())
 
 
-def sha2_recover(token: bytes, nonce: bytes, stage2: bytes) -> bytes:
-    """The client's SHA256(password), if `token` fits `stage2`; else b""."""
-    if len(token) != SHA256_STAGE:
-        return b""
-    stage1 = _xor(token, sha256(stage2 + nonce).digest())
-    return stage1 if compare_digest(sha256(stage1).digest(), stage2) else b""
-
-
 def check_native(stored: Iterable[str], token: bytes, nonce: bytes) -> LearntSecret | None:
     """Which of the stored plain passwords and `*HEX` hashes `token` proves."""
     learnt = None

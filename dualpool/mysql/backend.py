@@ -11,9 +11,10 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from pymysql._auth import sha2_rsa_encrypt
 
 from dualpool import __version__
-from dualpool.accounts import ServerLogin, ServerTarget
+from dualpool.accounts import ServerLogin, ServerTarget, stored_secret
 from dualpool.errors import ConnectFailed, LocalProtocolError, RemoteProtocolError, ServerLost
 from dualpool.mysql import auth, sql, wire
+from dualpool.mysql.codec import row_values
 from dualpool.mysql.messages import (
     NONCE_SIZE,
     Conversation,
@@ -65,8 +66,8 @@ CR_SSL_CONNECTION_ERROR: Final = 2026
 CR_AUTH_PLUGIN_ERROR: Final = 2061
 UNKNOWN_VARIABLE: Final = 1193
 OFF: Final = frozenset(("OFF", "0"))
-NULL_VALUE: Final = 0xFB
 LIMITS: Final = ("max_connections", "max_user_connections")
+READ_ONLY_SWITCHES: Final = ("read_only", "super_read_only")
 
 REPORTED: Final = (
     *sql.TRACKERS,
@@ -250,21 +251,25 @@ def read_status(talk: Conversation) -> Exchange[bytes]:
 
 def read_pairs(talk: Conversation, capabilities: int) -> Exchange[dict[str, str]]:
     """The rows of a result with two columns of text, the first in lower case; none if the server answers with an error."""
+    rows, _ = yield from _read_result(talk, capabilities)
+    return {text(row[0] or b"").lower(): text(row[1] or b"") for row in rows if len(row) > 1}
+
+
+def _read_result(talk: Conversation, capabilities: int) -> Exchange[tuple[list[list[bytes | None]], bytes]]:
+    """The rows of the answer to a query, and the ERR packet's payload if that ends them."""
     talk.sequence = 1
+    rows: list[list[bytes | None]] = []
     payload = yield from talk.receive()
     if payload[:1] == b"\xff":
-        return {}
+        return rows, payload
     columns, _ = wire.get_lenenc(payload, 0)
     for _ in range(columns if capabilities & wire.CLIENT_DEPRECATE_EOF else columns + 1):
         yield from talk.receive()
-    pairs: dict[str, str] = {}
     while not is_end(payload := (yield from talk.receive()), capabilities):
         if payload[:1] == b"\xff":
-            break
-        name, position = wire.get_lenenc_bytes(payload, 0)
-        value, _ = wire.get_lenenc_bytes(payload, position)
-        pairs[text(name).lower()] = text(value)
-    return pairs
+            return rows, payload
+        rows.append(row_values(payload))
+    return rows, b""
 
 
 class _Proof:
@@ -433,14 +438,7 @@ def capacity(login: ServerLogin) -> Exchange[int]:
 
     `max_user_connections` limits each user further, where it is not 0. Raises ServerLost.
     """
-    talk = Conversation(MAX_REPLY)
-    talk.eager = True
-    names = ", ".join(f"'{name}'" for name in LIMITS)
-    try:
-        yield Send(query(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({names})"))
-        limits = yield from read_pairs(talk, login.capabilities)
-    except (ConnectionClosed, RemoteProtocolError) as error:
-        raise ServerLost("the server did not answer when it was asked for max_connections") from error
+    limits = yield from _variables(login, LIMITS, "for max_connections")
     numbers = [int(value) for value in limits.values() if value.isdigit() and int(value)]
     if "max_connections" not in limits or not numbers:
         raise ServerLost("the server does not tell max_connections")
@@ -473,44 +471,16 @@ def find_secrets(login: ServerLogin, sql: str, user: str) -> Exchange[tuple[str,
         raise ServerLost("the server did not answer when it was asked for a user") from error
     if talk.leftover:
         raise ServerLost("the server says more than it was asked")
-    if not rows:
-        return None
-    if len(rows[0]) < 2:
-        raise ConnectFailed("auth_query must return two columns: the user, and the stored password")
-    name, secret = rows[0][:2]
-    if name is None:
-        return None
-    return (secret.decode("latin-1"),) if secret else ()
+    secret = stored_secret(rows)
+    return None if secret is None else (secret.decode("latin-1"),) if secret else ()
 
 
 def read_rows(talk: Conversation, capabilities: int) -> Exchange[list[list[bytes | None]]]:
     """The rows of a result, as text. Raises ConnectFailed for the server's error."""
-    talk.sequence = 1
-    payload = yield from talk.receive()
-    if payload[:1] == b"\xff":
-        raise _query_refused(payload)
-    columns, _ = wire.get_lenenc(payload, 0)
-    for _ in range(columns if capabilities & wire.CLIENT_DEPRECATE_EOF else columns + 1):
-        yield from talk.receive()
-    rows: list[list[bytes | None]] = []
-    while not is_end(payload := (yield from talk.receive()), capabilities):
-        if payload[:1] == b"\xff":
-            raise _query_refused(payload)
-        rows.append(_row(payload))
+    rows, error = yield from _read_result(talk, capabilities)
+    if error:
+        raise _query_refused(error)
     return rows
-
-
-def _row(payload: bytes) -> list[bytes | None]:
-    values: list[bytes | None] = []
-    position = 0
-    while position < len(payload):
-        if payload[position] == NULL_VALUE:
-            values.append(None)
-            position += 1
-        else:
-            value, position = wire.get_lenenc_bytes(payload, position)
-            values.append(value)
-    return values
 
 
 def _query_refused(payload: bytes) -> ConnectFailed:
@@ -523,15 +493,21 @@ def role(login: ServerLogin) -> Exchange[str]:
 
     The session must be idle. Raises ServerLost.
     """
-    talk = Conversation(MAX_REPLY)
-    talk.eager = True
-    try:
-        yield Send(query("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('read_only', 'super_read_only')"))
-        switches = yield from read_pairs(talk, login.capabilities)
-    except (ConnectionClosed, RemoteProtocolError) as error:
-        raise ServerLost("the server did not answer when it was asked whether it takes writes") from error
+    switches = yield from _variables(login, READ_ONLY_SWITCHES, "whether it takes writes")
     # MariaDB 12 has values of its own beside ON: NO_LOCK, NO_LOCK_NO_ADMIN.
     return "read-write" if all(value.upper() in OFF for value in switches.values()) else "standby"
+
+
+def _variables(login: ServerLogin, names: tuple[str, ...], what: str) -> Exchange[dict[str, str]]:
+    """Ask an idle session for global variables. Raises ServerLost."""
+    talk = Conversation(MAX_REPLY)
+    talk.eager = True
+    quoted = ", ".join(f"'{name}'" for name in names)
+    try:
+        yield Send(query(f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({quoted})"))
+        return (yield from read_pairs(talk, login.capabilities))
+    except (ConnectionClosed, RemoteProtocolError) as error:
+        raise ServerLost(f"the server did not answer when it was asked {what}") from error
 
 
 def setup_sql(relay: "ServerRelay") -> str:

@@ -9,10 +9,8 @@ Compression and MariaDB's extended capabilities are not offered: the relay reads
 from functools import partial
 from typing import Final
 
-from cryptography import x509
-from cryptography.x509.oid import NameOID
-
 from dualpool.accounts import Account, ClientLogin, FrontendPolicy, LearntSecret
+from dualpool.authentication.peers import common_name
 from dualpool.errors import DualpoolError, LoginFailed, RemoteProtocolError
 from dualpool.mysql import auth, wire
 from dualpool.mysql.messages import (
@@ -302,7 +300,7 @@ class _Proof:
 
     def _check_certificate(self) -> None:
         certificate = self.login.tls.peer_certificate if self.login.tls else b""
-        if self.account.decoy or not certificate or _common_name(certificate) != (self.account.certificate_name or self.account.user):
+        if self.account.decoy or not certificate or common_name(certificate) != (self.account.certificate_name or self.account.user):
             raise self._denied()
 
     def _denied(self) -> LoginFailed:
@@ -326,14 +324,6 @@ def choose_plugin(account: Account, preferred: str, secure: bool) -> str:
     if preferred == auth.NATIVE and "sha2" not in kinds:
         return preferred
     return auth.CACHING_SHA2
-
-
-def _common_name(certificate: bytes) -> str | None:
-    try:
-        names = x509.load_der_x509_certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:
-        return None
-    return str(names[0].value) if len(names) == 1 else None
 
 
 def _host(policy: FrontendPolicy) -> str:

@@ -17,7 +17,6 @@ from typing import Final
 import attrs
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.x509.oid import NameOID
 from scramp.utils import ScramException, saslprep  # type: ignore[import-untyped]
 
 from dualpool.errors import RemoteProtocolError
@@ -177,15 +176,6 @@ def end_point(certificate: bytes) -> bytes:
         return b""
     name = "sha256" if algorithm.name in ("md5", "sha1") else algorithm.name
     return hashlib.new(name, certificate).digest()
-
-
-def common_name(certificate: bytes) -> str:
-    """The CN of a DER certificate, or "" if it has none or more than one."""
-    try:
-        names = x509.load_der_x509_certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
-    except ValueError:
-        return ""
-    return str(names[0].value) if len(names) == 1 else ""
 
 
 # ------------------------------------------------------------------------------------------------------------ SCRAM's messages

@@ -7,7 +7,7 @@ TLS as `prefer` does, because a refused plain login would need a second connecti
 from collections.abc import Callable
 from typing import Final
 
-from dualpool.accounts import LearntSecret, ServerLogin, ServerTarget
+from dualpool.accounts import LearntSecret, ServerLogin, ServerTarget, stored_secret
 from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, LoginFailed, RemoteProtocolError, ServerLost
 from dualpool.postgres import auth, messages, wire
 from dualpool.postgres.codec import split
@@ -285,25 +285,10 @@ CAPACITY_QUERY: Final = (
 
 def capacity() -> Exchange[int]:
     """How many connections the server allows to ordinary users. The session must be idle. Raises ServerLost."""
-    yield Send(wire.query(CAPACITY_QUERY))
-    data, number = b"", 0
-    while True:
-        try:
-            data += yield ReceiveSome()
-        except ConnectionClosed as closed:
-            raise ServerLost("the server closed the connection when it was asked for max_connections") from closed
-        answers, data = split(data)
-        for kind, payload in answers:
-            if kind == wire.DATA_ROW:
-                number = int(payload[6:])
-            elif kind == wire.ERROR_RESPONSE:
-                raise ServerLost(f"the server does not tell max_connections: {messages.parse_report(payload).get('M', '')}")
-            elif kind == wire.READY:
-                return number
+    value = yield from _ask_value(CAPACITY_QUERY, "for max_connections")
+    return int(value or b"0")
 
 
-NULL_LENGTH: Final = 0xFFFFFFFF
-"""-1, without its sign."""
 SECRET_QUERY: Final = (
     "SELECT rolname, CASE WHEN rolvaliduntil < pg_catalog.now() THEN NULL ELSE rolpassword END"
     " FROM pg_catalog.pg_authid WHERE rolname=$1 AND rolcanlogin"
@@ -316,52 +301,13 @@ def find_secrets(sql: str, user: str) -> Exchange[tuple[str, ...] | None]:
     name = messages.raw(user)
     parse = wire.message(wire.PARSE, b"\0" + messages.raw(sql or SECRET_QUERY) + b"\0\0\0")
     bind = wire.message(wire.BIND, b"\0\0\0\0\0\1" + wire.INT32.pack(len(name)) + name + b"\0\0")
-    yield Send(parse + bind + wire.message(wire.EXECUTE, b"\0\0\0\0\0") + wire.SYNC_MESSAGE)
-    data, rows, refusal = b"", [], ""
-    while True:
-        try:
-            data += yield ReceiveSome()
-        except ConnectionClosed as closed:
-            raise ServerLost("the server closed the connection when it was asked for a user") from closed
-        answers, data = split(data)
-        for kind, payload in answers:
-            if kind == wire.DATA_ROW:
-                rows.append(_values(payload))
-            elif kind == wire.ERROR_RESPONSE:
-                refusal = messages.parse_report(payload).get("M", "") or "no reason given"
-            elif kind == wire.READY:
-                if data:
-                    raise ServerLost("the server says more than it was asked")
-                if refusal:
-                    raise ConnectFailed(f"auth_query failed at the server: {refusal}")
-                return _secrets(rows)
-
-
-def _values(row: bytes) -> list[bytes | None]:
-    """The columns of a DataRow."""
-    values: list[bytes | None] = []
-    position = 2
-    while position < len(row):
-        (length,) = wire.INT32.unpack_from(row, position)
-        position += 4
-        if length == NULL_LENGTH:
-            values.append(None)
-        else:
-            values.append(row[position : position + length])
-            position += length
-    return values
-
-
-def _secrets(rows: list[list[bytes | None]]) -> tuple[str, ...] | None:
-    """Of the first row: no name is no user, and no password is one that nothing opens."""
-    if not rows:
-        return None
-    if len(rows[0]) < 2:
-        raise ConnectFailed("auth_query must return two columns: the user, and the stored password")
-    name, secret = rows[0][:2]
-    if name is None:
-        return None
-    return (messages.text(secret),) if secret else ()
+    sent = parse + bind + wire.message(wire.EXECUTE, b"\0\0\0\0\0") + wire.SYNC_MESSAGE
+    answers = yield from _ask(sent, "for a user")
+    for kind, payload in answers:
+        if kind == wire.ERROR_RESPONSE:
+            raise ConnectFailed(f"auth_query failed at the server: {messages.parse_report(payload).get('M', '') or 'no reason given'}")
+    secret = stored_secret([messages.parse_row(payload) for kind, payload in answers if kind == wire.DATA_ROW])
+    return None if secret is None else (messages.text(secret),) if secret else ()
 
 
 ROLE_QUERY: Final = b"SELECT pg_is_in_recovery()::text || current_setting('transaction_read_only')"
@@ -370,21 +316,37 @@ ROLES: Final = {b"falseoff": "read-write", b"falseon": "read-only"}
 
 def role() -> Exchange[str]:
     """What the server is (`Engine.role`). The session must be idle. Raises ServerLost."""
-    yield Send(wire.query(ROLE_QUERY))
-    data, found = b"", "standby"
-    while True:
+    value = yield from _ask_value(ROLE_QUERY, "whether it takes writes")
+    return ROLES.get(value, "standby")
+
+
+def _ask_value(sql: bytes, what: str) -> Exchange[bytes]:
+    """The value that `sql` returns, b"" if none. Raises ServerLost, also for an error of the server's."""
+    answers = yield from _ask(wire.query(sql), what)
+    value = b""
+    for kind, payload in answers:
+        if kind == wire.DATA_ROW:
+            value = payload[6:]
+        elif kind == wire.ERROR_RESPONSE:
+            raise ServerLost(f"the server does not tell {what.removeprefix('for ')}: {messages.parse_report(payload).get('M', '')}")
+    return value
+
+
+def _ask(request: bytes, what: str) -> Exchange[list[tuple[int, bytes]]]:
+    """Send `request` in an idle session that has no relay, and read the answer up to ReadyForQuery. Raises ServerLost."""
+    yield Send(request)
+    answers: list[tuple[int, bytes]] = []
+    data = b""
+    while not answers or answers[-1][0] != wire.READY:
         try:
             data += yield ReceiveSome()
         except ConnectionClosed as closed:
-            raise ServerLost("the server closed the connection when it was asked whether it takes writes") from closed
-        answers, data = split(data)
-        for kind, payload in answers:
-            if kind == wire.DATA_ROW:
-                found = ROLES.get(bytes(payload[6:]), "standby")
-            elif kind == wire.ERROR_RESPONSE:
-                raise ServerLost(f"the server does not tell whether it takes writes: {messages.parse_report(payload).get('M', '')}")
-            elif kind == wire.READY:
-                return found
+            raise ServerLost(f"the server closed the connection when it was asked {what}") from closed
+        found, data = split(data)
+        answers += found
+    if data:
+        raise ServerLost("the server says more than it was asked")
+    return answers
 
 
 def _guarded(work: Callable[[ServerRelay], Exchange[None]], relay: ServerRelay) -> Exchange[None]:

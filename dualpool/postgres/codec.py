@@ -2,7 +2,7 @@
 everything that is not in a hurry."""
 
 from dualpool.errors import RemoteProtocolError
-from dualpool.postgres.states import S_PASS, SERVER_ACTION
+from dualpool.postgres.states import SERVER_ACTION
 from dualpool.postgres.wire import DATA_ROW, HEADER, MAX_LENGTH, MIN_LENGTH
 
 _unpack = HEADER.unpack_from
@@ -80,8 +80,3 @@ def check_length(length: int) -> None:
         raise RemoteProtocolError(f"message length {length} is under the minimum of {MIN_LENGTH}")
     if length > MAX_LENGTH:
         raise RemoteProtocolError(f"message length {length} is over the maximum of {MAX_LENGTH}")
-
-
-def is_passed_through(kind: int) -> bool:
-    """True for a server message that goes to the client unread."""
-    return SERVER_ACTION[kind] == S_PASS

@@ -13,6 +13,7 @@ from typing import Final
 import attrs
 
 from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolicy, LearntSecret
+from dualpool.authentication.peers import common_name
 from dualpool.errors import DualpoolError, LoginFailed, RemoteProtocolError
 from dualpool.postgres import auth, messages, wire
 from dualpool.protocol import ConnectionClosed, Exchange, FindAccount, Offload, Peek, Receive, Send, StartTls, TlsInfo
@@ -288,7 +289,7 @@ def _check_not_decoy(account: Account) -> None:
 def _check_certificate(account: Account, tls: TlsInfo | None) -> None:
     if tls is None or not tls.peer_certificate:
         raise LoginFailed("connection requires a valid client certificate", hint="Connect with TLS, sslcert and sslkey.", sqlstate="28000")
-    if account.decoy or auth.common_name(tls.peer_certificate) != (account.certificate_name or account.user):
+    if account.decoy or common_name(tls.peer_certificate) != (account.certificate_name or account.user):
         raise LoginFailed(f'certificate authentication failed for user "{account.user}"', sqlstate="28000")
 
 

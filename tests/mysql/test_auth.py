@@ -65,13 +65,6 @@ def test_wrong_tokens_prove_nothing(token: bytes) -> None:
     assert auth.check_native(("app", NATIVE_APP, SHA2_SECRET, ""), token, nonce) is None
     assert auth.check_sha2(("app", ""), token, nonce) is None
     assert auth.native_recover(token, nonce, bytes(20)) == b""
-    assert auth.sha2_recover(token, nonce, bytes(32)) == b""
-
-
-def test_a_sha2_token_reveals_its_stage() -> None:
-    nonce = auth.make_nonce()
-    stage1 = auth.sha2_stage1("app")
-    assert auth.sha2_recover(auth.sha2_token(stage1, nonce), nonce, hashlib.sha256(stage1).digest()) == stage1
 
 
 def test_any_of_several_passwords_may_be_proved() -> None:

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import wire
-from dualpool.postgres.codec import check_length, is_passed_through, skip_rows, split
+from dualpool.postgres.codec import check_length, skip_rows, split
+from dualpool.postgres.states import S_PASS, SERVER_ACTION
 from tests.helpers import frames
 
 
@@ -14,7 +15,7 @@ def naive(data: bytes, position: int, end: int) -> int:
     """As skip_rows, message by message."""
     while end - position >= 5:
         kind, length = wire.HEADER.unpack_from(data, position)
-        if not is_passed_through(kind) or length < 4 or position + 1 + length > end:
+        if SERVER_ACTION[kind] != S_PASS or length < 4 or position + 1 + length > end:
             break
         position += 1 + length
     return position
