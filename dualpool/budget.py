@@ -20,7 +20,6 @@ is lowered to what we hold, and raised again in steps: whoever waits goes on wai
 """
 
 import math
-from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from dualpool.errors import DualpoolError
@@ -30,8 +29,6 @@ from dualpool.protocol import APPLICATION, MAINTENANCE
 if TYPE_CHECKING:
     from dualpool.pool import Pool
 
-Spec = int | str | dict[str, float]
-
 LANES: Final = (MAINTENANCE, APPLICATION)
 """The order in which lanes are served."""
 UNLIMITED: Final = 1 << 30
@@ -39,19 +36,6 @@ RAISE_AFTER: Final = 1.0
 """Seconds from a server's refusal to the first step back to the configured limit, and from step to step."""
 RAISE_PART: Final = 4
 """Each step is this part of what is allowed now, and at least one connection."""
-
-
-def resolve_budget(spec: Spec, server_limit: int | None = None) -> int | None:
-    """The number that a configured budget means; None if only the server knows it and `server_limit` (what it said) is not there yet.
-
-    `spec`: a number; "auto"; or `{"memory_gb": 1, "per_gb": 25}`, rounded down (hosted databases allow so many connections per GB).
-    """
-    if spec == "auto":
-        return server_limit
-    if isinstance(spec, dict):
-        # Fractions of the decimal texts: in floating point 0.29 * 100 is under 29.
-        return int(Fraction(str(spec["memory_gb"])) * Fraction(str(spec["per_gb"])))
-    return int(spec)
 
 
 class Bound:

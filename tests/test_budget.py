@@ -4,28 +4,11 @@ from collections.abc import Callable
 
 import pytest
 
-from dualpool.budget import RAISE_AFTER, Quota, Spec, resolve_budget
+from dualpool.budget import RAISE_AFTER, Quota
 from dualpool.errors import ConnectFailed
 from dualpool.lease import CLOSING, IDLE, LEASED
 from dualpool.protocol import APPLICATION, MAINTENANCE
 from tests.simulation.desk import Desk
-
-
-@pytest.mark.parametrize(
-    ("spec", "server_limit", "number"),
-    [
-        (22, None, 22),
-        (22, 97, 22),
-        ("auto", None, None),
-        ("auto", 97, 97),
-        ({"memory_gb": 1, "per_gb": 25}, None, 25),
-        ({"memory_gb": 0.5, "per_gb": 25}, None, 12),
-        ({"memory_gb": 0.29, "per_gb": 100}, None, 29),
-        ({"memory_gb": 4, "per_gb": 22.5}, None, 90),
-    ],
-)
-def test_what_a_configured_budget_means(spec: Spec, server_limit: int | None, number: int | None) -> None:
-    assert resolve_budget(spec, server_limit) == number
 
 
 @pytest.fixture

@@ -6,24 +6,29 @@ import attrs
 from pymysql.charset import charset_by_id
 
 from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
-from dualpool.answers import Answer
+from dualpool.engine_modules import EngineOfModules
 from dualpool.errors import DualpoolError
 from dualpool.mysql import backend, cancel, console, frontend, messages, sql, wire
 from dualpool.mysql.client_relay import ClientRelay
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.statements import shown
 from dualpool.protocol import ClientRelay as AnyClientRelay
-from dualpool.protocol import Engine, Exchange, RelayLimits
+from dualpool.protocol import Exchange, RelayLimits
 from dualpool.protocol import ServerRelay as AnyServerRelay
 from dualpool.state import DEFAULTS, Settings
 
 
-class MysqlEngine(Engine):
+class MysqlEngine(EngineOfModules[ServerRelay]):
     """See protocol.Engine. Each method leads to the module that does it."""
 
     name = "mysql"
     default_port = 3306
     goodbye = wire.packet(0, bytes((wire.COM_QUIT,)))
+    relays = ServerRelay
+    backend = backend
+    cancelling = cancel
+    consoles = console
+    messages = messages
 
     def accept(self, policy: FrontendPolicy) -> Exchange[ClientLogin | CancelRequest]:
         login = yield from frontend.accept(policy)
@@ -45,19 +50,12 @@ class MysqlEngine(Engine):
     def greeted_version(self) -> Exchange[str]:
         return backend.greeted_version()
 
-    def connect(self, target: ServerTarget) -> Exchange[ServerLogin]:
-        return backend.connect(target)
-
     def server_relay(self, login: ServerLogin, limits: RelayLimits, target: ServerTarget) -> ServerRelay:
         return ServerRelay(limits, login.capabilities, login.version, target.database)
 
     def unproven(self, login: ClientLogin) -> Settings:
         # A login sets no more than the character set, and the relay proves that on each server connection.
         return DEFAULTS
-
-    def prove(self, relay: AnyServerRelay, wanted: Settings) -> Exchange[dict[str, str]]:
-        assert isinstance(relay, ServerRelay)
-        return backend.prove(relay, wanted)
 
     def capacity(self, relay: AnyServerRelay, login: ServerLogin) -> Exchange[int]:
         return backend.capacity(login)
@@ -68,32 +66,8 @@ class MysqlEngine(Engine):
     def role(self, login: ServerLogin) -> Exchange[str]:
         return backend.role(login)
 
-    def recover(self, relay: AnyServerRelay) -> Exchange[None]:
-        assert isinstance(relay, ServerRelay)
-        return backend.recover(relay)
-
-    def reset(self, relay: AnyServerRelay) -> Exchange[None]:
-        assert isinstance(relay, ServerRelay)
-        return backend.reset(relay)
-
-    def check(self, relay: AnyServerRelay, query: str) -> Exchange[None]:
-        assert isinstance(relay, ServerRelay)
-        return backend.check(relay, query)
-
-    def cancel(self, target: ServerTarget, login: ServerLogin) -> Exchange[None]:
-        return cancel.cancel(target, login)
-
-    def console(self, login: ClientLogin, process_id: int, secret: bytes) -> Exchange[None]:
-        return console.serve(login, process_id, secret)
-
-    def ask(self, login: ServerLogin, command: str) -> Exchange[Answer]:
-        return console.ask(login, command)
-
     def error_message(self, error: DualpoolError, login: ClientLogin | None = None) -> bytes:
         return messages.error_message(error, 1 if login is None else login.sequence)
-
-    def notice_message(self, text: str) -> bytes:
-        return messages.notice_message(text)
 
     def shown(self, request: bytes, relay: AnyClientRelay, limit: int) -> str:
         assert isinstance(relay, ClientRelay)

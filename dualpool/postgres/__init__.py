@@ -1,7 +1,7 @@
 """PostgreSQL: the engine."""
 
 from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
-from dualpool.answers import Answer
+from dualpool.engine_modules import EngineOfModules
 from dualpool.errors import DualpoolError
 from dualpool.postgres import backend, cancel, console, frontend, messages, wire
 from dualpool.postgres.client_relay import ClientRelay
@@ -9,18 +9,23 @@ from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.sql import setter
 from dualpool.postgres.statements import shown
 from dualpool.protocol import ClientRelay as AnyClientRelay
-from dualpool.protocol import Engine, Exchange, RelayLimits
+from dualpool.protocol import Exchange, RelayLimits
 from dualpool.protocol import ServerRelay as AnyServerRelay
 from dualpool.state import DEFAULTS, Settings, settings
 
 
-class PostgresEngine(Engine):
+class PostgresEngine(EngineOfModules[ServerRelay]):
     """See protocol.Engine. Each method leads to the module that does it."""
 
     name = "postgres"
     default_port = 5432
     alpn = ("postgresql",)
     goodbye = wire.TERMINATE_MESSAGE
+    relays = ServerRelay
+    backend = backend
+    cancelling = cancel
+    consoles = console
+    messages = messages
 
     def accept(self, policy: FrontendPolicy) -> Exchange[ClientLogin | CancelRequest]:
         return frontend.accept(policy)
@@ -36,9 +41,6 @@ class PostgresEngine(Engine):
     def greeted_version(self) -> None:
         return None
 
-    def connect(self, target: ServerTarget) -> Exchange[ServerLogin]:
-        return backend.connect(target)
-
     def server_relay(self, login: ServerLogin, limits: RelayLimits, target: ServerTarget) -> ServerRelay:
         relay = ServerRelay(limits, dict(login.parameters))
         relay.settings = start_settings(target.parameters)
@@ -47,10 +49,6 @@ class PostgresEngine(Engine):
     def unproven(self, login: ClientLogin) -> Settings:
         # Any application_name is fine, and each client may have another: no reason to ask the server.
         return start_settings({name: value for name, value in login.parameters.items() if name != "application_name"})
-
-    def prove(self, relay: AnyServerRelay, wanted: Settings) -> Exchange[dict[str, str]]:
-        assert isinstance(relay, ServerRelay)
-        return backend.prove(relay, wanted)
 
     def capacity(self, relay: AnyServerRelay, login: ServerLogin) -> Exchange[int]:
         return backend.capacity()
@@ -61,32 +59,8 @@ class PostgresEngine(Engine):
     def role(self, login: ServerLogin) -> Exchange[str]:
         return backend.role()
 
-    def recover(self, relay: AnyServerRelay) -> Exchange[None]:
-        assert isinstance(relay, ServerRelay)
-        return backend.recover(relay)
-
-    def reset(self, relay: AnyServerRelay) -> Exchange[None]:
-        assert isinstance(relay, ServerRelay)
-        return backend.reset(relay)
-
-    def check(self, relay: AnyServerRelay, query: str) -> Exchange[None]:
-        assert isinstance(relay, ServerRelay)
-        return backend.check(relay, query)
-
-    def cancel(self, target: ServerTarget, login: ServerLogin) -> Exchange[None]:
-        return cancel.cancel(target, login)
-
-    def console(self, login: ClientLogin, process_id: int, secret: bytes) -> Exchange[None]:
-        return console.serve(login, process_id, secret)
-
-    def ask(self, login: ServerLogin, command: str) -> Exchange[Answer]:
-        return console.ask(login, command)
-
     def error_message(self, error: DualpoolError, login: ClientLogin | None = None) -> bytes:
         return messages.error_message(error)
-
-    def notice_message(self, text: str) -> bytes:
-        return messages.notice_message(text)
 
     def shown(self, request: bytes, relay: AnyClientRelay, limit: int) -> str:
         assert isinstance(relay, ClientRelay)

@@ -76,6 +76,8 @@ def test_secrets_are_not_in_the_repr() -> None:
         ("backends.main", 'budget = "${NONE:-auto}"', "budget", "auto"),
         ("backends.main", "budget = { memory_gb = 2.5, per_gb = 25 }", "budget", MemoryBudget(2.5, 25)),
         ("backends.main", "budget = { memory_gb = 2.5, per_gb = 25 }", "budget_number", 62),
+        ("backends.main", "budget = { memory_gb = 0.5, per_gb = 25 }", "budget_number", 12),
+        ("backends.main", "budget = { memory_gb = 0.29, per_gb = 100 }", "budget_number", 29),
         ("databases.app", 'database = "real"', "database", "real"),
         ("databases.app", 'pool_size = "${N}"', "pool_size", 42),
         ("databases.app", 'query_wait = "1500ms"', "query_wait", 1.5),
