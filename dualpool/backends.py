@@ -8,7 +8,7 @@ import attrs
 
 from dualpool.accounts import ClientLogin, LearntSecret, ServerTarget
 from dualpool.budget import Budget, Quota
-from dualpool.config import Backend, Config, Database
+from dualpool.config import Backend, Config, Database, Pins
 from dualpool.counters import Counters, Watch, WatchedCounters
 from dualpool.engines import ENGINES
 from dualpool.hosts import Host, Hosts
@@ -147,20 +147,22 @@ class Backends:
         """Who wants to know of slow queries. The pools that are made from now on tell it."""
         self.retired: dict[DatabaseKey, Counters] = {}
         """What pools had counted that exist no more."""
-        self._limits: dict[tuple[int, int, bool], RelayLimits] = {}
-        """By pool mode, policy for pins, and strictness: every relay of a kind shares one."""
-        self.relay_limits = [self._limits_of(mode, PIN_ALLOW, strict=False) for mode in range(3)]
+        self._limits: dict[tuple[int, Pins, bool], RelayLimits] = {}
+        """By pool mode, policies for pins, and strictness: every relay of a kind shares one."""
+        self.relay_limits = [self._limits_of(mode, Pins("allow"), strict=False) for mode in range(3)]
         """By pool mode: for relays that are no client's of a database."""
 
     def limits_of(self, mode: int, database: Database) -> RelayLimits:
         """What the relay of a client of `database` keeps to."""
-        return self._limits_of(mode, PIN_POLICIES[database.pin], strict=self.config.strict or database.strict)
+        pins = database.pin if isinstance(database.pin, Pins) else Pins(database.pin)
+        return self._limits_of(mode, pins, strict=self.config.strict or database.strict)
 
-    def _limits_of(self, mode: int, policy: int, *, strict: bool) -> RelayLimits:
-        kind = (mode, policy, strict)
+    def _limits_of(self, mode: int, pins: Pins, *, strict: bool) -> RelayLimits:
+        kind = (mode, pins, strict)
         found = self._limits.get(kind)
         if found is None:
-            found = self._limits[kind] = RelayLimits(mode, pin_policy=policy)
+            policies = {reason: PIN_POLICIES[policy] for reason, policy in pins.by_reason().items()}
+            found = self._limits[kind] = RelayLimits(mode, pin_policy=PIN_POLICIES[pins.default], pin_policies=policies)
             found.strict = strict
             self._take_limits()
         return found

@@ -411,7 +411,16 @@ class Engine:
 class RelayLimits:
     """The sizes that relays keep to. Bytes, except where the name says otherwise."""
 
-    __slots__ = ("frame_bytes", "mode", "pin_policy", "statement_bytes", "statements_per_client", "statements_per_server", "strict")
+    __slots__ = (
+        "frame_bytes",
+        "mode",
+        "pin_policies",
+        "pin_policy",
+        "statement_bytes",
+        "statements_per_client",
+        "statements_per_server",
+        "strict",
+    )
 
     def __init__(
         self,
@@ -421,9 +430,12 @@ class RelayLimits:
         statements_per_client: int = 1000,
         statements_per_server: int = 200,
         pin_policy: int = PIN_WARN,
+        pin_policies: "dict[str, int] | None" = None,
     ) -> None:
         self.mode = mode
         self.pin_policy = pin_policy
+        """What happens when a session is pinned, and `pin_policies`: the same for the reasons that have their own."""
+        self.pin_policies: dict[str, int] = pin_policies or {}
         self.strict = False
         """For development: what a session really holds is compared with what its relay believes, at the end of each lease."""
         self.frame_bytes = frame_bytes
@@ -432,3 +444,11 @@ class RelayLimits:
         """The text of all prepared statements of one client."""
         self.statements_per_client = statements_per_client
         self.statements_per_server = statements_per_server
+
+    def policy_of(self, reason: str) -> int:
+        """What happens when a session is pinned for `reason` (what it holds, in the words of `ServerRelay.pin_reasons`)."""
+        return self.pin_policies.get(reason.lower(), self.pin_policy)
+
+    def refused_pins(self, reasons: dict[int, str]) -> int:
+        """Of the pins with these reasons, by their bits: those that are not allowed. An engine asks once for each client."""
+        return sum(bit for bit, reason in reasons.items() if self.policy_of(reason.partition(";")[0]) == PIN_ERROR)

@@ -7,12 +7,21 @@ from typing import Any, Final
 
 import attrs
 
-from dualpool.config.model import SCHEMES, WILDCARD, Admin, Auth, Backend, Bind, Database, Listener, User
+from dualpool.config.fields import keys_of
+from dualpool.config.model import SCHEMES, WILDCARD, Admin, Auth, Backend, Bind, Database, Listener, Pins, User
 from dualpool.config.positions import Path
 from dualpool.config.problems import Problems, suggestion
 from dualpool.config.url import broken_promises
 
 ANY_ADDRESS: Final = {"0.0.0.0", "::", ""}  # noqa: S104 -- compared, not bound
+PINS_OF_POSTGRES: Final = frozenset({"advisory_lock", "library", "listen", "setting", "unknown_state"})
+"""The reasons for pins that only this engine has."""
+PINS_OF_MYSQL: Final = frozenset(
+    {
+        *("handler", "lock", "role", "session_state", "session_variable", "set_transaction"),
+        *("table_lock", "user_variable", "xa_transaction"),
+    }
+)
 SOCKET_PATH_BYTES: Final = 103
 """sun_path holds 104 bytes on macOS and BSD, 108 on Linux, with the zero at the end (unix(4), unix(7))."""
 
@@ -37,6 +46,7 @@ def check(tables: Tables, problems: Problems) -> None:
     check_backends_of_databases(tables, problems)
     check_names(tables, problems)
     check_pool_sizes(tables, problems)
+    check_pins(tables, problems)
     for backend in tables.backends.values():
         check_url(backend, problems)
         check_budget(backend, tables, problems)
@@ -87,6 +97,20 @@ def check_pool_sizes(tables: Tables, problems: Problems) -> None:
         if database.min_pool_size > database.pool_size:
             message = f"must be at most pool_size ({database.pool_size}), got {database.min_pool_size}"
             problems.add(("databases", key, "min_pool_size"), message)
+
+
+def check_pins(tables: Tables, problems: Problems) -> None:
+    """A reason for pins is one of the database's engine."""
+    for key, database in tables.databases.items():
+        backend = tables.backends.get(database.backend)
+        if backend is None or not isinstance(database.pin, Pins):
+            continue
+        foreign = {"postgres": PINS_OF_MYSQL, "mysql": PINS_OF_POSTGRES}[backend.protocol]
+        for name in sorted(foreign):
+            if getattr(database.pin, name) is not None:
+                allowed = [reason for reason in keys_of(Pins) if reason not in foreign]
+                message = f"is no reason of a {backend.protocol} database{suggestion(name, allowed)}"
+                problems.add(("databases", key, "pin", name), message)
 
 
 def check_url(backend: Backend, problems: Problems) -> None:

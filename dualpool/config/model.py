@@ -23,6 +23,7 @@ SslNegotiation = Literal["postgres", "direct"]
 TargetSessionAttrs = Literal["any", "read-write", "read-only", "primary", "standby", "prefer-standby"]
 LoadBalance = Literal["in-order", "round-robin"]
 PinPolicy = Literal["allow", "warn", "error"]
+ListenPolicy = Literal["shared", "pin", "error"]
 ListenerAuth = Literal[AuthMethod, "hba"]
 
 POOL_MODES: Final[dict[PoolMode, int]] = {"transaction": TRANSACTION, "session": SESSION, "statement": STATEMENT}
@@ -215,6 +216,43 @@ class Backend:
         return None if self.budget == "auto" else self.budget
 
 
+def pin_reason(help: str) -> Any:
+    """A reason for a pin, in the words of SHOW PINS with underscores; what happens then, if not `default`."""
+    return setting(help, default=None, example='"error"')
+
+
+@attrs.frozen
+class Pins:
+    """What happens for each of the reasons for which a session keeps its server connection."""
+
+    default: PinPolicy = setting("For every reason that is not named.", default="warn")
+    cursor: PinPolicy | None = pin_reason("A cursor WITH HOLD (PostgreSQL); one that is not read to its end (MySQL).")
+    prepared_statement: PinPolicy | None = pin_reason("PREPARE in SQL.")
+    temporary_table: PinPolicy | None = pin_reason("A temporary table, or view, or sequence.")
+    advisory_lock: PinPolicy | None = pin_reason("PostgreSQL: pg_advisory_lock.")
+    library: PinPolicy | None = pin_reason("PostgreSQL: LOAD.")
+    listen: PinPolicy | None = pin_reason("PostgreSQL: a LISTEN that is not shared.")
+    setting: PinPolicy | None = pin_reason("PostgreSQL: a setting whose name only the server knows.")
+    unknown_state: PinPolicy | None = pin_reason("PostgreSQL: the server did not say what the session holds.")
+    handler: PinPolicy | None = pin_reason("MySQL: HANDLER ... OPEN.")
+    lock: PinPolicy | None = pin_reason("MySQL: GET_LOCK.")
+    role: PinPolicy | None = pin_reason("MySQL: SET ROLE.")
+    session_state: PinPolicy | None = pin_reason("MySQL: the server says that the session has changed, but not in what.")
+    session_variable: PinPolicy | None = pin_reason("MySQL: a session variable that cannot be replayed.")
+    set_transaction: PinPolicy | None = pin_reason("MySQL: SET TRANSACTION, for the next one.")
+    table_lock: PinPolicy | None = pin_reason("MySQL: LOCK TABLES and its like.")
+    user_variable: PinPolicy | None = pin_reason("MySQL: user variables that cannot be replayed.")
+    xa_transaction: PinPolicy | None = pin_reason("MySQL: XA START.")
+
+    def by_reason(self) -> dict[str, PinPolicy]:
+        """The policies of the reasons that have their own, by their words."""
+        own: dict[str, PinPolicy | None] = attrs.asdict(self, filter=lambda attribute, _: attribute.name != "default")
+        return {name.replace("_", " "): policy for name, policy in own.items() if policy is not None}
+
+
+Pin = PinPolicy | Pins
+
+
 @attrs.frozen
 class Database:
     """A name that clients connect to. `database` is always filled in by the loader; only for a wildcard it is "" (the client's name)."""
@@ -241,9 +279,10 @@ class Database:
     pool_mode: PoolMode | None = setting("Instead of the listener's.", default=None, example='"session"')
     max_connections: int = setting("Server connections for all server users together; 0: no limit but the budget.", default=0, minimum=0)
     max_client_connections: int = setting("Clients at once; 0: no limit but limits.max_client_connections.", default=0, minimum=0)
-    pin: PinPolicy = setting(
-        "When a session begins to hold what keeps its server connection after the transaction (a lock, a temporary table, LISTEN ...): "
-        "allow it; warn: allow it and tell the client; error: end the client.",
+    pin: Pin = setting(
+        "When a session begins to hold what keeps its server connection after the transaction (a lock, a temporary table, ...): "
+        "allow it; warn: allow it and tell the client; error: end the client. Or a table of these by reason, such as "
+        '{ default = "allow", advisory_lock = "error" }:',
         default="warn",
     )
     strict: bool = setting("As the strict of the whole file, for this database.", default=False)

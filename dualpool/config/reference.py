@@ -9,7 +9,7 @@ import attrs
 import tomlkit
 
 from dualpool.config.fields import Setting, format_duration, keys_of, setting_of
-from dualpool.config.model import TABLES, TABLES_BY_NAME, Bind, Config, MemoryBudget, Tls
+from dualpool.config.model import TABLES, TABLES_BY_NAME, Bind, Config, MemoryBudget, Pin, Pins, Tls
 from dualpool.config.values import item_type, without_none
 
 HEAD: Final = """\
@@ -54,8 +54,8 @@ def key_lines(attribute: "attrs.Attribute[Any]") -> list[str]:
     declared = declaration(attribute)
     lines = comment(("Required. " if declared.required else "") + declared.help)
     kind = without_none(attribute.type)
-    if kind is Tls:
-        for inner in keys_of(Tls).values():
+    if kind in {Tls, Pin}:
+        for inner in keys_of(Tls if kind is Tls else Pins).values():
             lines += comment(f"{inner.name}: {declaration(inner).help}", indent="    ")
     if declared.required:
         return [*lines, f"{attribute.name} = {declared.example}"]
@@ -89,7 +89,7 @@ def schema() -> dict[str, Any]:
     for section, cls in TABLES.items():
         properties[section] = {"$ref": f"#/$defs/{cls.__name__}"}
     properties["strict_budget"] = key_schema(attrs.fields(Config).strict_budget)
-    classes = (*TABLES_BY_NAME.values(), *TABLES.values(), Tls, MemoryBudget)
+    classes = (*TABLES_BY_NAME.values(), *TABLES.values(), Tls, MemoryBudget, Pins)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "dualpool",
@@ -139,7 +139,7 @@ def value_schema(kind: Any, declared: Setting) -> dict[str, Any]:
         return {"anyOf": [one, {"type": "array", "items": one}]}
     if get_origin(kind) in {Union, types.UnionType}:
         return {"anyOf": [value_schema(member, declared) for member in get_args(kind)]}
-    if kind in {Tls, MemoryBudget}:
+    if kind in {Tls, MemoryBudget, Pins}:
         return {"$ref": f"#/$defs/{kind.__name__}"}
     if kind in {str, Bind}:
         return {"type": "string"}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path as Directory
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, Final, TypeVar, cast, get_args
 
 import attrs
 from cattrs import ClassValidationError, Converter, ForbiddenExtraKeysError, IterableValidationError, IterableValidationNote
@@ -11,12 +11,14 @@ from cattrs.gen import make_dict_structure_fn, override
 
 from dualpool.config import values
 from dualpool.config.fields import keys_of, setting_of
-from dualpool.config.model import Backend, Bind, Budget, MemoryBudget, Tls
+from dualpool.config.model import Backend, Bind, Budget, MemoryBudget, Pin, Pins, Tls
 from dualpool.config.positions import Path
 from dualpool.config.problems import Problems, suggestion
 
 T = TypeVar("T")
 TABLE_CLASSES = (Tls, MemoryBudget)
+TABLES_OR_ELSE: Final[dict[Any, type]] = {Budget: MemoryBudget, Pin: Pins}
+"""Types that may be given as a table: its class."""
 
 
 class Structurer:
@@ -85,6 +87,8 @@ class Structurer:
         """The reader of a type, or of a kind of string, that TOML does not have."""
         if kind == Budget:
             return partial(values.read_budget, table=partial(self.structure, MemoryBudget))
+        if kind == Pin:
+            return partial(values.read_pin, table=partial(self.structure, Pins))
         if kind is Bind:
             return partial(values.read_bind, directory=self.directory)
         if how == "path":
@@ -114,7 +118,7 @@ class Structurer:
     def explain_value(self, error: Exception, kind: Any, path: Path) -> None:
         """One value's error: a table or a list has errors of its own."""
         if isinstance(error, ClassValidationError):
-            self.explain(error, MemoryBudget if kind == Budget else kind, path)
+            self.explain(error, TABLES_OR_ELSE.get(kind, kind), path)
         elif isinstance(error, IterableValidationError):
             for inner, note in error.group_exceptions()[0]:
                 self.explain_value(inner, values.item_type(kind), (*path, note.index))

@@ -5,13 +5,13 @@ import re
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Any, Final, Literal, Union, cast, get_args, get_origin
 
 import attrs
 
 from dualpool.config.environment import Expanded
 from dualpool.config.fields import Setting, parse_duration
-from dualpool.config.model import Backend, Bind, Budget, MemoryBudget
+from dualpool.config.model import Backend, Bind, Budget, MemoryBudget, Pin, PinPolicy, Pins
 from dualpool.config.problems import suggestion
 from dualpool.config.url import parse_port, parse_url
 
@@ -180,6 +180,13 @@ def read_budget(value: Any, declared: Setting, table: Callable[[Any], MemoryBudg
         if "at least" in str(error):
             raise
         raise wrong_type('"auto", a whole number or { memory_gb = 1, per_gb = 25 }', value, declared) from None
+
+
+def read_pin(value: Any, declared: Setting, table: Callable[[Any], Pins]) -> Pin:
+    """One policy for every reason, or a table of them."""
+    if isinstance(value, dict):
+        return table(value)
+    return cast(Pin, read_literal(value, get_args(PinPolicy), declared))
 
 
 def without_none(kind: Any) -> Any:

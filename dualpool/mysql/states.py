@@ -161,7 +161,7 @@ PINS_ELSEWHERE: Final = PIN_CURSOR | PIN_NEXT_TRANSACTION | PIN_STATE
 PIN_REASONS: Final = {
     PIN_CURSOR: "cursor; until it is read to its end, closed or reset",
     PIN_NEXT_TRANSACTION: "SET TRANSACTION; until the next transaction has ended",
-    PIN_VARIABLE: "session variable that cannot be replayed; until it is back at its default",
+    PIN_VARIABLE: "session variable; until it is back at its default",
     PIN_STATE: "session state; until the session is reset",
     PIN_USER_VARIABLE: "user variable; until they are fewer or smaller, or the session is reset",
     PIN_LOCK: "lock; until RELEASE_LOCK() or RELEASE_ALL_LOCKS()",

@@ -261,23 +261,23 @@ class ServerSession(protocol.ServerRelay):
     def _pinned(self, kinds: int, client: "ClientRelay") -> bytes:
         """The session holds more than before. Returns the notices for the client; raises FeatureRefused if that is not allowed."""
         new = [words for kind, words in sql.HOLDINGS.items() if kinds & kind & ~client.told]
-        policy = client.limits.pin_policy
-        if policy == PIN_ERROR:
+        limits = client.limits
+        refused = next((words for kind, words in sql.HOLDINGS.items() if kinds & kind and limits.policy_of(words[0]) == PIN_ERROR), None)
+        if refused is not None:
             self.suspect = bool(self.pending)
-            name, end = next(words for kind, words in sql.HOLDINGS.items() if kinds & kind)
+            name, end = refused
             raise FeatureRefused(
                 f"the session would keep its server connection after the transaction ({name}), which is not allowed here: {self.pin_text}",
                 hint=f"It would have to end with {end} before the transaction does; or use a listener in session mode.",
             )
         client.told |= kinds
-        if policy != PIN_WARN:
-            return b""
         return b"".join(
             messages.notice_message(
                 f"this session keeps its server connection after the transaction: {name}",
                 f"It lasts until {end}. A listener in session mode is there for what lasts longer.",
             )
             for name, end in new
+            if limits.policy_of(name) == PIN_WARN
         )
 
     def _track(self, rows: list[list[bytes | None]]) -> None:
