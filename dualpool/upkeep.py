@@ -171,9 +171,7 @@ class Upkeep(PoolIO):
         if await self._work(conn, [see()], self._server.config.timeouts.reset, "is not what it was", more=True):
             return True
         event(logging.WARNING, f'backend "{entry.backend.config.name}": {host} takes no writes any more; its connections are closed')
-        entry.backend.hosts.failed((conn.target.host, conn.target.port), monotonic())
-        for pool in entry.backend.budget.pools:
-            pool.reconnect()
+        entry.backend.reject((conn.target.host, conn.target.port), monotonic())
         return False
 
     async def _work(
