@@ -8,9 +8,10 @@ from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import messages, sql, wire
 from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender
 from dualpool.postgres.codec import check_length
-from dualpool.postgres.requests import CALL, HIDDEN_SYNC, PREPARING, RUNNING, SYNC, SYNCED
+from dualpool.postgres.requests import BARRIER, CALL, HIDDEN_SYNC, PREPARING, RUNNING, SYNC, SYNCED
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import DIFFERENCES
+from dualpool.postgres.statements import STAND_IN_CLOSE
 from dualpool.postgres.states import (
     C_BIND,
     C_CALL,
@@ -305,6 +306,8 @@ class ClientRelay(ClientSender):
                 elif action == C_COPY_END:
                     self._copy_ended(server)
                 elif action == C_CALL:
+                    if server.unsynced:
+                        instead = self._end_segment(server) + data[position:following]
                     pending.append(CALL)
                     marks = CALLED_FUNCTIONS.get(wire.INT32.unpack_from(data, position + 5)[0], 0) if end - position >= 9 else 0
                     if marks and rewrites:
@@ -349,13 +352,14 @@ class ClientRelay(ClientSender):
         return verdict
 
     def _end_segment(self, server: ServerRelay) -> bytes:
-        """A simple Query follows a Parse or Describe without Sync (so asyncpg begins a COPY). Send the Sync, and hide its answer.
+        """A simple Query follows extended-query messages without Sync. What we send before it, to know how many answers are to come.
 
-        Then an error of the Parse does not swallow the Query, and we know how many answers are to come.
+        After a Parse or Describe (so asyncpg begins a COPY): the Sync, whose answer is hidden; then an error of the Parse does not swallow
+        the Query. After more than that, a Sync of ours would commit what the Query, failing, would have rolled back: see BARRIER.
         """
         if server.unsynced == RUNNING:
-            # A Sync of ours would commit what the Query, failing, would have rolled back.
-            raise RemoteProtocolError("a simple Query in the middle of an extended one", hint="Send Sync before it.")
+            server.pending.append(BARRIER)
+            return STAND_IN_CLOSE
         server.unsynced = SYNCED
         server.pending.append(HIDDEN_SYNC)
         return wire.SYNC_MESSAGE

@@ -32,8 +32,12 @@ HIDDEN_SYNC: Final = 8
 """Only its ReadyForQuery is hidden."""
 PROBE: Final = 9
 """A hidden Query whose rows we read."""
+BARRIER: Final = 10
+"""A do-nothing Close before a Query (or FunctionCall) that follows a Bind or Execute without Sync (so pgjdbc sets its savepoints). Until it
+is answered, an error is one that makes the server skip the Query, too; afterwards an error is the Query's own."""
 
 READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE))
+SYNCS: Final = frozenset((SYNC, HIDDEN_SYNC))
 HIDDEN_MARKS: Final = frozenset((HIDDEN_QUERY, HIDDEN_SYNC, PROBE))
 
 # ServerRelay.unsynced.

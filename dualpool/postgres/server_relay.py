@@ -7,6 +7,7 @@ from dualpool.errors import FeatureRefused, RemoteProtocolError, ServerLost
 from dualpool.postgres import messages, wire
 from dualpool.postgres.codec import check_length, skip_rows
 from dualpool.postgres.requests import (
+    BARRIER,
     CLOSING,
     HIDDEN_CLOSE,
     HIDDEN_MARKS,
@@ -18,6 +19,7 @@ from dualpool.postgres.requests import (
     READY_MARKS,
     SYNC,
     SYNCED,
+    SYNCS,
     ClosedStep,
     DeallocatedStep,
     DuplicateStep,
@@ -309,7 +311,7 @@ class ServerRelay(ServerSession):
         if isinstance(step, EvictStep):
             self.statements.remove(step.prepared)
             return True, b""
-        if step == HIDDEN_CLOSE:
+        if step in {HIDDEN_CLOSE, BARRIER}:
             return True, b""
         raise RemoteProtocolError("CloseComplete without a Close")
 
@@ -326,7 +328,12 @@ class ServerRelay(ServerSession):
         """The server will not do what is left of the segment: the last step is undone first."""
         skipped = []
         pending = self.pending
-        while pending and not (type(pending[0]) is bytes or pending[0] in READY_MARKS):
+        barred = False
+        while pending:
+            step = pending[0]
+            if step in SYNCS if barred else type(step) is bytes or step in READY_MARKS:
+                break
+            barred = barred or step == BARRIER
             skipped.append(pending.popleft())
         for step in reversed(skipped):
             self._undo(step)

@@ -56,6 +56,8 @@ def steps(resets: bool) -> st.SearchStrategy[list[Op]]:
         st.tuples(st.just("execute"), PORTALS, rows),
         st.tuples(st.just("close"), st.sampled_from(["S", "P"]), UNNAMED_OR_NAME),
         st.just(("flush",)),
+        st.tuples(st.just("inside"), texts(resets=False)),
+        st.just(("call",)),
     )
     one_shot = st.builds(
         lambda name, sql: [("parse", name, sql), ("bind", "", name, True), ("describe", "P", ""), ("execute", "", 0)], UNNAMED_OR_NAME, text
@@ -110,6 +112,7 @@ class Driver:
         self.direct = client.direct
         self.flights = [*program, [("finish",)]]
         self.unsynced = False
+        self.running = False
         self.unnamed_certain = True
         self.touched: set[str] = set()
         self.tainted: set[str] = set()
@@ -154,12 +157,19 @@ class Driver:
         self._end_segment()
         return "DEALLOCATE" in sql or "DISCARD" in sql
 
+    def _inside(self, sql: str) -> None:
+        """A simple Query in the middle of a segment. (Behind a Parse alone the relay sends a Sync, so its error does not swallow it.)"""
+        if self.running and not self.direct.copying:
+            self.touched.add("")
+            self._say(frames.query(sql.encode()))
+
     def _call(self) -> None:
         if not self.direct.copying:
-            if self.unsynced:
+            if self.unsynced and not self.running:
                 self._sync()
             self._say(frames.call())
-            self._end_segment()
+            if not self.unsynced:
+                self._end_segment()
 
     def _parse(self, name: str, sql: str) -> None:
         if self.direct.copying or (name and (name in self.tainted or (self.direct.status == "E" and sql.partition(" ")[0] not in ENDS))):
@@ -179,6 +189,7 @@ class Driver:
         text = self.direct.statements.get(name, "") if name else self.direct.unnamed or ""
         if text.startswith("DEALLOCATE") and text.split()[-1] in self.tainted:
             return
+        self.running = True
         count = text.count("$") + (0 if fits else 1)
         self._say(frames.bind(portal.encode(), name.encode(), *[b"v%d" % n for n in range(count)]))
 
@@ -190,7 +201,7 @@ class Driver:
     def _execute(self, portal: str, rows: int) -> bool:
         if self.direct.copying:
             return False
-        self.unsynced = True
+        self.unsynced = self.running = True
         bound = self.direct.portals.get(portal)
         text = bound.text if bound else ""
         if text.startswith("DEALLOCATE"):
@@ -220,7 +231,7 @@ class Driver:
         self._say(frames.SYNC)
         if self.direct.copying:
             return True  # ignored; the rest comes after CopyInResponse
-        self.unsynced = False
+        self.unsynced = self.running = False
         self._end_segment()
         return False
 
