@@ -131,7 +131,15 @@ class Ok:
 
     __slots__ = ("affected", "changes", "info", "insert_id", "status", "warnings")
 
-    def __init__(self, affected: int, insert_id: int, status: int, warnings: int, info: bytes = b"", changes: bytes = b"") -> None:
+    def __init__(
+        self,
+        affected: int = 0,
+        insert_id: int = 0,
+        status: int = wire.STATUS_AUTOCOMMIT,
+        warnings: int = 0,
+        info: bytes = b"",
+        changes: bytes = b"",
+    ) -> None:
         self.affected = affected
         self.insert_id = insert_id
         self.status = status

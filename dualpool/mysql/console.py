@@ -13,8 +13,9 @@ from dualpool.accounts import ClientLogin, ServerLogin
 from dualpool.answers import Answer, Column, Done, Kind, Notice, Table, Value
 from dualpool.errors import CommandRefused, DualpoolError, RemoteProtocolError
 from dualpool.mysql import codec, messages, wire
+from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.frontend import CHARACTER_SET, SERVER_VERSION, welcome
-from dualpool.mysql.messages import Conversation, OkMessage
+from dualpool.mysql.messages import Conversation
 from dualpool.mysql.statements import HEAD_SIZE, bound_types, types_flag
 from dualpool.protocol import DescribeCommand, Exchange, RunCommand, Send
 
@@ -143,7 +144,7 @@ class _Console:
                 (Column("help"),), [(line.strip(),) for said in answer.notices for line in said.detail.splitlines() if line.strip()]
             )
         if isinstance(answer, Done):
-            return wire.packet(1, messages.ok_payload(OkMessage(warnings=len(answer.notices)), self.capabilities))
+            return wire.packet(1, build_ok(Ok(warnings=len(answer.notices)), self.capabilities, wire.OK))
         rows = [row(answer.columns, values) for values in answer.rows]
         return codec.text_result(definitions(answer.columns), rows, wire.STATUS_AUTOCOMMIT, self.capabilities)
 
@@ -167,7 +168,7 @@ class _Console:
         for group in (definitions((Column("?"),) * statement.params), described):
             parts += group
             if group and not self.capabilities & wire.CLIENT_DEPRECATE_EOF:
-                parts.append(messages.eof_payload(wire.STATUS_AUTOCOMMIT, 0, self.capabilities))
+                parts.append(build_ok(Ok(), self.capabilities, wire.EOF))
         return b"".join(wire.packet(number, part) for number, part in enumerate(parts, 1))
 
     def _statement(self, payload: bytes) -> _Statement:
@@ -223,7 +224,7 @@ class _Console:
 
     def _nothing(self, payload: bytes) -> Exchange[bytes]:
         yield from ()
-        return wire.packet(1, messages.ok_payload(OkMessage(), self.capabilities))
+        return wire.packet(1, build_ok(Ok(), self.capabilities, wire.OK))
 
     def _forget(self, payload: bytes) -> Exchange[bytes]:
         self.statements.clear()
@@ -231,7 +232,7 @@ class _Console:
 
     def _option(self, payload: bytes) -> Exchange[bytes]:
         yield from ()
-        return wire.packet(1, messages.eof_payload(wire.STATUS_AUTOCOMMIT, 0, self.capabilities))
+        return wire.packet(1, build_ok(Ok(), self.capabilities, wire.EOF))
 
     def _statistics(self, payload: bytes) -> Exchange[bytes]:
         yield from ()

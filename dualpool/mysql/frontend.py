@@ -13,16 +13,15 @@ from dualpool.accounts import Account, ClientLogin, FrontendPolicy, LearntSecret
 from dualpool.authentication.peers import common_name
 from dualpool.errors import DualpoolError, LoginFailed, RemoteProtocolError
 from dualpool.mysql import auth, wire
+from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import (
     NONCE_SIZE,
     RESPONSE_HEAD,
     Conversation,
     Greeting,
     HandshakeResponse,
-    OkMessage,
     auth_switch_payload,
     error_message,
-    ok_payload,
     parse_change_user,
     parse_handshake_response,
     response_capabilities,
@@ -94,7 +93,8 @@ def welcome(login: ClientLogin, parameters: dict[str, str], process_id: int, sec
     """The OK packet that ends a login, and where the client tracks it, its schema. The other arguments are for engines that use them."""
     del parameters, process_id, secret
     state = schema_change(login.account.database) if login.account.database else b""
-    return wire.packet(login.sequence, ok_payload(OkMessage(session_state=state), login.capabilities))
+    status = wire.STATUS_AUTOCOMMIT | (wire.STATUS_SESSION_STATE_CHANGED if state else 0)
+    return wire.packet(login.sequence, build_ok(Ok(status=status, changes=state), login.capabilities, wire.OK))
 
 
 class _Login:

@@ -76,58 +76,12 @@ class Conversation:
 
 
 @dataclass(frozen=True, slots=True)
-class OkMessage:
-    """What an OK packet says. `session_state`: the session state changes, unparsed."""
-
-    affected_rows: int = 0
-    last_insert_id: int = 0
-    status: int = wire.STATUS_AUTOCOMMIT
-    warnings: int = 0
-    info: bytes = b""
-    session_state: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
 class ErrorMessage:
     """What an ERR packet says. `sqlstate` is HY000 where the server sent none (before the login)."""
 
     errno: int
     sqlstate: str
     message: str
-
-
-def ok_payload(message: OkMessage, capabilities: int, first: int = wire.OK) -> bytes:
-    """An OK packet; `first` is wire.EOF where it ends a result of a connection with CLIENT_DEPRECATE_EOF."""
-    tracked = bool(message.session_state) and bool(capabilities & wire.CLIENT_SESSION_TRACK)
-    status = message.status | wire.STATUS_SESSION_STATE_CHANGED if tracked else message.status & ~wire.STATUS_SESSION_STATE_CHANGED
-    payload = bytes((first,)) + wire.put_lenenc(message.affected_rows) + wire.put_lenenc(message.last_insert_id)
-    payload += wire.INT16.pack(status) + wire.INT16.pack(message.warnings)
-    if message.info or tracked:
-        payload += wire.put_lenenc_bytes(message.info)
-    if tracked:
-        payload += wire.put_lenenc_bytes(message.session_state)
-    return payload
-
-
-def parse_ok(payload: bytes, capabilities: int) -> OkMessage:
-    """Read an OK packet, also one that begins with wire.EOF. Raises RemoteProtocolError where it is cut."""
-    affected, position = wire.get_lenenc(payload, 1)
-    last_insert_id, position = wire.get_lenenc(payload, position)
-    status, position = _int16(payload, position)
-    warnings, position = _int16(payload, position)
-    info = state = b""
-    if position < len(payload):
-        info, position = wire.get_lenenc_bytes(payload, position)
-    if capabilities & wire.CLIENT_SESSION_TRACK and status & wire.STATUS_SESSION_STATE_CHANGED:
-        state, position = wire.get_lenenc_bytes(payload, position)
-    return OkMessage(affected, last_insert_id, status, warnings, info, state)
-
-
-def eof_payload(status: int, warnings: int, capabilities: int) -> bytes:
-    """What ends a result: an EOF packet, or an OK packet in its place."""
-    if capabilities & wire.CLIENT_DEPRECATE_EOF:
-        return ok_payload(OkMessage(status=status, warnings=warnings), capabilities, wire.EOF)
-    return bytes((wire.EOF,)) + wire.INT16.pack(warnings) + wire.INT16.pack(status)
 
 
 def is_end(payload: bytes, capabilities: int) -> bool:

@@ -82,7 +82,7 @@ def test_a_table_as_text(capabilities: int) -> None:
 
 def test_orders_errors_and_warnings() -> None:
     ok, error = talk(query("PAUSE a"), query("nonsense;"))
-    assert messages.parse_ok(ok, CAPABILITIES).warnings == 1
+    assert codec.parse_ok(ok, CAPABILITIES).warnings == 1
     assert messages.parse_error(error).message == "invalid command 'nonsense' no"
     assert messages.parse_error(error).errno == 1064
     assert codec.row_values(talk(query("PAUSE a"), query("SHOW WARNINGS"))[-2]) == [b"Warning", b"1105", b"PAUSE a"]

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from dualpool.accounts import LearntSecret, ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, ServerLost
 from dualpool.mysql import ENGINE, auth, backend, messages, sql, wire
-from dualpool.mysql.messages import Greeting, OkMessage
+from dualpool.mysql.codec import Ok, build_ok
+from dualpool.mysql.messages import Greeting
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.protocol import ConnectionClosed, Exchange, RelayLimits, Send
 from dualpool.state import DEFAULTS
@@ -24,7 +25,7 @@ from tests.helpers.servers import MySQLServer
 
 NONCE = bytes(range(1, 21))
 OFFERED = backend.WANTED | backend.CLIENTS_OWN | wire.CLIENT_CONNECT_WITH_DB | wire.CLIENT_SSL | wire.CLIENT_COMPRESS
-OK = messages.ok_payload(OkMessage(), OFFERED)
+OK = build_ok(Ok(), OFFERED, wire.OK)
 TARGET = ServerTarget("db.example", 3306, "app", "shop", password="app")
 
 
@@ -47,9 +48,9 @@ def pairs(rows: dict[str, str], capabilities: int) -> bytes:
     """A result of two columns; what is in a column definition does not matter to dualpool."""
     payloads = [b"\x02", b"\x03defname", b"\x03defvalue"]
     if not capabilities & wire.CLIENT_DEPRECATE_EOF:
-        payloads.append(messages.eof_payload(2, 0, capabilities))
+        payloads.append(build_ok(Ok(), capabilities, wire.EOF))
     payloads += [wire.put_lenenc_bytes(name.encode()) + wire.put_lenenc_bytes(value.encode()) for name, value in rows.items()]
-    payloads.append(messages.eof_payload(2, 0, capabilities))
+    payloads.append(build_ok(Ok(), capabilities, wire.EOF))
     return b"".join(wire.packet(sequence, payload) for sequence, payload in enumerate(payloads, 1))
 
 

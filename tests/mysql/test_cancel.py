@@ -10,14 +10,15 @@ import pytest
 from dualpool.accounts import ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed
 from dualpool.mysql import backend, cancel, messages, wire
-from dualpool.mysql.messages import Greeting, OkMessage
+from dualpool.mysql.codec import Ok, build_ok
+from dualpool.mysql.messages import Greeting
 from tests.helpers.blocking import TIMEOUT, Driver
 from tests.helpers.playbook import Play, every_end
 from tests.helpers.servers import MySQLServer
 
 TARGET = ServerTarget("db.example", 3306, "app", "", sslmode="disable")
 OFFERED = backend.WANTED
-OK = messages.ok_payload(OkMessage(), OFFERED)
+OK = build_ok(Ok(), OFFERED, wire.OK)
 LOGGED_IN = wire.packet(0, Greeting("8.4.0", 99, bytes(20), OFFERED).payload()) + wire.packet(2, OK)
 QUIT = wire.packet(0, b"\x01")
 

@@ -23,6 +23,7 @@ from pymysql._auth import sha2_rsa_encrypt
 from dualpool.accounts import Account, ClientLogin, FrontendPolicy, LearntSecret
 from dualpool.errors import DualpoolError, LoginFailed, RemoteProtocolError, TooManyClients
 from dualpool.mysql import auth, frontend, messages, wire
+from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import HandshakeResponse
 from dualpool.protocol import ConnectionClosed, FindAccount, StartTls, TlsInfo
 from tests.helpers.blocking import TIMEOUT, Driver
@@ -606,7 +607,7 @@ class Acceptor:
         self.logins.append(login)
         driver.sock.sendall(frontend.welcome(login, {}, 7, b""))
         while len(data := driver.sock.recv(65536)) > 4 and data[4] != wire.COM_QUIT:
-            answer = messages.ok_payload(messages.OkMessage(), login.capabilities)
+            answer = build_ok(Ok(), login.capabilities, wire.OK)
             if data[4] != wire.COM_PING and b"SET " not in data.upper():
                 answer = messages.error_payload(1105, "HY000", "logged in")
             driver.sock.sendall(wire.packet(1, answer))

@@ -9,12 +9,11 @@ from pymysql.constants import CLIENT, COMMAND, SERVER_STATUS
 
 from dualpool.errors import CheckoutTimeout, LoginFailed, RemoteProtocolError
 from dualpool.mysql import messages, wire
-from dualpool.mysql.messages import Conversation, ErrorMessage, Greeting, HandshakeResponse, OkMessage
+from dualpool.mysql.messages import Conversation, ErrorMessage, Greeting, HandshakeResponse
 from dualpool.protocol import Exchange
 from tests.helpers.playbook import Play, check, reads, returns, sends
 
 PLAIN = wire.CLIENT_PROTOCOL_41
-TRACKING = PLAIN | wire.CLIENT_SESSION_TRACK
 NONCE = bytes(range(1, 21))
 
 
@@ -147,28 +146,6 @@ def test_a_conversation_refuses_what_is_too_long_or_out_of_sequence() -> None:
 
 # ------------------------------------------------------------------------------------------------------------ generic answers
 
-OKS = [
-    (OkMessage(), PLAIN, b"\0\0\0\x02\0\0\0"),
-    (OkMessage(1, 300, wire.STATUS_IN_TRANS, 2), PLAIN, b"\0\x01\xfc\x2c\x01\x01\0\x02\0"),
-    (OkMessage(info=b"Rows matched: 1"), PLAIN, b"\0\0\0\x02\0\0\0\x0fRows matched: 1"),
-    (
-        OkMessage(status=wire.STATUS_AUTOCOMMIT | wire.STATUS_SESSION_STATE_CHANGED, session_state=b"\x01\x04\x03app"),
-        TRACKING,
-        b"\0\0\0\x02\x40\0\0\0\x06\x01\x04\x03app",
-    ),
-]
-
-
-@pytest.mark.parametrize(("message", "capabilities", "payload"), OKS)
-def test_ok_packets(message: OkMessage, capabilities: int, payload: bytes) -> None:
-    assert messages.ok_payload(message, capabilities) == payload
-    assert messages.parse_ok(payload, capabilities) == message
-
-
-def test_session_state_goes_only_to_clients_that_track_it() -> None:
-    message = OkMessage(status=wire.STATUS_SESSION_STATE_CHANGED, session_state=b"\x01\x04\x03app")
-    assert messages.parse_ok(messages.ok_payload(message, PLAIN), PLAIN) == OkMessage(status=0)
-
 
 def test_schema_changes() -> None:
     assert messages.schema_change("app") == b"\x01\x04\x03app"
@@ -179,7 +156,6 @@ def test_schema_changes() -> None:
     [(PLAIN, b"\xfe\x01\0\x02\0"), (PLAIN | wire.CLIENT_DEPRECATE_EOF, b"\xfe\0\0\x02\0\x01\0")],
 )
 def test_the_end_of_a_result(capabilities: int, payload: bytes) -> None:
-    assert messages.eof_payload(wire.STATUS_AUTOCOMMIT, 1, capabilities) == payload
     assert messages.is_end(payload, capabilities)
 
 
@@ -297,7 +273,6 @@ def test_garbage_is_a_protocol_error_or_a_packet(data: bytes) -> None:
         (messages.parse_handshake_response, capabilities + data),
         (messages.parse_error, b"\xff" + data),
         (messages.parse_auth_switch, b"\xfe" + data),
-        (lambda ok: messages.parse_ok(ok, TRACKING), b"\0" + data),
     ):
         try:
             parse(payload)
