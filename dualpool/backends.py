@@ -291,6 +291,12 @@ class Backends:
             entry.pool.reconnect()
         return True
 
+    def resume(self) -> None:
+        """Let the pools that nothing halts any more go on."""
+        for entry in self.entries():
+            if entry.pool.is_paused and not self.halts.is_paused(entry.database_key):
+                entry.pool.resume()
+
     def gather(self, pool: Pool) -> None:
         """Bring the counters of a pool up to date."""
         counters = pool.counters

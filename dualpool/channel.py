@@ -39,6 +39,7 @@ class Channel(Handler):
         "congested",
         "fd",
         "finishing",
+        "held",
         "high_water",
         "interest",
         "owner",
@@ -64,13 +65,28 @@ class Channel(Handler):
         self.speaking = False
         """Its last words are on their way, or have been sent."""
         self.congested = False
+        self.held = False
+        """Nothing is read, whatever the owner wants."""
 
     def open(self) -> None:
         """Begin to read."""
         self.interest = READ if self.queue is None else READ | WRITE
-        self.reactor.add(self.fd, self, self.interest)
-        if self.tls and self.transport.pending():
+        self.reactor.add(self.fd, self, self.interest & ~READ if self.held else self.interest)
+        if self.tls and self.transport.pending() and not self.held:
             self.reactor.again(self.fd, self)
+
+    def hold(self) -> None:
+        """Read nothing until `let_go`, whoever calls `resume` or `open` meanwhile. What is queued is still sent."""
+        self.held = True
+        self.reactor.change(self.fd, self.interest & ~READ)
+
+    def let_go(self) -> None:
+        """The owner decides again whether to read."""
+        if self.held:
+            self.held = False
+            self.reactor.change(self.fd, self.interest)
+            if self.interest & READ and self.tls and self.transport.pending():
+                self.reactor.again(self.fd, self)
 
     def lend(self) -> Transport:
         """Take the socket out of the reactor so that a task can use it; `open()` puts it back."""
@@ -157,7 +173,7 @@ class Channel(Handler):
         """Read again."""
         if not self.interest & READ:
             self._want(self.interest | READ)
-            if self.tls and self.transport.pending():
+            if self.tls and self.transport.pending() and not self.held:
                 self.reactor.again(self.fd, self)
 
     def finish(self, data: bytes) -> None:
@@ -193,4 +209,4 @@ class Channel(Handler):
     def _want(self, interest: int) -> None:
         if interest != self.interest and self.fd != NO_FD:
             self.interest = interest
-            self.reactor.change(self.fd, interest)
+            self.reactor.change(self.fd, interest & ~READ if self.held else interest)

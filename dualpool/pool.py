@@ -374,6 +374,10 @@ class Pool:
         """True when no client holds a connection, and none is being reset after one."""
         return self._count_leased() == 0 and self.resetting_count == 0
 
+    def is_busy_inside(self) -> bool:
+        """True while connections are being reset, recovered or checked."""
+        return bool(self.resetting_count or self._checking)
+
     def configure(self, settings: PoolSettings) -> None:
         """Other settings, perhaps another size. A surplus is closed: idle ones now, others when they come back."""
         self.settings = settings

@@ -55,6 +55,7 @@ from dualpool.reload import Reload, context_of, farewell
 from dualpool.session import Clients, Door
 from dualpool.signals import StopMode, obey
 from dualpool.surroundings import Surroundings
+from dualpool.suspension import Suspension
 from dualpool.systemd import Inherited, Manager
 from dualpool.upkeep import GOODBYE_SECONDS, Upkeep
 
@@ -109,6 +110,7 @@ class Server(Supervisor):
         self.cancels = Cancels(self, pools_nursery)
         self.backends = Backends(config, self.reactor.clock, self.upkeep)
         self.connector = Connector(self.reactor, self, config)
+        self.suspension = Suspension(self)
         self.draining = False
         self.statistics = Statistics(self.backends, self.clients.by_id, self.now())
         self.console = Console(self)
@@ -232,9 +234,10 @@ class Server(Supervisor):
         now = self.now()
         for state in self.backends.states.values():
             state.budget.sweep(now)
-        for pool in self.backends.pools():
-            pool.sweep(now)
-        deadlines.sweep(self.clients.by_id.values(), now)
+        if not self.suspension.is_complete:
+            for pool in self.backends.pools():
+                pool.sweep(now)
+            deadlines.sweep(self.clients.by_id.values(), now)
         self.backends.forget_closed()
         if self.statistics.sweep(now, STATS_PERIOD):
             self.journal.averages()

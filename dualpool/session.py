@@ -296,6 +296,7 @@ class Door:
         entry.pool.clients += 1
         entry.pool.counters.logins += 1
         client.channel.send(self.engine.welcome(login, parameters, process_id, server.clients.secret(process_id)))
+        server.suspension.greet(client)
         client.channel.open()
         return client
 

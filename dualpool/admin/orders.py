@@ -76,11 +76,10 @@ async def resume(server: "Server", words: list[str]) -> Done:
     if keys:
         halts.databases.difference_update(keys)
     else:
-        halts.everything = halts.suspended = False
+        halts.everything = False
         halts.databases.clear()
-    for entry in server.backends.entries():
-        if entry.pool.is_paused and not halts.is_paused(entry.database_key):
-            entry.pool.resume()
+        server.suspension.end()
+    server.backends.resume()
     return Done("RESUME")
 
 
@@ -91,11 +90,10 @@ def is_halted(server: "Server") -> bool:
 
 
 async def suspend(server: "Server", words: list[str]) -> Done:
-    """SUSPEND: as PAUSE, but the server connections stay open."""
-    server.backends.halts.suspended = True
-    for pool in pools(server, []):
-        pool.pause()
-    await until(lambda: all(pool.is_drained() or not pool.is_paused for pool in pools(server, [])))
+    """SUSPEND: read nothing more, and wait until all that was read has been sent on."""
+    if server.backends.halts.suspended:
+        raise CommandRefused("already suspended/paused", hint="RESUME ends that.")
+    await server.suspension.suspend()
     return Done("SUSPEND")
 
 

@@ -33,6 +33,7 @@ PGBOUNCER: Final = {
     "server_idle_timeout": "timeouts.server_idle",
     "server_lifetime": "timeouts.server_lifetime",
     "server_login_retry": "timeouts.server_login_retry",
+    "suspend_timeout": "timeouts.suspend",
     "transaction_timeout": "timeouts.transaction",
 }
 """PgBouncer's names of our keys. It writes times as seconds."""

@@ -388,6 +388,9 @@ class Timeouts:
     cancel_wait: Seconds = duration("10s", "A cancel request waits this long for a connection to the server.")
     reset: Seconds = duration("5s", "Resetting a server connection's session; one that takes longer is closed.")
     recover: Seconds = duration("5s", "Saving the server connection of a client that vanished; one that takes longer is closed.")
+    suspend: Seconds = duration(
+        "10s", "SUSPEND waits this long until what was read has been sent on; who has not taken it by then is disconnected."
+    )
     shutdown: Seconds = duration("30s", "Clients may finish their transactions for this long before the process ends.")
 
 

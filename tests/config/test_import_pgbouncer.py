@@ -123,6 +123,7 @@ cancel_wait_timeout = 13
 reserve_pool_timeout = 14
 server_check_delay = 15
 dns_max_ttl = 16
+suspend_timeout = 17
 server_check_query = select 1
 """
     found = config(folder, more)
@@ -131,6 +132,7 @@ server_check_query = select 1
     assert (times.server_idle, times.server_lifetime, times.server_lifetime_jitter, times.client_login) == (6, 600, 60, 8)
     assert (times.client_idle, times.idle_in_transaction, times.transaction, times.query) == (9, 10, 11, 12)
     assert (times.cancel_wait, times.reserve_pool, times.server_check_delay, times.dns) == (13, 14, 15, 16)
+    assert times.suspend == 17
     assert found.backends["10.0.0.1"].check_query == "select 1"
     assert config(folder, "server_check_query =").timeouts.server_check_delay == 0
     assert 0 < config(folder, "server_check_delay = 0").timeouts.server_check_delay < 0.01

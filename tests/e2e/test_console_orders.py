@@ -9,8 +9,8 @@ import psycopg
 import pymysql
 import pytest
 
-from tests.admin.world import SHOWS, ConsoleWorld, console_world
-from tests.e2e.postgres_world import in_thread, wait_until
+from tests.admin.world import SHOWS, ConsoleWorld, Row, console_world
+from tests.e2e.postgres_world import DEADLINE, in_thread, wait_until
 from tests.helpers.certificates import Certificates
 from tests.helpers.servers import Servers
 
@@ -38,6 +38,26 @@ def world(shared: ConsoleWorld) -> Iterator[ConsoleWorld]:
 def pids(world: ConsoleWorld) -> set[int]:
     """The process ids of the idle and active connections of the database app."""
     return {row["remote_pid"] for row in world.show("SERVERS") if row["database"] == "app" and not row["close_needed"]}
+
+
+def direct(world: ConsoleWorld) -> "psycopg.Connection[Row]":
+    """A client that asks the PostgreSQL server without dualpool."""
+    return psycopg.connect(world.postgres.url, autocommit=True, connect_timeout=int(DEADLINE))
+
+
+def clients(world: ConsoleWorld) -> set[int]:
+    """The ids of the clients of the database app."""
+    return {row["id"] for row in world.show("CLIENTS") if row["database"] == "app"}
+
+
+@contextlib.contextmanager
+def suspended(world: ConsoleWorld) -> Iterator[None]:
+    """Nothing moves inside; also a test that fails ends it, so that its clients can say goodbye."""
+    assert world.order("SUSPEND") == "SUSPEND"
+    try:
+        yield
+    finally:
+        assert world.order("RESUME") == "RESUME"
 
 
 def test_only_admins_may_steer_and_others_stay_out(world: ConsoleWorld) -> None:
@@ -104,14 +124,93 @@ def test_a_pause_that_takes_too_long_can_be_canceled_and_its_client_may_leave(wo
         client.execute("SELECT 1")
 
 
-def test_suspend_keeps_server_connections(world: ConsoleWorld) -> None:
-    with world.client() as client:
-        client.execute("SELECT 1")
+def test_suspend_stands_still_in_the_middle_of_transactions_and_queries(world: ConsoleWorld) -> None:
+    with world.client() as client, world.client() as asking, direct(world) as server:
+        client.execute("BEGIN")
+        server.execute("SELECT pg_advisory_lock(77)")
+        asked = in_thread(lambda: asking.execute("SELECT pg_advisory_xact_lock(77)").fetchone())
+        locks = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'advisory'"
+        wait_until(lambda: server.execute(locks).fetchone() == (1,), "the query waits for the lock")
         before = pids(world)
+        with suspended(world):
+            assert {row["key"]: row["value"] for row in world.show("STATE")} == {"active": "no", "paused": "no", "suspended": "yes"}
+            with pytest.raises(psycopg.Error, match="already suspended"):
+                world.order("SUSPEND")
+            going_on = in_thread(lambda: client.execute("CREATE TABLE seen_by_the_server ()"))
+            arriving = in_thread(lambda: world.client().execute("SELECT 2").fetchone())
+            server.execute("SELECT pg_advisory_unlock(77)")
+            wait_until(lambda: server.execute(locks).fetchone() == (0,), "the query has ended at the server")
+            statement = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'CREATE TABLE seen%'"
+            assert server.execute(statement).fetchone() == (0,)
+            assert not any(task.is_done() for task in (going_on, asked, arriving))
+            assert pids(world) == before
+        going_on.result()
+        client.execute("ROLLBACK")
+        assert asked.result() == ("",)
+        assert arriving.result() == (2,)
+
+
+def test_suspend_ends_those_who_do_not_take_what_was_read_in_time(world: ConsoleWorld) -> None:
+    world.order("SET suspend_timeout = '500ms'")
+    with world.client() as client, direct(world) as server:
+        client.execute("BEGIN")
+        deaf = world.client()
+        deaf.pgconn.send_query(b"SELECT 'deaf', repeat('x', 1000000) FROM generate_series(1, 100)")
+        deaf.pgconn.flush()
+        stuck = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT ''deaf''%' AND wait_event = 'ClientWrite'"
+        wait_until(lambda: server.execute(stuck).fetchone() == (1,), "its server waits for it to read")
+        with suspended(world):
+            wait_until(lambda: deaf.info.backend_pid not in clients(world), "it is gone")
+            assert client.info.backend_pid in clients(world)
+        assert client.execute("SELECT 1").fetchone() == (1,)
+        deaf.close()
+
+
+def test_suspend_ends_those_who_get_no_server_connection_in_time(world: ConsoleWorld) -> None:
+    world.order("SET suspend_timeout = '500ms'")
+    with contextlib.ExitStack() as stack:
+        holders = [stack.enter_context(world.client()) for _ in range(5)]
+        for holder in holders:
+            holder.execute("BEGIN")
+        waiting = stack.enter_context(world.client())
+        asked = in_thread(lambda: waiting.execute("SELECT 1"))
+        wait_until(lambda: len(world.show("QUEUE")) == 1, "somebody in the queue")
+        with suspended(world), pytest.raises(psycopg.errors.AdminShutdown, match=r"timeouts\.suspend is 0\.5 s"):
+            asked.result()
+        for holder in holders:
+            holder.execute("COMMIT")
+
+
+def test_suspend_that_is_canceled_changes_nothing(world: ConsoleWorld) -> None:
+    world.order("SET suspend_timeout = 0")
+    with contextlib.ExitStack() as stack:
+        holders = [stack.enter_context(world.client()) for _ in range(5)]
+        for holder in holders:
+            holder.execute("BEGIN")
+        waiting = stack.enter_context(world.client())
+        asked = in_thread(lambda: waiting.execute("SELECT 1").fetchone())
+        wait_until(lambda: len(world.show("QUEUE")) == 1, "somebody in the queue")
+        console = stack.enter_context(world.console())
+        suspending = in_thread(lambda: console.execute("SUSPEND"))
+        wait_until(lambda: world.show("STATE")[2]["value"] == "yes", "suspended")
+        console.cancel_safe()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            suspending.result()
+        assert world.show("STATE")[2]["value"] == "no"
+        for holder in holders:
+            holder.execute("COMMIT")
+        assert asked.result() == (1,)
+
+
+def test_suspend_stops_mysql_clients_too(world: ConsoleWorld) -> None:
+    with world.mysql_client() as client, client.cursor() as cursor:
+        cursor.execute("SELECT 1")
         assert world.order("SUSPEND") == "SUSPEND"
-        assert pids(world) == before
-        world.order("RESUME")
-        client.execute("SELECT 1")
+        asked = in_thread(lambda: cursor.execute("SELECT 2"))
+        with world.mysql_client("pgbouncer") as console, console.cursor() as orders:
+            assert not asked.is_done()
+            orders.execute("RESUME")
+        assert asked.result() == 1
 
 
 def test_disable_keeps_new_clients_out(world: ConsoleWorld) -> None:

@@ -33,6 +33,7 @@ TIMES: Final = {
     "transaction_timeout": "transaction",
     "query_timeout": "query",
     "cancel_wait_timeout": "cancel_wait",
+    "suspend_timeout": "suspend",
     "dns_max_ttl": "dns",
 }
 USER_TIMES: Final = ("query_timeout", "query_wait_timeout", "idle_transaction_timeout", "transaction_timeout", "client_idle_timeout")

@@ -36,7 +36,6 @@ NO_EQUIVALENT: Final = {
     "server_tls_ciphers": TLS_LIBRARY,
     "server_tls_protocols": TLS_LIBRARY,
     "stats_period": "averages are taken over a minute",
-    "suspend_timeout": "SUSPEND waits until the clients are between two transactions",
     "tcp_defer_accept": KERNEL,
     "tcp_keepalive": "keepalive is on",
     "tcp_keepcnt": KERNEL,
