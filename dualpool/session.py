@@ -36,6 +36,8 @@ CLOSE_GRACE = 1.0
 """Seconds for sending a last error message to a client that does not get in."""
 LINGER = 0.25
 """Seconds for a client to close after a last message that is on its way: what it has asked meanwhile must not be answered by a reset."""
+FIRST_ID = 1_000_000_000
+"""Virtual process ids are greater, and those of servers are smaller: whoever kills by an id means one session and not two."""
 
 
 class Clients:
