@@ -53,8 +53,8 @@ class Clients:
     def new_id(self) -> int:
         """A virtual process id: positive, 31 bits, not in use."""
         while True:
-            process_id = next(self._ids) & 0x7FFFFFFF
-            if process_id and process_id not in self.by_id:
+            process_id = FIRST_ID + next(self._ids) % (0x80000000 - FIRST_ID)
+            if process_id not in self.by_id:
                 return process_id
 
     def secret(self, process_id: int) -> bytes:
