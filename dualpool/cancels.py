@@ -41,7 +41,7 @@ class Cancels:
         self._nursery.start_soon(self._inside, client, key)
 
     async def _inside(self, client: Client, key: int) -> None:
-        victim = self._server.clients.by_id.get(key)
+        victim = self._server.clients.by_id.get(key) or self._holder(client, key)
         if victim is None or not victim.may_be_canceled_by(client):
             client.canceled(False)
             return
