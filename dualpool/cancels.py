@@ -51,6 +51,15 @@ class Cancels:
             await self._cancel(victim)
         client.canceled(True)
 
+    def _holder(self, client: Client, key: int) -> Client | None:
+        """Who holds the server connection that the server knows by `key`; None also where two hosts know one by it."""
+        holders = [
+            other
+            for other in self._server.clients.by_id.values()
+            if other.server is not None and other.server.login.process_id == key and other.may_be_canceled_by(client)
+        ]
+        return holders[0] if len(holders) == 1 else None
+
     async def _cancel(self, client: Client) -> None:
         if client.cancel_wait(canceled()):
             return
