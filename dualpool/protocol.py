@@ -136,6 +136,7 @@ class ClientRelay:
         self.to_client: bytes = b""
         self.to_server: bytes = b""
         self.cancel_key: int = 0
+        """The id of the client that CANCEL means, or what the server calls the session that it holds."""
         self.cancel_connection: bool = False
         """CANCEL means not what the client with `cancel_key` runs, but that client."""
         self.vacates: str = ""
