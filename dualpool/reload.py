@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 import attrs
 
 from dualpool.config import Config, Listener
+from dualpool.counters import WatchedCounters
 from dualpool.errors import AdminShutdown, ConfigError
+from dualpool.journal import SlowLog
 from dualpool.log import LEVELS, LOGGER
 from dualpool.protocol import Engine
 from dualpool.tls import ListenerContext, backend_context, listener_context
@@ -55,8 +57,7 @@ class Reload:
             door.listener, door.tls = listener, self.contexts[door]
         if config.log.level != server.config.log.level:
             LOGGER.setLevel(LEVELS[config.log.level])
-        if server.backends.watch is not None:
-            server.backends.watch.threshold = config.log.slow_query or inf
+        watch_slow_queries(server, config.log.slow_query)
         server.config = config
         server.take_timeouts()
         server.backends.reconfigure(config, self.backend_contexts)
@@ -85,9 +86,30 @@ class Reload:
                     changes.append(f"listeners.{name}.{key}: the change {RESTART}")
         if self.config.admin.http != self.server.http:
             changes.append(f"admin.http: the change {RESTART}")
-        if self.config.log.slow_query and self.server.backends.watch is None:
-            changes.append(f"log.slow_query: the change {RESTART}")
+        # (Whoever runs a pgbouncer.ini has another format than the file says.)
+        if self.config.log.format != self.server.config.log.format != "pgbouncer":
+            changes.append(f"log.format: the change {RESTART}")
         return changes
+
+
+def watch_slow_queries(server: "Server", threshold: float) -> None:
+    """Tell queries that take longer than `threshold` (seconds; 0: none) from now on, also those of pools that are there already.
+
+    What clients ask that are there already is not told: nothing keeps it.
+    """
+    backends = server.backends
+    if backends.watch is not None:
+        backends.watch.threshold = threshold or inf
+    elif threshold:
+        backends.watch = SlowLog(server, threshold)
+        for pool in backends.pools():
+            counters = WatchedCounters(backends.watch)
+            counters.add(pool.counters)
+            pool.counters = counters
+            for conn in server.connections_of(pool):
+                conn.counters = counters
+        for client in server.clients.by_id.values():
+            client.counters = client.pool.counters
 
 
 def context_of(listener: Listener, engine: Engine) -> ListenerContext | None:

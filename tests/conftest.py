@@ -5,6 +5,8 @@ that need a server which the machine cannot have; names are separated by commas.
 """
 
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 
@@ -20,6 +22,12 @@ RunPooler = Callable[..., Pooler]
 settings.register_profile("same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("explore", max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("same")
+
+
+def pytest_configure() -> None:
+    """SIGTERM (of `timeout`, of a CI) ends a run as Ctrl-C does: servers are stopped, folders are removed."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

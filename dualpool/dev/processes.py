@@ -60,7 +60,7 @@ def server_identity() -> Identity:
     return Identity(entry.pw_uid, entry.pw_gid, changes=True)
 
 
-def _end_with_parent(how: signal.Signals) -> Callable[[], None] | None:
+def end_with_parent(how: signal.Signals) -> Callable[[], None] | None:
     """What a new child runs before its program: ask Linux for the signal `how` when its parent dies, however it dies.
 
     Linux counts the *thread* that started the child as its parent (prctl(2)), so this is done from the main thread only.
@@ -97,7 +97,7 @@ def spawn(
         env={**os.environ, "LC_ALL": "C", **(environment or {})},
         start_new_session=True,
         # It calls two C functions and takes no lock, so the usual danger (threads that held one at the fork) does not arise.
-        preexec_fn=_end_with_parent(end_with),  # noqa: PLW1509
+        preexec_fn=end_with_parent(end_with),  # noqa: PLW1509
         **as_user,
     )
 

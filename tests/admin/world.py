@@ -108,7 +108,8 @@ class ConsoleWorld:
     def mysql_address(self, database: str = "pgbouncer") -> dict[str, Any]:
         """What MySQL's drivers need."""
         port = self.pooler.port("mysql")
-        return {"host": "127.0.0.1", "port": port, "user": "app", "password": "app", "database": database, "autocommit": True}
+        account = {"user": "app", "password": "app", "database": database}
+        return {"host": "127.0.0.1", "port": port, **account, "autocommit": True, "connect_timeout": int(DEADLINE)}
 
     def show(self, table: str) -> list[dict[str, Any]]:
         """A table of the console as dictionaries."""

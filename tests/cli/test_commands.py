@@ -184,7 +184,7 @@ def test_version() -> None:
 def python_m_dualpool(*arguments: str, folder: Path) -> "subprocess.CompletedProcess[str]":
     """dualpool as a user runs it."""
     command = [sys.executable, "-m", "dualpool", *arguments]
-    return subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_as_a_process(tmp_path: Path) -> None:

@@ -93,9 +93,8 @@ def answer(url: str) -> object:
         with psycopg.connect(url) as postgres:
             row = postgres.execute("SELECT current_user || ' ' || current_database()").fetchone()
             return row[0] if row else None
-    mysql = pymysql.connect(
-        host=parts.hostname, port=parts.port or 0, user=parts.username, password=parts.password or "", database=parts.path[1:]
-    )
+    account = {"user": parts.username, "password": parts.password or "", "database": parts.path[1:]}
+    mysql = pymysql.connect(host=parts.hostname, port=parts.port or 0, connect_timeout=60, **account)
     with closing(mysql), mysql.cursor() as cursor:
         cursor.execute("SELECT concat(substring_index(current_user(), '@', 1), ' ', database())")
         found = cursor.fetchone()

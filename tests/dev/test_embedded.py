@@ -54,7 +54,8 @@ def query(server: EmbeddedServer, sql: str) -> list[tuple[object, ...]]:
             return answer.fetchall() if answer.description else []
     # As bytes: pymysql takes a text for latin1.
     password = server.password.encode()
-    mysql = pymysql.connect(host=server.host, port=server.port, user=server.user, password=password, database=server.database)
+    place = {"host": server.host, "port": server.port, "connect_timeout": 60}
+    mysql = pymysql.connect(**place, user=server.user, password=password, database=server.database)  # type: ignore[arg-type]
     with closing(mysql), mysql.cursor() as cursor:
         cursor.execute(sql)
         mysql.commit()

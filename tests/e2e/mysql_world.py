@@ -15,7 +15,7 @@ import mysql.connector
 import pymysql
 import pymysql.cursors
 
-from tests.e2e.postgres_world import DEADLINE, wait_until
+from tests.e2e.postgres_world import DEADLINE, in_thread, wait_for, wait_until
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer
 
@@ -73,7 +73,8 @@ class World:
 
     def address(self, listener: str = "mysql") -> dict[str, Any]:
         """The arguments by which every driver finds dualpool, and logs in."""
-        return {"host": "127.0.0.1", "port": self.pooler.port(listener), "user": "app", "password": "app", "database": "app"}
+        account = {"user": "app", "password": "app", "database": "app"}
+        return {"host": "127.0.0.1", "port": self.pooler.port(listener), **account, "connect_timeout": int(DEADLINE)}
 
     def connect(self, listener: str = "mysql", **options: Any) -> Client:
         """A client of PyMySQL. As usual with it, autocommit is off if not asked for."""
@@ -88,7 +89,7 @@ class World:
 
     def connector(self, listener: str = "mysql", **options: Any) -> Any:
         """A client of mysql-connector-python, in pure Python. (Its default collation is one that MariaDB does not have.)"""
-        usual = {"use_pure": True, "collation": "utf8mb4_general_ci", "autocommit": True, "connection_timeout": int(DEADLINE)}
+        usual = {"use_pure": True, "collation": "utf8mb4_general_ci", "autocommit": True}
         return mysql.connector.connect(**{**self.address(listener), **usual, **options})
 
     def execute(self, sql: str, *parameters: Any) -> list[Row]:
@@ -105,8 +106,7 @@ class World:
     def wait_until_running(self, text: str, count: int = 1) -> list[int]:
         """Wait until `count` connections run a statement that contains `text`; their ids."""
         condition = f"command <> 'Sleep' AND info LIKE '%{text}%'"
-        wait_until(lambda: len(self.server_connections(condition)) == count, f"{count} running {text!r}")
-        return self.server_connections(condition)
+        return wait_for(lambda: self.server_connections(condition), lambda found: len(found) == count, f"{count} running {text!r}")
 
     def open_transactions(self) -> int:
         """How many of dualpool's connections are in a transaction. (innodb_trx would show what was 0.1 s ago, and later if asked often.)"""
@@ -122,6 +122,18 @@ class World:
         except AssertionError as error:
             running = self.execute(f"SELECT * FROM information_schema.processlist WHERE user = '{self.user}'")
             raise AssertionError(f"{error}; {running}; {self.pooler.log[-4000:]}") from None
+
+    def is_served(self, listener: str = "mysql") -> bool:
+        """Is a new client let in and served in the time that the configuration allows? (On a machine under load it may be too short.)"""
+        try:
+            self.assert_unharmed(listener)
+        except pymysql.err.MySQLError:
+            return False
+        return True
+
+    def wait_for_server_connections(self, most: int) -> None:
+        """Wait until there are no more than `most`: a server may need a moment for those that were closed."""
+        wait_until(lambda: len(self.server_connections()) <= most, f"at most {most} server connections")
 
     def assert_unharmed(self, listener: str = "mysql") -> None:
         """A new client is served as if nothing had been."""
@@ -169,15 +181,14 @@ class Sampler:
         self.samples = 0
         self._world = world
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Sampler":
-        self._thread.start()
+        self._work = in_thread(self._run)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(DEADLINE)
+        self._work.result()
 
     def _run(self) -> None:
         server = self._world.server

@@ -42,7 +42,7 @@ class Sampler:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(10)
+        self._process.wait(60)
         self._process.stdout.close()
 
     def most(self) -> tuple[int, int]:
@@ -62,7 +62,7 @@ def main(scheme: str, host: str, port: str, admin: str, password: str, user: str
         connection = psycopg.connect(host=host, port=port, user=admin, password=password, dbname="postgres", autocommit=True)
         sql = POSTGRES
     else:
-        connection = pymysql.connect(host=host, port=int(port), user=admin, password=password, autocommit=True)
+        connection = pymysql.connect(host=host, port=int(port), user=admin, password=password, autocommit=True, connect_timeout=60)
         sql = MYSQL
     cursor = connection.cursor()
     most = samples = 0
@@ -74,7 +74,9 @@ def main(scheme: str, host: str, port: str, admin: str, password: str, user: str
         if ready:
             if not sys.stdin.readline():
                 return
-            print(most, samples, flush=True)
+            # Once more, so that what there is now counts, however long this process was kept waiting.
+            cursor.execute(sql, [user])
+            print(max(most, cursor.fetchone()[0]), samples + 1, flush=True)
             most = samples = 0
 
 

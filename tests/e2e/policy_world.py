@@ -20,6 +20,7 @@ SERVER_ERRORS: Final = (psycopg.Error, pymysql.MySQLError)
 Row = tuple[Any, ...]
 POOL_USER: Final = "pooled"
 """Who dualpool logs in as, and nobody else."""
+ADMIN: Final = "[admin]\nusers = ['app']\n"
 
 
 class Conn:
@@ -86,6 +87,14 @@ class Stage:
             with contextlib.suppress(pymysql.MySQLError):
                 self.server.execute(f"SELECT pg_terminate_backend({number})" if self.listener == "postgres" else f"KILL {number}")
         return killed
+
+    def waiting_clients(self, database: str = "app") -> int:
+        """How many wait for a server connection, as the console says (with `ADMIN` among the tables)."""
+        with self.connect(database="dualpool") as console, console.driver.cursor() as cursor:
+            cursor.execute("SHOW POOLS")
+            names = [column[0] for column in cursor.description]
+            pools = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+        return sum(pool["cl_waiting"] for pool in pools if pool["database"] == database)
 
     def open_files(self) -> int:
         """Of the pooler's process."""

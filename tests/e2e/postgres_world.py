@@ -9,16 +9,18 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import psycopg
 
+from tests.e2e.postgres_raw import Raw
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import PostgresServer
 
-DEADLINE: Final = 20.0
-"""Seconds after which something that should come is taken not to come."""
+DEADLINE: Final = 60.0
+"""Seconds after which something that should come is taken not to come: on a machine under load everything is only slow."""
 Row = tuple[Any, ...]
+Found = TypeVar("Found")
 
 LISTENERS: Final = """
 [listeners.postgres]
@@ -82,6 +84,7 @@ class World:
 
     def connect(self, listener: str = "postgres", *, account: str = "app:app", autocommit: bool = True, **options: Any) -> "Client":
         """A client of psycopg."""
+        options = {"connect_timeout": int(DEADLINE), **options}
         return psycopg.connect(self.url(listener, account), autocommit=autocommit, **options)
 
     def execute(self, sql: str, *parameters: Any) -> list[Row]:
@@ -96,8 +99,16 @@ class World:
     def wait_until_running(self, text: str, count: int = 1) -> list[int]:
         """Wait until `count` connections run a query that contains `text`; their process ids."""
         condition = f"state = 'active' AND query LIKE '%{text}%'"
-        wait_until(lambda: len(self.server_connections(condition)) == count, f"{count} running {text!r}")
-        return self.server_connections(condition)
+        return wait_for(lambda: self.server_connections(condition), lambda found: len(found) == count, f"{count} running {text!r}")
+
+    def wait_until_read(self) -> None:
+        """Wait until dualpool has read what clients have sent so far: who logs in afterwards comes through the same door behind them."""
+        with Raw(self.pooler.port("trust")) as last:
+            last.log_in()
+
+    def wait_for_server_connections(self, most: int) -> None:
+        """Wait until there are no more than `most`: a server may need a moment for those that were closed."""
+        wait_until(lambda: len(self.server_connections()) <= most, f"at most {most} server connections")
 
     def wait_until_rested(self) -> None:
         """Wait until no server connection runs anything or is in a transaction."""
@@ -125,10 +136,16 @@ def world(server: PostgresServer, pool_size: int = 3, more: str = "", backend: s
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = DEADLINE) -> None:
     """Poll until `condition()` is true; AssertionError if it does not become so in time."""
+    wait_for(condition, bool, what, seconds)
+
+
+def wait_for(find: Callable[[], Found], is_it: Callable[[Found], bool], what: str, seconds: float = DEADLINE) -> Found:
+    """Poll until `is_it(find())`; what was found. AssertionError if that does not come in time."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not is_it(found := find()):
         assert time.monotonic() < deadline, f"not in {seconds:g} s: {what}"
         time.sleep(0.005)
+    return found
 
 
 class Sampler:
@@ -139,15 +156,14 @@ class Sampler:
         self.samples = 0
         self._world = world
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
     def __enter__(self) -> "Sampler":
-        self._thread.start()
+        self._work = in_thread(self._run)
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._thread.join(DEADLINE)
+        self._work.result()
 
     def _run(self) -> None:
         sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"

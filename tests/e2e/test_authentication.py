@@ -13,7 +13,7 @@ import psycopg
 import pymysql
 import pytest
 
-from tests.e2e.postgres_world import in_thread, wait_until
+from tests.e2e.postgres_world import DEADLINE, in_thread, wait_until
 from tests.helpers.certificates import Certificates
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer, PostgresServer
@@ -55,6 +55,11 @@ def connect(
         autocommit=True,
         **options,  # type: ignore[arg-type]
     )
+
+
+def log_in(pooler: Pooler, user: str, password: str) -> "pymysql.Connection[pymysql.cursors.Cursor]":
+    """The same at the listener of MySQL."""
+    return pymysql.connect(host="127.0.0.1", port=pooler.port("mysql"), user=user, password=password, connect_timeout=int(DEADLINE))
 
 
 def who(pooler: Pooler, user: str, password: str = "app", **options: object) -> object:
@@ -208,9 +213,7 @@ query_ttl = "500ms"
         with Pooler(text) as pooler:
 
             def login(name: str, password: str) -> object:
-                with contextlib.closing(
-                    pymysql.connect(host="127.0.0.1", port=pooler.port("mysql"), user=name, password=password)
-                ) as client:
+                with contextlib.closing(log_in(pooler, name, password)) as client:
                     cursor = client.cursor()
                     cursor.execute("SELECT USER()")
                     return str(cursor.fetchone()[0]).partition("@")[0]  # type: ignore[index]
@@ -221,7 +224,7 @@ query_ttl = "500ms"
                 with pytest.raises(pymysql.err.OperationalError, match="Access denied"):
                     login(name, password)
             mysql_server.execute(f"ALTER USER '{user}'@'%' ACCOUNT LOCK")
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + DEADLINE
             with pytest.raises(pymysql.err.OperationalError, match="Access denied"):
                 while time.monotonic() < deadline:
                     login(user, "app")
@@ -307,12 +310,12 @@ failed_login_delay = "0s"
     try:
         with Pooler(text) as pooler:
             for _ in range(2):
-                with contextlib.closing(pymysql.connect(host="127.0.0.1", port=pooler.port("mysql"), user=user, password="app")) as client:
+                with contextlib.closing(log_in(pooler, user, "app")) as client:
                     cursor = client.cursor()
                     cursor.execute("SELECT 1")
                 for name, password in ((user, "wrong"), ("nobody", "app")):
                     with pytest.raises(pymysql.err.OperationalError, match=r"(?i)denied|authentication failed"):
-                        pymysql.connect(host="127.0.0.1", port=pooler.port("mysql"), user=name, password=password)
+                        log_in(pooler, name, password)
     finally:
         mysql_server.drop_user(user)
 
@@ -327,7 +330,7 @@ def test_nothing_is_passed_through_where_the_server_user_is_fixed(postgres15: Po
 
 
 def test_failed_logins_are_slowed(postgres15: PostgresServer) -> None:
-    more = '[users.app]\npassword = "app"\n[auth]\nfailed_login_delay = "400ms"\n'
+    more = '[users.app]\npassword = "app"\n[auth]\nfailed_login_delay = "3200ms"\n'
     with Pooler(toml(postgres15, more=more, listener='proxy_protocol = "127.0.0.1"')) as pooler:
 
         def attempt(address: str, password: str) -> float:
@@ -341,13 +344,14 @@ def test_failed_logins_are_slowed(postgres15: PostgresServer) -> None:
                     assert password == "app"
             return time.monotonic() - began
 
-        for _ in range(6):
+        for _ in range(8):
             attempt("10.1.1.1", "wrong")
-        assert attempt("10.1.1.1", "wrong") >= 0.4
-        # Neighbours notice nothing, and whoever knows the password in the end starts anew.
-        assert attempt("10.1.1.2", "app") < 0.4
-        assert attempt("10.1.1.1", "app") >= 0.4
-        assert attempt("10.1.1.1", "wrong") < 0.4
+        assert attempt("10.1.1.1", "wrong") >= 3.2
+        # Neighbours notice nothing, and whoever knows the password in the end starts anew: three more failures are free. (The machine
+        # may be slow, but not each time.)
+        assert any(attempt("10.1.1.2", "app") < 3.2 for _ in range(5))
+        assert attempt("10.1.1.1", "app") >= 3.2
+        assert any(attempt("10.1.1.1", "wrong") < 3.2 for _ in range(3))
 
 
 # ------------------------------------------------------------------------------------------------------------ PROXY protocol
@@ -375,7 +379,7 @@ def balanced(pooler: Pooler, header: bytes, listener: str = "postgres") -> Itera
                 back = threading.Thread(target=pump, args=(upstream, client), daemon=True)
                 back.start()
                 pump(client, upstream)
-                back.join(10)
+                back.join(DEADLINE)
 
         thread = threading.Thread(target=run, daemon=True)
         thread.start()
@@ -383,7 +387,7 @@ def balanced(pooler: Pooler, header: bytes, listener: str = "postgres") -> Itera
             yield server.getsockname()[:2]
         finally:
             server.close()
-            thread.join(10)
+            thread.join(DEADLINE)
             for end in ends:
                 end.close()
 
@@ -415,10 +419,11 @@ def test_bad_headers_are_refused_and_nobody_else_notices(postgres15: PostgresSer
         with good as (host, port), psycopg.connect(host=host, port=port, user="app", password="app", dbname="app") as client:
             ssl_request = b"\0\0\0\x08\x04\xd2\x16\x2f" + b"\0" * 20
             for junk in (b"PROXY TCP4 x y 1 2\r\n", b"PROXY " + b"A" * 200, ssl_request, version_2("1.2.3.4", 1, 0x31)):
-                with socket.create_connection(("127.0.0.1", pooler.port()), timeout=10) as sock:
+                with socket.create_connection(("127.0.0.1", pooler.port()), timeout=DEADLINE) as sock:
                     sock.sendall(junk)
-                    sock.shutdown(socket.SHUT_WR)
-                    with contextlib.suppress(ConnectionResetError):
+                    with contextlib.suppress(OSError):  # it may have been reset already
+                        sock.shutdown(socket.SHUT_WR)
+                    with contextlib.suppress(ConnectionError):
                         assert sock.recv(1) == b""
             assert client.execute("SELECT 1").fetchone() == (1,)
         pooler.wait_for_log(r"(?s)(PROXY header.*){4}")

@@ -466,7 +466,8 @@ class Load:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(20)
+            thread.join(DEADLINE)
+        assert not any(thread.is_alive() for thread in self._threads), "a client hangs"
 
     def progress(self) -> None:
         """Wait until every client has got on."""

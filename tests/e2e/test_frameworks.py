@@ -15,11 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from tests.e2e import mysql_world, postgres_world
-from tests.e2e.postgres_world import wait_until
+from tests.e2e.postgres_world import DEADLINE, wait_until
 from tests.helpers.servers import Servers
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-MINUTE = 60.0
 
 
 class Base(DeclarativeBase):
@@ -135,7 +134,7 @@ def django(pooled: mysql_world.World | postgres_world.World, *arguments: str) ->
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=MINUTE,
+        timeout=3 * DEADLINE,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

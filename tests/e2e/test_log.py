@@ -1,5 +1,6 @@
 """What the log tells of real sessions, and what it does not: passwords, verifiers, values."""
 
+import contextlib
 import json
 import re
 import signal
@@ -13,7 +14,7 @@ import psycopg
 import pymysql
 import pytest
 
-from tests.e2e.postgres_world import wait_until
+from tests.e2e.postgres_world import DEADLINE, wait_until
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 
@@ -59,8 +60,8 @@ users = ["app"]
 failed_login_delay = "0s"
 
 [timeouts]
-query_wait = "200ms"
-query = "2s"
+query_wait = "3s"
+query = "4s"
 
 [log]
 {log}
@@ -77,7 +78,13 @@ def noisy(servers: Servers) -> Iterator[Pooler]:
 def connect(pooler: Pooler, kind: str, password: str = "app-Login-Word", database: str = "app") -> Any:
     if kind == "mysql":
         return pymysql.connect(
-            host="127.0.0.1", port=pooler.port("mysql"), user="app", password=password, database=database, autocommit=True
+            host="127.0.0.1",
+            port=pooler.port("mysql"),
+            user="app",
+            password=password,
+            database=database,
+            autocommit=True,
+            connect_timeout=60,
         )
     return psycopg.connect(
         host="127.0.0.1", port=pooler.port(), user="app", password=password, dbname=database, autocommit=True, prepare_threshold=0
@@ -176,6 +183,28 @@ def test_connections_need_not_be_told(servers: Servers) -> None:
         assert "slow query" not in pooler.log
 
 
+def test_slow_queries_from_a_reload_on(servers: Servers) -> None:
+    """Of a client that was there before, the statement is not known."""
+    quiet = configuration(servers.postgres(15), servers.mariadb(), 'format = "json"')
+    watching = configuration(servers.postgres(15), servers.mariadb(), f'format = "json"\nslow_query = "{int(SLOW * 1000)}ms"')
+    with Pooler(quiet) as pooler, connect(pooler, "postgres") as before:
+        with connect(pooler, "postgres", database="dualpool") as console:
+            for text, statements in ((quiet, []), (watching, ["", "SELECT ?, ?, SLEEP(?)"]), (quiet, [])):
+                seen = pooler.log.count("slow query")
+                pooler.write_config(text)
+                console.execute("RELOAD")
+                with before.cursor() as cursor:
+                    cursor.execute("SELECT pg_sleep(%s)", (0.2,))
+                with contextlib.closing(connect(pooler, "mysql")) as after:
+                    run(after, sleeping("mysql"))
+                goal = seen + len(statements)
+                wait_until(lambda goal=goal: pooler.log.count("slow query") >= goal, "the slow ones")  # type: ignore[misc]
+                slow = [one for one in events(pooler) if "slow query" in one["message"]]
+                assert [one["statement"] for one in slow][seen:] == statements
+            queries = {row[0]: row[3] for row in console.execute("SHOW STATS_TOTALS").fetchall()}
+        assert queries["app"] == 4, "what was counted before the reload still counts"
+
+
 def test_failed_logins_are_folded(noisy: Pooler) -> None:
     for _ in range(15):
         with pytest.raises(psycopg.OperationalError):
@@ -191,7 +220,7 @@ def test_pgbouncers_lines(servers: Servers, tmp_path: Path) -> None:
     path, log = tmp_path / "pgbouncer.ini", tmp_path / "log"
     path.write_text(
         f"[databases]\napp = host={server.host} port={server.port}\n[pgbouncer]\nunix_socket_dir = {tmp_path}\nlisten_port = 6432\n"
-        f"pool_mode = transaction\nlogfile = {log}\nauth_type = md5\nauth_file = {tmp_path}/userlist.txt\nquery_timeout = 0.2\n"
+        f"pool_mode = transaction\nlogfile = {log}\nauth_type = md5\nauth_file = {tmp_path}/userlist.txt\nquery_timeout = 3\n"
     )
     process = subprocess.Popen([sys.executable, "-m", "dualpool", "pgbouncer", "-q", str(path)])
     try:
@@ -205,7 +234,7 @@ def test_pgbouncers_lines(servers: Servers, tmp_path: Path) -> None:
             client.execute("SELECT pg_sleep(600)")
     finally:
         process.send_signal(signal.SIGQUIT)
-        process.wait(20)
+        process.wait(DEADLINE)
     text = log.read_text()
     stamp = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[\d+\] "
     for line in (

@@ -6,19 +6,20 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pymysql
 import pytest
 
 from dualpool import process
-from tests.e2e.postgres_world import wait_until
+from tests.e2e.postgres_world import DEADLINE, wait_until
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer, PostgresServer
 
 
 def dualpool(*arguments: str, code: int = 0) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run([sys.executable, "-m", "dualpool", *arguments], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-m", "dualpool", *arguments], capture_output=True, text=True, timeout=3 * DEADLINE, check=False)
     assert done.returncode == code, done.stderr
     return done
 
@@ -127,7 +128,7 @@ def test_an_ini_runs_as_it_is_and_is_read_again(server: PostgresServer, new_user
     pooler = Pooler(arguments=[str(path)])
     with pooler:
         pooler.wait_for_log('listener .*"postgres.*" listening on 127')
-        assert (tmp_path / "pid").read_text() == f"{pooler.pid}\n"
+        wait_until(lambda: pid_in(tmp_path) == pooler.pid, "its pid file")
         assert_served(pooler.port(), server, new_user)
         path.write_text(path.read_text().replace("other = ", "third = "))
         pooler.reload()
@@ -162,9 +163,10 @@ def test_pgbouncers_command_line(postgres15: PostgresServer, tmp_path: Path) -> 
     assert dualpool("pgbouncer", "-V").stdout.startswith("dualpool ")
 
     def start(*options: str) -> int:
+        before = pid_in(tmp_path)
         dualpool("pgbouncer", "-d", "-v", *options, str(path))
-        wait_until(lambda: listening(tmp_path), "the daemon listens")
-        return int((tmp_path / "pid").read_text())
+        wait_until(lambda: listening(tmp_path) and pid_in(tmp_path) not in {0, before}, "the daemon listens")
+        return pid_in(tmp_path)
 
     first = start()
     pids = [first]
@@ -187,7 +189,15 @@ def test_pgbouncers_command_line(postgres15: PostgresServer, tmp_path: Path) -> 
 
 def listening(folder: Path) -> bool:
     log = folder / "log"
-    return log.exists() and "listening on" in log.read_text() and (folder / "pid").exists()
+    return log.exists() and "listening on" in log.read_text()
+
+
+def pid_in(folder: Path) -> int:
+    """Who has written the pid file; 0 if nobody has, or is about to."""
+    try:
+        return int((folder / "pid").read_text())
+    except (FileNotFoundError, ValueError):
+        return 0
 
 
 def test_an_imported_proxysql_cnf_runs(mysql_server: MySQLServer, tmp_path: Path) -> None:
@@ -217,7 +227,7 @@ mysql_query_rules: ( {{ rule_id=1 active=1 match_pattern="^SELECT" destination_h
         done = dualpool("config", "import", str(path))
         assert "mysql_query_rules: queries are not routed" in done.stderr
         with Pooler(done.stdout) as pooler:
-            place = {"host": "127.0.0.1", "port": pooler.port("mysql"), "user": user}
+            place: dict[str, Any] = {"host": "127.0.0.1", "port": pooler.port("mysql"), "user": user, "connect_timeout": int(DEADLINE)}
             with pymysql.connect(**place, password="app", database="app") as client:
                 cursor = client.cursor()
                 cursor.execute("SELECT DATABASE(), USER()")

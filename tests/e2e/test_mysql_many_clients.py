@@ -43,7 +43,7 @@ class Asyncmy:
     def options(self, world: World) -> dict[str, Any]:
         address = world.address()
         address["db"] = address.pop("database")
-        return address
+        return {**address, "connect_timeout": 3 * int(DEADLINE)}
 
     def number(self) -> int:
         """Another one than all other clients have."""
@@ -95,7 +95,7 @@ class Blocking:
         self.rng = rng
 
     def run(self, world: World) -> None:
-        with world.connector() as self.client:
+        with world.connector(connect_timeout=3 * int(DEADLINE)) as self.client:
             cursor = self.client.cursor(prepared=True)
             cursor.execute("SET @@session.group_concat_max_len = %s", (20_000 + int(self.marker[1:]),))
             cursor.close()

@@ -221,6 +221,7 @@ def test_long_results_and_long_rows(each_mysql: World, listener: str) -> None:
 
 def test_an_exhausted_pool_answers_pings(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
     world = run_mysql(mysql_server, pool_size=1, more='[timeouts]\nquery_wait = "300ms"')
+    wait_until(world.is_served, "the server connection, for which nobody waits long enough")
     with world.connect(autocommit=True) as client, world.connect(autocommit=True) as holder:
         holder.begin()
         value(holder, "SELECT 1")

@@ -46,7 +46,7 @@ def test_in_the_middle_of_a_transaction(each_mysql: World, table: str, listener:
     client = each_mysql.connect(listener)
     client.begin()
     rows(client, f"INSERT INTO {table} VALUES (1, 'never committed')")
-    assert each_mysql.open_transactions() == 1
+    wait_until(lambda: each_mysql.open_transactions() == 1, "its transaction, and no other")
     vanish(client)
     each_mysql.wait_until_rested()
     assert each_mysql.execute(f"SELECT * FROM {table}") == []
@@ -173,7 +173,7 @@ def test_a_transaction_whose_server_connection_is_killed_is_not_continued(each_m
 def test_a_server_restarts(servers: Servers) -> None:
     server = servers.own_mariadb()
     assert server.embedded is not None
-    with world(server, more='[timeouts]\nserver_login_retry = "50ms"\nquery_wait = "20s"') as ours:
+    with world(server, more='[timeouts]\nserver_login_retry = "50ms"\nquery_wait = "60s"') as ours:
         client = ours.connect(autocommit=True)
         assert value(client, "SELECT 1") == 1
         ours.admin.close()

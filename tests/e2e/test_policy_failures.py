@@ -10,12 +10,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.policy_world import Conn, Crowd, Stage, stage, wait_for_answers
-from tests.e2e.postgres_world import in_thread, wait_until
+from tests.e2e.postgres_world import DEADLINE, in_thread, wait_until
 from tests.helpers.servers import DatabaseServer, Servers
 
 SECONDS = float(os.environ.get("DUALPOOL_KILLING_SECONDS", "5"))
 POOL_SIZE = 6
-TIMEOUTS = '[timeouts]\nserver_login_retry = "50ms"\nquery_wait = "60s"'
+CLIENTS = 30
+TIMEOUTS = '[timeouts]\nserver_login_retry = "50ms"\nquery_wait = "120s"'
 
 
 @pytest.fixture(scope="module", params=["postgres", "mariadb"])
@@ -59,16 +60,16 @@ def test_server_connections_that_are_killed_all_the_time(world: Stage) -> None:
     files = world.open_files()
     bystanders = Bystanders(world)
     kills = 0
-    with Crowd(world, 30, extra=world.slowly(0.002)) as crowd:
+    with Crowd(world, CLIENTS, extra=world.slowly(0.002)) as crowd:
         wait_for_answers(crowd, 100)
         ended = time.monotonic() + SECONDS
-        while time.monotonic() < ended:
+        while time.monotonic() < ended or kills < 10:
+            assert time.monotonic() < ended + DEADLINE, "too few to kill"
             kills += len(world.kill_half())
             time.sleep(0.1)
         wait_for_answers(crowd, 300)
         crowd.stop()
     assert not crowd.wrong
-    assert kills >= 10
     # Each kill ends one transaction at most: that in flight. Nobody who waited for a connection has noticed.
     assert sum(crowd.errors.values()) <= kills, crowd.errors
     bystanders.check()
@@ -80,18 +81,19 @@ def test_a_server_that_is_killed_under_load_and_comes_back(world: Stage) -> None
     assert embedded is not None
     files = world.open_files()
     bystanders = Bystanders(world)
-    with Crowd(world, 30, extra=world.slowly(0.002)) as crowd:
+    with Crowd(world, CLIENTS, extra=world.slowly(0.002)) as crowd:
         wait_for_answers(crowd, 300)
         embedded.kill()
         waiting = in_thread(lambda: bystanders.conns[0].execute("SELECT 'it is back'"))
         before = crowd.answers
         wait_until(lambda: world.pooler.log.count("connect failed") > 2, "connects are tried again")
         assert not waiting.is_done()
-        assert crowd.answers - before <= POOL_SIZE
+        # What was answered before, and had not been read yet.
+        assert crowd.answers - before <= CLIENTS
         # Only those whose transaction was in flight have noticed; the others wait.
         assert sum(crowd.errors.values()) <= POOL_SIZE, crowd.errors
         embedded.restart()
-        assert waiting.result(30) == [("it is back",)]
+        assert waiting.result() == [("it is back",)]
         wait_for_answers(crowd, 300)
         crowd.stop()
     assert not crowd.wrong

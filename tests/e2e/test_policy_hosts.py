@@ -9,11 +9,12 @@ import pytest
 
 from dualpool.dev import EmbeddedPostgres
 from tests.e2e.policy_world import POOL_USER, Stage, make_pool_user, stage
-from tests.e2e.postgres_world import wait_until
+from tests.e2e.postgres_world import wait_for, wait_until
+from tests.helpers.ports import reserved_port
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 
 SERVER_PORT = "SELECT inet_server_port()"
-QUICK = '[timeouts]\nserver_login_retry = "50ms"\nquery_wait = "20s"'
+QUICK = '[timeouts]\nserver_login_retry = "50ms"\nquery_wait = "60s"'
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +28,8 @@ def pair(servers: Servers) -> Iterator[tuple[PostgresServer, PostgresServer]]:
     embedded.stop()
     copied = embedded.data_dir.with_name(f"{embedded.data_dir.name}-standby")
     shutil.copytree(embedded.data_dir, copied, symlinks=True, ignore=shutil.ignore_patterns("run", "*.pid", "server.log", "port"))
-    copy = EmbeddedPostgres(copied, embedded.bindir, user=embedded.user, password=embedded.password, database=embedded.database)
+    account = {"user": embedded.user, "password": embedded.password, "database": embedded.database}
+    copy = EmbeddedPostgres(copied, embedded.bindir, port=reserved_port(), **account)
     copy.settings, copy.hba = {**embedded.settings, "hot_standby": "on"}, embedded.hba
     (copy.folder / "standby.signal").touch()
     for path in (copied, *copied.rglob("*")):
@@ -76,11 +78,15 @@ def test_prefer_standby_is_content_with_a_primary(pair: tuple[PostgresServer, Po
 
 
 def test_nobody_has_the_role(pair: tuple[PostgresServer, PostgresServer]) -> None:
-    with (
-        Stages(pair[:1], 'target_session_attrs = "standby"', database='query_wait = "300ms"') as world,
-        pytest.raises(psycopg.OperationalError, match=r"is read-write, but target_session_attrs asks for standby"),
-    ):
-        world.connect().execute("SELECT 1")
+    with Stages(pair[:1], 'target_session_attrs = "standby"', database='query_wait = "300ms"') as world:
+
+        def told() -> str:
+            with pytest.raises(psycopg.OperationalError) as error:
+                world.connect().execute("SELECT 1")
+            return str(error.value)
+
+        # The first ones may be told only that they have waited: nobody has been asked for its role yet.
+        wait_for(told, lambda text: "is read-write, but target_session_attrs asks for standby" in text, "the reason")
 
 
 def test_round_robin_uses_both(pair: tuple[PostgresServer, PostgresServer]) -> None:

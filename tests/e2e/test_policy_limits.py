@@ -12,11 +12,12 @@ import mysql.connector
 import psycopg
 import pytest
 
-from tests.e2e.policy_world import SERVER_ERRORS, Conn, Stage, stage, timed
-from tests.e2e.postgres_world import in_thread, wait_until
+from tests.e2e.policy_world import ADMIN, SERVER_ERRORS, Conn, Stage, stage, timed
+from tests.e2e.postgres_world import DEADLINE, in_thread, wait_until
 from tests.helpers.servers import DatabaseServer, Servers
 
 Build = Callable[..., Stage]
+ROUNDS = 10
 
 
 @pytest.fixture(scope="module", params=["postgres", "mariadb"])
@@ -53,6 +54,7 @@ def connect_in_lane(world: Stage, lane: str) -> Any:
         return world.connect(options=f"-c dualpool.lane={lane}").driver
     address: dict[str, Any] = {"host": "127.0.0.1", "port": world.pooler.port("mysql"), "user": "app", "password": "app"}
     options: dict[str, Any] = {"database": "app", "use_pure": True, "collation": "utf8mb4_general_ci", "autocommit": True}
+    options["connection_timeout"] = int(DEADLINE)
     return mysql.connector.connect(**address, **options, conn_attrs={"dualpool.lane": lane})
 
 
@@ -94,23 +96,36 @@ def test_one_client_too_many_is_refused_and_maintenance_gets_in(build: Build, ke
         with world.connect("boss") as boss:
             assert boss.execute("SELECT 1") == [(1,)]
         leaver.close()
+        wait_until(lambda: lets_in(world), "dualpool has seen that one left")
+
+
+def lets_in(world: Stage) -> bool:
+    """Does one more client get in, and is it served?"""
+    try:
         with world.connect() as newcomer:
-            assert newcomer.execute("SELECT 1") == [(1,)]
+            return newcomer.execute("SELECT 1") == [(1,)]
+    except SERVER_ERRORS:
+        return False
 
 
 # --------------------------------------------------------------------------------------------------------- caps
 
 
 def test_a_burst_of_one_user_leaves_room_for_others(build: Build) -> None:
-    world = build(pool_size=3, more="[limits]\nclients_per_user = 2\n[users.other]\npassword = 'other'")
+    world = build(pool_size=3, more=ADMIN + "[limits]\nclients_per_user = 2\n[users.other]\npassword = 'other'")
     burst = [world.connect() for _ in range(5)]
-    running = [in_thread(lambda conn=conn: conn.execute(f"SELECT 1{world.slowly(1.0)}")) for conn in burst]
-    wait_until(lambda: world.server_connections() >= 2, "two of them are served")
+    for served in burst[:2]:
+        served.execute("BEGIN")
+        served.execute("SELECT 1")
+    waiting = [in_thread(lambda conn=conn: conn.execute("SELECT 2")) for conn in burst[2:]]
+    wait_until(lambda: world.waiting_clients() == 3, "the others wait")
     with world.connect("other") as other:
-        assert timed(lambda: other.execute("SELECT 1")) < 0.9
-    assert sum(one.is_done() for one in running) < 3
-    for one in running:
-        one.result()
+        assert other.execute("SELECT 1") == [(1,)]
+    assert not any(one.is_done() for one in waiting)
+    for served in burst[:2]:
+        served.execute("COMMIT")
+    for one in waiting:
+        assert one.result() == [(2,)]
     for conn in burst:
         conn.close()
 
@@ -145,6 +160,7 @@ def test_a_queue_that_is_full_refuses_with_the_wait_to_expect(build: Build) -> N
         else:
             with pytest.raises(SERVER_ERRORS, match=message):
                 waiting.result()
+            assert refusing.result() is False
 
 
 # --------------------------------------------------------------------------------------------------------- times
@@ -164,16 +180,16 @@ def test_a_query_that_takes_too_long_for_its_user_or_database(build: Build, wher
 def test_idle_in_a_transaction_for_too_long(build: Build) -> None:
     world = build(user='idle_in_transaction = "300ms"')
     with world.connect() as conn:
-        conn.execute("BEGIN")
-        conn.execute("SELECT 1")
-        world.pooler.wait_for_log("listener")
-        wait_until(lambda: ended(conn), "the server connection is free")
-        assert refused(lambda: conn.execute("SELECT 2"), "users.app.idle_in_transaction is 0.3 s|Lost connection|gone away") in (
-            "25P03",
-            1205,
-            2013,
-            2006,
-        )
+
+        def dawdle() -> None:
+            conn.execute("BEGIN")
+            # On a slow machine the time may be over here already.
+            conn.execute("SELECT 1")
+            wait_until(lambda: ended(conn), "the server connection is free")
+            conn.execute("SELECT 2")
+
+        message = "users.app.idle_in_transaction is 0.3 s|Lost connection|gone away"
+        assert refused(dawdle, message) in ("25P03", 1205, 2013, 2006)
 
 
 def ended(conn: Conn) -> bool:
@@ -184,10 +200,12 @@ def ended(conn: Conn) -> bool:
 
 def test_waiting_too_long_for_its_user(build: Build) -> None:
     world = build(pool_size=1, user='query_wait = "300ms"')
+    # The first connect may take longer than anybody waits; the connection is there afterwards.
+    wait_until(lambda: lets_in(world), "a server connection")
     with world.connect("boss"), world.connect() as holder, world.connect() as waiter:
         holder.execute("BEGIN")
         holder.execute("SELECT 1")
-        message = r"waited 0\.\d s for a server connection \(users.app.query_wait is 0.3 s\): all 1 are taken \(pool_size\)"
+        message = r"waited \d+\.\d s for a server connection \(users.app.query_wait is 0.3 s\): all 1 are taken \(pool_size\)"
         assert refused(lambda: waiter.execute("SELECT 2"), message) in ("53300", 1040)
         holder.execute("COMMIT")
         assert waiter.execute("SELECT 3") == [(3,)]
@@ -201,7 +219,7 @@ def test_the_pools_own_reserve_comes_after_its_time_and_goes_again(build: Build)
     with world.connect() as holder, world.connect() as waiter:
         holder.execute("BEGIN")
         holder.execute("SELECT 1")
-        assert 0.3 < timed(lambda: waiter.execute("SELECT 2")) < 10
+        assert timed(lambda: waiter.execute("SELECT 2")) > 0.3
         wait_until(lambda: world.server_connections() == 1, "what is beyond pool_size is closed")
         holder.execute("COMMIT")
 
@@ -213,8 +231,10 @@ def test_a_database_that_nobody_uses_may_sleep_although_clients_are_connected(bu
         wait_until(lambda: world.server_connections() == 0, "it sleeps")
         time.sleep(0.5)
         assert world.server_connections() == 0
+        conn.execute("BEGIN")
         assert conn.execute("SELECT 'awake'") == [("awake",)]
         assert world.server_connections() == 1
+        conn.execute("COMMIT")
 
 
 def test_who_wakes_a_database_is_told_that_it_is_starting(servers: Servers) -> None:
@@ -227,11 +247,9 @@ def test_who_wakes_a_database_is_told_that_it_is_starting(servers: Servers) -> N
             conn.driver.add_notice_handler(lambda notice: notices.append(notice.message_primary))
             server.embedded.stop()
             waking = in_thread(lambda: conn.execute("SELECT 'woken'"))
-            world.pooler.wait_for_log("connect failed")
-            time.sleep(1.5)
+            wait_until(lambda: any("the database is starting" in notice for notice in notices), "told")
             server.embedded.restart()
             assert waking.result() == [("woken",)]
-            assert any("the database is starting" in notice for notice in notices)
     finally:
         server.embedded.stop()
 
@@ -242,22 +260,20 @@ def test_who_wakes_a_database_is_told_that_it_is_starting(servers: Servers) -> N
 def test_a_storm_of_logins_is_served_fairly(build: Build) -> None:
     world = build(pool_size=5)
     # PyMySQL takes many times longer over a login than psycopg.
-    count, gate = 500 if world.listener == "postgres" else 100, threading.Barrier(50)
-    times: list[float] = []
+    clients = 50 if world.listener == "postgres" else 20
+    gate = threading.Barrier(clients)
+    times: list[tuple[float, float]] = []
 
     def log_in() -> None:
-        gate.wait()
-        for _ in range(count // 50):
+        gate.wait(DEADLINE)
+        for _ in range(ROUNDS):
             started = time.monotonic()
-            with world.connect(timeout=30) as conn:
+            with world.connect() as conn:
                 conn.execute("SELECT 1")
-            times.append(time.monotonic() - started)
+            times.append((started, time.monotonic()))
 
-    threads = [threading.Thread(target=log_in, daemon=True) for _ in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(40)
-    assert len(times) == count
-    times.sort()
-    assert times[-1] < 10 * max(times[count // 2], 0.2), "the slowest waits not much longer than the others"
+    for logins in [in_thread(log_in) for _ in range(clients)]:
+        logins.result(3 * DEADLINE)
+    assert len(times) == ROUNDS * clients
+    overtaken = [sum(start < other and other_end < end for other, other_end in times) for start, end in times]
+    assert max(overtaken) < len(times) / 2, "nobody waits while all others come and go"

@@ -52,7 +52,8 @@ BEFORE_LOGIN = {
 @pytest.mark.parametrize("name", BEFORE_LOGIN)
 def test_garbage_before_the_login(world: World, neighbour: Raw, name: str) -> None:
     with Raw(world.pooler.port("trust")) as client:
-        client.send(BEFORE_LOGIN[name])
+        with contextlib.suppress(ConnectionError):  # it may be closed before it has read everything
+            client.send(BEFORE_LOGIN[name])
         error = error_of(client.until_closed())
         assert (error["S"], error["C"][:2] in {"08", "0A", "28"}) == ("FATAL", True), error
 
@@ -95,7 +96,8 @@ def test_garbage_after_the_login(world: World, neighbour: Raw, name: str, before
     with Raw(world.pooler.port("trust")).log_in() as client:
         if before:
             client.ask(query(before))
-        client.send(garbage)
+        with contextlib.suppress(ConnectionError):  # it may be closed before it has read everything
+            client.send(garbage)
         error = error_of(client.until_closed())
         assert error["C"] == sqlstate, error
     wait_until(lambda: len(world.server_connections("state <> 'idle'")) == 1, "only the neighbour's transaction is left")
@@ -142,10 +144,20 @@ def test_a_login_that_stalls_is_ended(run_world: RunWorld, servers: Servers) -> 
     world = run_world(servers.postgres(15), more='[timeouts]\nclient_login = "200ms"')
     for sent in (b"", struct.pack("!I", 30), startup(user="app", database="app")):
         with Raw(world.pooler.port()) as client:
-            client.send(sent)
+            with contextlib.suppress(ConnectionError):  # it may have been slower than the time that it has
+                client.send(sent)
             error = error_of(client.until_closed())
             assert (error["C"], "timeouts.client_login" in error["M"]) == ("08P01", True)
-    world.assert_unharmed()
+    wait_until(lambda: logs_in_in_time(world), "a login that is quick enough")
+
+
+def logs_in_in_time(world: World) -> bool:
+    """On a machine under load a login may take longer than the test allows."""
+    try:
+        world.assert_unharmed()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 def test_a_stalled_login_holds_up_nobody(world: World, neighbour: Raw) -> None:

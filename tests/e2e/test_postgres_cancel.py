@@ -10,7 +10,7 @@ import pytest
 
 from dualpool.postgres import wire
 from tests.e2e.postgres_raw import Raw, cancel_request, error_of, kinds, query, startup
-from tests.e2e.postgres_world import DEADLINE, Client, RunWorld, World, in_thread, wait_until
+from tests.e2e.postgres_world import DEADLINE, Background, Client, RunWorld, World, in_thread, wait_until
 from tests.helpers.servers import PostgresServer, Servers
 
 CANCELED = "57014"
@@ -58,9 +58,13 @@ def test_a_client_that_waits_for_a_server_connection_is_canceled_there(run_world
         holder.execute("SELECT 1")
         waiting = [in_thread(lambda: waiter.execute("SELECT 2")), in_thread(lambda: extended.execute("SELECT %s::int", [2]))]
         for client, background in zip((waiter, extended), waiting, strict=True):
-            while not background.is_done():
+
+            def canceled(client: Client = client, background: Background = background) -> bool:
                 # A request that comes before the query does nothing, as at a server; so ask again until there is something to cancel.
                 client.cancel_safe(timeout=DEADLINE)
+                return background.is_done()
+
+            wait_until(canceled, "the query that waits is canceled")
             with pytest.raises(psycopg.errors.QueryCanceled):
                 background.result()
         assert holder.execute("SELECT 3").fetchone() == (3,)
@@ -70,13 +74,17 @@ def test_a_client_that_waits_for_a_server_connection_is_canceled_there(run_world
 
 
 def test_a_wrong_key_cancels_nothing(world: World) -> None:
-    with Raw(world.pooler.port("trust")).log_in() as client:
+    lock = "SELECT pg_advisory_xact_lock(1), 'undisturbed'"
+    with Raw(world.pooler.port("trust")).log_in() as client, psycopg.connect(world.server.url_for(database=world.database)) as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(1)")
         process_id, secret = client.key
-        client.send(query("SELECT pg_sleep(0.3), 'undisturbed'"))
+        client.send(query(lock))
         world.wait_until_running("undisturbed")
         wrong = bytes((secret[0] ^ 1,)) + secret[1:]
         for key in ((process_id, wrong), (process_id + 1, secret), (0, secret), (process_id, secret + b"\0" * 28)):
             send_cancel(world, key)
+        assert client.is_silent()
+        holder.rollback()
         assert kinds(client.until_ready()) == "TDCZ"
 
 
@@ -129,7 +137,7 @@ def test_cancels_never_hit_another_clients_query(run_world: RunWorld, postgres_s
         canceled = 0
         with Raw(world.pooler.port("trust")).log_in() as client:
             for _ in range(60):
-                client.send(query(f"SELECT pg_sleep({rng.choice([0, 0.0005, 0.001, 0.002])})"))
+                client.send(query(f"SELECT pg_sleep({rng.choice([0, 0.0005, 0.001, 0.002, 0.05])})"))
                 with Raw(world.pooler.port("trust")) as canceler:
                     canceler.send(cancel_request(*client.key))
                     answer = client.until_ready()
@@ -142,12 +150,12 @@ def test_cancels_never_hit_another_clients_query(run_world: RunWorld, postgres_s
     innocents = [in_thread(lambda n=n: innocent(n)) for n in range(3)]  # type: ignore[misc]
     cancelers = [in_thread(lambda n=n: canceling(n)) for n in range(4)]  # type: ignore[misc]
     try:
-        canceled = sum(canceler.result(60) for canceler in cancelers)
+        canceled = sum(canceler.result(3 * DEADLINE) for canceler in cancelers)
     finally:
         ended.set()
     assert all(client.result() > 10 for client in innocents)
     assert canceled > 0
-    assert len(world.server_connections()) <= 2
+    world.wait_for_server_connections(2)
 
 
 def test_a_cancel_request_over_tls_in_the_listener_is_not_needed(world: World) -> None:

@@ -188,7 +188,7 @@ async def test_asyncpg_copy(world: World, listener: str, table: str) -> None:
         async with trio_asyncio.open_loop():
             await aio_as_trio(scenario)()
     world.wait_until_rested()
-    assert len(world.server_connections()) <= 3
+    world.wait_for_server_connections(3)
 
 
 async def test_asyncpg_pool_with_its_reset_query(world: World, listener: str) -> None:
@@ -321,7 +321,7 @@ def test_two_pg_dumps_at_once(world: World, listener: str, table: str) -> None:
 
 async def test_clients_that_rest_hold_nothing_whatever_they_did_before(run_world: RunWorld, postgres_server: PostgresServer) -> None:
     """One server connection for all: a client that kept it, although it is at rest, would starve the next."""
-    world = run_world(postgres_server, 1, '[timeouts]\nquery_wait = "5s"')
+    world = run_world(postgres_server, 1, '[timeouts]\nquery_wait = "30s"')
     world.execute("CREATE TABLE shared (id int PRIMARY KEY, name text)")
     world.execute("GRANT ALL ON shared TO app")
     resting: list[Any] = []
@@ -390,7 +390,7 @@ async def test_clients_that_rest_hold_nothing_whatever_they_did_before(run_world
                 world.execute("DELETE FROM shared WHERE id <> 1")
                 await trio.to_thread.run_sync(with_pg8000)
                 world.execute("DELETE FROM shared")
-            assert await trio.to_thread.run_sync(lambda: len(world.server_connections())) == 1
+            await trio.to_thread.run_sync(world.wait_for_server_connections, 1)
             for client in resting:
                 if isinstance(client, asyncpg.Connection):
                     client.terminate()

@@ -27,7 +27,7 @@ class Psycopg:
 
     async def run(self, world: World) -> None:
         actions = [self.simple, self.extended, self.prepared, self.transaction, self.failed_transaction, self.pipeline, self.rows]
-        self.client = await psycopg.AsyncConnection.connect(world.url(), autocommit=True)
+        self.client = await psycopg.AsyncConnection.connect(world.url(), autocommit=True, connect_timeout=3 * int(DEADLINE))
         async with self.client:
             await self.client.execute(f"SET app.marker = '{self.marker}'")
             for _ in range(ROUNDS):
@@ -84,7 +84,7 @@ class Asyncpg:
         self.rng = rng
 
     async def run(self, world: World) -> None:
-        self.client = await asyncpg.connect(world.url())
+        self.client = await asyncpg.connect(world.url(), timeout=3 * DEADLINE)
         try:
             await self.client.execute(f"SET app.marker = '{self.marker}'")
             for _ in range(ROUNDS):

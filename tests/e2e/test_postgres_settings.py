@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from tests.e2e.postgres_raw import SYNC, Raw, bind, error_of, execute, parse, query, startup
-from tests.e2e.postgres_world import Client, World, in_thread
+from tests.e2e.postgres_world import DEADLINE, Client, World, in_thread
 
 
 @pytest.fixture
@@ -253,7 +253,7 @@ def test_settings_never_leak_in_a_crowd(one_postgres: World) -> None:
                     assert show(client, name) == kept[name], (seed, name)
 
     for background in [in_thread(lambda seed=seed: crowd(seed)) for seed in range(8)]:  # type: ignore[misc]
-        background.result(60)
+        background.result(3 * DEADLINE)
 
 
 def test_statement_mode_refuses_transactions(world: World) -> None:

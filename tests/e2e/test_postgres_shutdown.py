@@ -25,7 +25,7 @@ def is_refused(port: int) -> bool:
     """True if nobody listens."""
     try:
         Raw(port).sock.close()
-    except ConnectionRefusedError:
+    except ConnectionError:
         return True
     return False
 
@@ -61,6 +61,7 @@ def test_sigterm_lets_clients_that_wait_be_served(run_world: RunWorld, servers: 
     holder, waiter = Raw(world.pooler.port("trust")).log_in(), Raw(world.pooler.port("trust")).log_in()
     holder.ask(query("BEGIN"))
     waiter.send(query("SELECT 'served'"))
+    world.wait_until_read()
     os.kill(world.pooler.pid, signal.SIGTERM)
     world.pooler.wait_for_log("SIGTERM")
     assert kinds(holder.ask(query("SELECT 1"))) == "TDCZ"

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.e2e.postgres_raw import SYNC, Raw, error_of, parse, query
-from tests.e2e.postgres_world import Client, World, configuration, in_thread, wait_until
+from tests.e2e.postgres_world import DEADLINE, Client, World, configuration, in_thread, wait_until
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import PostgresServer
 
@@ -35,7 +35,7 @@ def strict_world(server: PostgresServer, pool_size: int = 1, keys: str = "strict
 @pytest.fixture(scope="module")
 def one(postgres_server: PostgresServer) -> Iterator[World]:
     """One server connection for all, in strict mode."""
-    with strict_world(postgres_server, more='[timeouts]\nquery_wait = "15s"') as world:
+    with strict_world(postgres_server, more='[timeouts]\nquery_wait = "60s"') as world:
         world.execute(PREPARATIONS)
         yield world
 
@@ -409,7 +409,7 @@ def dump(embedded: Any, url: str) -> str:
     program = embedded.bindir / "pg_dump"
     if not program.exists():
         pytest.skip(f"{program} is not there")
-    done = subprocess.run([program, url], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([program, url], capture_output=True, text=True, check=True, timeout=3 * DEADLINE)
     return "\n".join(line for line in done.stdout.splitlines() if not line.startswith((r"\restrict", r"\unrestrict")))
 
 

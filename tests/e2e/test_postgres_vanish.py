@@ -124,13 +124,13 @@ def test_a_client_vanishes(world: World, situation, listener: str) -> None:  # t
     situation(client, world)
     client.vanish()
     world.wait_until_rested()
-    assert len(world.server_connections()) <= 3
+    world.wait_for_server_connections(3)
     assert world.execute("SELECT count(*) FROM vanishing") == [(0,)]
     with world.connect(autocommit=False) as one, world.connect(autocommit=False) as two, world.connect(autocommit=False) as three:
         for other in (one, two, three):
             assert other.execute("SELECT 'unharmed', current_setting('application_name')").fetchone() == ("unharmed", "")
             assert other.execute("SELECT count(*) FROM pg_prepared_statements WHERE name NOT LIKE 'dualpool%'").fetchone() == (0,)
-    assert len(world.server_connections()) <= 3
+    world.wait_for_server_connections(3)
 
 
 @pytest.mark.parametrize("situation", SITUATIONS)
@@ -146,7 +146,7 @@ def test_a_client_vanishes_while_others_wait_for_its_only_server_connection(scar
         assert [kinds(other.until_ready()) for _ in range(4)] == ["CZ", "TDCZ", "CZ", "12DCZ"]
         other.send(TERMINATE)
         other.sock.close()
-    assert len(scarce.server_connections()) == 1
+    scarce.wait_for_server_connections(1)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_clients_that_vanish_by_the_dozen(run_world: RunWorld, postgres_server: 
             assert stays.value(query(f"SELECT {number}")) == str(number)
     assert stays.value(query("SELECT 'stays'")) == "stays"
     world.wait_until_rested()
-    assert len(world.server_connections()) <= 2
+    world.wait_for_server_connections(2)
     assert world.execute("SELECT count(*) FROM vanishing") == [(0,)]
 
 

@@ -16,9 +16,9 @@ import psycopg
 import pymysql
 import pytest
 
-from dualpool.dev.processes import free_port
 from tests.e2e.postgres_world import DEADLINE, wait_until
 from tests.helpers.pooler import Pooler
+from tests.helpers.ports import reserved_port
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 from tests.helpers.steady import CLIENTS, ROUNDS, Load
 
@@ -28,13 +28,13 @@ def configuration(postgres: PostgresServer, mysql: MySQLServer, folder: Path, mo
     return f"""
 [listeners.postgres]
 protocol = "postgres"
-bind = ["127.0.0.1:{free_port()}", "unix:{folder}/.s.PGSQL.5432"]
+bind = ["127.0.0.1:{reserved_port()}", "unix:{folder}/.s.PGSQL.5432"]
 reuse_port = true
 backlog = 1024
 
 [listeners.mysql]
 protocol = "mysql"
-bind = "127.0.0.1:{free_port()}"
+bind = "127.0.0.1:{reserved_port()}"
 reuse_port = true
 backlog = 1024
 
@@ -66,10 +66,11 @@ def clients(ports: dict[str, int], folder: Path) -> dict[str, Callable[[int], An
 
     def postgres(number: int) -> Any:
         host, port = ("127.0.0.1", ports["postgres"]) if number % 2 else (str(folder), 5432)
-        return psycopg.connect(host=host, port=port, user="app", password="app", dbname="app", connect_timeout=20)
+        return psycopg.connect(host=host, port=port, user="app", password="app", dbname="app", connect_timeout=int(DEADLINE))
 
     def mysql(_: int) -> Any:
-        return pymysql.connect(host="127.0.0.1", port=ports["mysql"], user="app", password="app", database="app", connect_timeout=20)
+        place = {"host": "127.0.0.1", "port": ports["mysql"], "connect_timeout": int(DEADLINE)}
+        return pymysql.connect(**place, user="app", password="app", database="app")  # type: ignore[arg-type]
 
     return {"postgres": postgres, "mysql": mysql}
 

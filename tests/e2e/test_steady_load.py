@@ -16,10 +16,10 @@ import psycopg
 import pymysql
 import pytest
 
-from dualpool.dev.processes import free_port
 from tests.e2e.postgres_world import wait_until
 from tests.helpers.certificates import Certificates
 from tests.helpers.pooler import Pooler
+from tests.helpers.ports import reserved_port
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 from tests.helpers.steady import CLIENTS, ROUNDS, Load
 
@@ -36,7 +36,7 @@ class Site:
         self.postgres = postgres
         self.mysql = mysql
         self.folder = folder
-        self.ports = {"postgres": free_port(), "mysql": free_port()}
+        self.ports = {"postgres": reserved_port(), "mysql": reserved_port()}
         self.pool_size = 5
         self.issuers = [Certificates(folder)]
         self.renew_certificate()
@@ -106,12 +106,12 @@ users = ["app"]
         """Every second one with TLS."""
         mode = "require" if number % 2 else "disable"
         place = {"host": "127.0.0.1", "port": self.ports["postgres"], "dbname": "app", "user": "app", "password": "app"}
-        return psycopg.connect(**place, sslmode=mode, connect_timeout=20)
+        return psycopg.connect(**place, sslmode=mode, connect_timeout=60)
 
     def mysql_client(self, number: int) -> Any:
         """Every second one with TLS."""
         place: dict[str, Any] = {"host": "127.0.0.1", "port": self.ports["mysql"], "database": "app", "user": "app", "password": "app"}
-        return pymysql.connect(**place, ssl=ANY_CERTIFICATE if number % 2 else None, ssl_disabled=number % 2 == 0, connect_timeout=20)
+        return pymysql.connect(**place, ssl=ANY_CERTIFICATE if number % 2 else None, ssl_disabled=number % 2 == 0, connect_timeout=60)
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from dualpool.dev.processes import end_with_parent
+
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 60.0
 LOG_SECONDS: Final = 60.0
@@ -80,6 +82,7 @@ class Pooler:
             errors="replace",
             env={**os.environ, "PYTHONUNBUFFERED": "1", **self.environment},
             start_new_session=True,
+            preexec_fn=end_with_parent(signal.SIGKILL),
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

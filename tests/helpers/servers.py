@@ -343,6 +343,8 @@ class Servers:
         tls = {"ssl-ca": str(certificates.ca), "ssl-cert": str(own.cert), "ssl-key": str(own.key)}
         embedded.settings = {**MYSQL_SETTINGS, **tls, **(settings or {})}
         self._closing.enter_context(embedded)
+        # Its data is thrown away, so it need not tidy up. (A PostgreSQL that is killed would leave shared memory behind.)
+        self._closing.callback(embedded.kill)
         server = MySQLServer(
             name=name,
             version=embedded.server_version,

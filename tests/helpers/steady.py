@@ -8,7 +8,7 @@ import multiprocessing
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import psycopg
@@ -146,8 +146,11 @@ class Group:
 
     def _use(self, connection: Any) -> None:
         count = 0
+        told: list[str | None] = []
+        if self.kind == "postgres":
+            connection.add_notice_handler(lambda notice: told.append(notice.sqlstate))
         while not self.ended.wait(self.rest) and not (self.recycle and count >= self.recycle):
-            transaction(self.kind, connection)
+            transaction(self.kind, connection, told)
             self._count(DONE)
             count += 1
 
@@ -156,13 +159,16 @@ class Group:
             self.counts[index] += 1
 
 
-def transaction(kind: str, connection: Any) -> None:
-    """Two statements and a COMMIT. Raises TellsToLeave if the first is answered with that."""
+def transaction(kind: str, connection: Any, told: Sequence[str | None] = ()) -> None:
+    """Two statements and a COMMIT. Raises TellsToLeave if the first is answered with that.
+
+    `told`: the SQLSTATEs of notices. libpq takes an error for one that it reads together with the end of an answer, as a slow client does.
+    """
     with connection.cursor() as cursor:
         try:
             cursor.execute("BEGIN" if kind == "mysql" else "SELECT 0")
         except Exception as error:
-            if tells_to_leave(error):
+            if tells_to_leave(error) or psycopg.errors.AdminShutdown.sqlstate in told:
                 raise TellsToLeave from error
             raise
         cursor.execute("SELECT 1")

@@ -653,7 +653,7 @@ def server_context(client_ca: bool = False) -> ssl.SSLContext:
 def acceptor(
     account: Account, policy: FrontendPolicy = PLAIN, listener: socket.socket | None = None
 ) -> Iterator[tuple[int, "Future[ClientLogin | CancelRequest]"]]:
-    """Accepts one client, tells it that it is in if it is, and closes. Yields the port and the outcome. `listener`: where, and to be kept."""
+    """Accepts one client, tells it that it is in if it is, and closes. Yields the port and the outcome. `listener`: where."""
     outcome: Future[ClientLogin | CancelRequest] = Future()
 
     listening = listener or socket.create_server(("127.0.0.1", 0))

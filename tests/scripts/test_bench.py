@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tarfile
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,9 @@ from pathlib import Path
 import attrs
 import pytest
 from rich.console import Console
+
+from dualpool.dev.processes import wait_until
+from tests.helpers.ports import reserved_port
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -38,7 +42,7 @@ while True:
 
 @contextlib.contextmanager
 def serving(folder: Path, code: str = SERVE, ready: str = "listening on") -> Iterator[tuple[int, tuple[int, ...]]]:
-    port = programs.free_port()
+    port = reserved_port()
     with programs.running("it", [sys.executable, "-c", code, str(port)], port, folder / "it.log", ready=ready) as pids:
         yield port, pids
 
@@ -156,7 +160,7 @@ def test_a_report_that_sysbench_did_not_finish_says_why() -> None:
 
 
 def test_pgbench_that_cannot_connect_is_left_out_with_its_own_words() -> None:
-    gone = Endpoint("direct", POSTGRES, programs.free_port(), ())
+    gone = Endpoint("direct", POSTGRES, reserved_port(), ())
     with pytest.raises(LeftOut, match=r"^direct: pgbench: .*Connection refused"):
         pgbench.measure(CASES[1], gone, 1, 1)
 
@@ -182,7 +186,7 @@ def test_the_process_that_listens_is_found() -> None:
 
 
 def test_nobody_listens_on_a_free_port() -> None:
-    assert proc.listeners(programs.free_port()) == ()
+    assert proc.listeners(reserved_port()) == ()
 
 
 def test_a_family_is_a_process_and_its_descendants() -> None:
@@ -217,7 +221,7 @@ def test_a_program_that_ignores_the_polite_signal_is_killed(tmp_path: Path, monk
     monkeypatch.setattr(programs, "END_SECONDS", 0.2)
     with serving(tmp_path, f"import signal; signal.signal({int(signal.SIGTERM)}, signal.SIG_IGN)" + SERVE) as (_, pids):
         pass
-    assert proc.family(pids) == set()
+    assert wait_until(lambda: proc.family(pids) == set(), 60)
 
 
 def test_a_program_that_fails_is_left_out_with_its_last_line(tmp_path: Path) -> None:
@@ -285,7 +289,10 @@ def test_dualpool_comes_first_and_the_server_itself_last() -> None:
 
 
 def bench(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run([sys.executable, str(SCRIPTS / "bench"), *arguments], capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # with a lock in it that nobody else holds
+        environment = {**os.environ, "TMPDIR": folder}
+        command = [sys.executable, str(SCRIPTS / "bench"), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180, check=False)
 
 
 def test_help_lists_every_case() -> None:
@@ -309,7 +316,7 @@ def test_an_unknown_name_is_refused_with_those_that_exist(arguments: list[str], 
 
 
 def test_a_server_that_does_not_answer_is_said_and_nothing_is_measured() -> None:
-    port = programs.free_port()
+    port = reserved_port()
     done = bench("--engine", "postgres", "--case", "select1-simple", "--postgres", f"postgresql://app:app@127.0.0.1:{port}/app")
     assert done.returncode == 1
     assert f"no server answers at 127.0.0.1:{port}" in done.stderr
