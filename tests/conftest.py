@@ -9,6 +9,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from types import FrameType
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,10 +25,16 @@ settings.register_profile("explore", max_examples=5000, deadline=None, suppress_
 settings.load_profile("same")
 
 
-def pytest_configure() -> None:
+def pytest_sessionstart(session: pytest.Session) -> None:
     """SIGTERM (of `timeout`, of a CI) ends a run as Ctrl-C does: servers are stopped, folders are removed."""
+
+    def end(number: int, frame: FrameType | None) -> None:
+        # The exception may become part of a group, and so a mere failure of the test in which it was raised.
+        session.shouldstop = "SIGTERM"
+        raise KeyboardInterrupt
+
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, end)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
