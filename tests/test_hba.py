@@ -82,6 +82,35 @@ def test_names_in_files(tmp_path: Path) -> None:
         parse_hba("host all @loop all trust", tmp_path)
 
 
+def test_regular_expressions() -> None:
+    text = 'host /^db\\d+$ "/^(app|web)_[a-z]{1,8}$" all trust'
+    assert method(text, user="web_one", database="db17") == "trust"
+    assert method(text, user="web_", database="db17") == ""
+    assert method(text, user="web_one", database="mydb17") == ""
+    assert method("host all /pp all trust", user="app") == "trust"
+
+
+def test_cert_without_tls_is_for_the_gate_to_refuse() -> None:
+    assert method("host all all all cert") == "cert"
+
+
+def test_other_files(tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("host one all all trust\n")
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "20.conf").write_text("host three all all trust\n")
+    (tmp_path / "more" / "10.conf").write_text("host two all all trust\n")
+    for ignored in (".hidden.conf", "30.conf~"):
+        (tmp_path / "more" / ignored).write_text("nonsense\n")
+    text = 'host zero all all trust\ninclude "one"\ninclude_if_exists missing\ninclude_dir more\nhost four all all trust\n'
+    assert [rule.databases[0].text for rule in parse_hba(text, tmp_path)] == ["zero", "one", "two", "three", "four"]
+    (tmp_path / "one").write_text("\nwrong\n")
+    with pytest.raises(ValueError, match=r"line 2: one: line 2: wrong: must begin"):
+        parse_hba(text, tmp_path)
+    (tmp_path / "loop").write_text("include loop")
+    with pytest.raises(ValueError, match=r"more than 10 deep"):
+        parse_hba("include loop", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("line", "error"),
     [
@@ -92,13 +121,17 @@ def test_names_in_files(tmp_path: Path) -> None:
         ("host all all example.org trust", "example.org: must be all, or an address"),
         ("host all all 10.0.0.0/33 trust", "10.0.0.0/33: is no network"),
         ("host all all 10.0.0.0 255.0.255.0 trust", "is no network"),
-        ("host all all samenet trust", "samenet: must be all"),
+        ("host all all samenet trust", "samenet: is not possible here; write the network"),
+        ("host all all samehost trust", "samehost: is not possible here; write the network"),
         ("host all all all ldap", "ldap: is not possible here"),
         ("host all all all peer", "peer: is for local lines"),
-        ("host all all all cert", "cert: is for hostssl lines"),
-        ("host samerole all all trust", "samerole: roles"),
-        ("host all +admins all trust", "+admins: roles"),
-        ("host all /^x all trust", "/^x: roles"),
+        ("hostnossl all all all cert", "cert: is for hostssl lines"),
+        ("host samerole all all trust", "samerole: who is a member"),
+        ("host all +admins all trust", "+admins: who is a member"),
+        ("host all /^(x all trust", "/^(x: missing )"),
+        ("include", "include: must be followed by one name"),
+        ("include nowhere", "include nowhere: [Errno 2]"),
+        ("include_dir nowhere", "include_dir nowhere: [Errno 2]"),
         ("host all all all md5 map=x", "map=x: the only option"),
         ("hostssl all all all cert clientcert=verify-full", "clientcert=verify-full: the only option"),
         ('host all "all all trust', "a quotation mark is not closed"),
@@ -126,11 +159,16 @@ def test_ident_maps() -> None:
     assert allows(maps, "n", "/x", "all")
     assert not allows(maps, "n", "/x", "app")
     assert not allows(maps, "unknown", "robot", "app")
+    maps = parse_ident("m /^(.*)@x$ /^team_\nm robot keep\\1\n")
+    assert allows(maps, "m", "joe@x", "team_joe")
+    assert not allows(maps, "m", "joe@x", "my_team_joe")
+    assert not allows(maps, "m", "joe@y", "team_joe")
+    assert allows(maps, "m", "robot", "keep\\1")
     assert allows(maps, "", "same", "same")
     assert not allows(maps, "", "one", "two")
 
 
-@pytest.mark.parametrize("line", ["m a", "m a b c", "m a +admins", "m a /x", "m /( x"])
+@pytest.mark.parametrize("line", ["m a", "m a b c", "m a +admins", "m a /(", "m /( x"])
 def test_broken_maps(line: str) -> None:
     with pytest.raises(ValueError, match=r"line 1: "):
         parse_ident(line)

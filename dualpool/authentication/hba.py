@@ -1,7 +1,8 @@
 """Host-based rules: who may connect from where, and how they prove who they are. The first line that fits decides.
 
-The format is that of pg_hba.conf (PostgreSQL docs), as far as PgBouncer reads it (docs: HBA file format). A line that cannot be understood
-is an error: to skip it, as PgBouncer does, could skip a `reject`.
+The format is that of pg_hba.conf (PostgreSQL docs), as far as a pooler can know the answers: PgBouncer reads less of it (docs: HBA file
+format), and takes a regular expression for a name. A line that cannot be understood is an error: to skip it, as PgBouncer does, could skip
+a `reject`, or let a weaker line below decide.
 """
 
 import ipaddress
@@ -20,6 +21,9 @@ METHODS: Final = get_args(HbaMethod)
 TYPES: Final = ("local", "host", "hostssl", "hostnossl")
 UNSUPPORTED: Final = ("samerole", "samegroup")
 NO_TLS_MODES: Final = ("hostgssenc", "hostnogssenc")
+INCLUDES: Final = ("include", "include_if_exists", "include_dir")
+MEMBERS: Final = "who is a member of a role only the server knows"
+OWN_NETWORKS: Final = ("samehost", "samenet")
 MAX_INCLUDES: Final = 10
 
 
@@ -72,12 +76,12 @@ def fits_database(word: Word, asked: Asked) -> bool:
         return True
     if word.is_keyword("sameuser"):
         return asked.user == asked.database
-    return word.text == asked.database and not word.is_keyword("replication")
+    return word.finds(asked.database) and not word.is_keyword("replication")
 
 
 def fits_user(word: Word, user: str) -> bool:
     """Does one word of a rule mean the user?"""
-    return word.is_keyword("all") or word.text == user
+    return word.is_keyword("all") or word.finds(user)
 
 
 def plain(address: Address) -> Address:
@@ -93,20 +97,47 @@ def decide(rules: Iterable[Rule], asked: Asked) -> Rule | None:
 # -------------------------------------------------------------------------------------------------------------------- reading
 
 
-def parse_hba(text: str, directory: Path) -> tuple[Rule, ...]:
-    """The rules of a file in `directory` (for the files that it names by @). Raises ValueError with a line for every broken one."""
+def parse_hba(text: str, directory: Path, depth: int = 0) -> tuple[Rule, ...]:
+    """The rules of a file in `directory` (for the files that it names). Raises ValueError with a line for every broken one."""
     rules: list[Rule] = []
     broken: list[str] = []
     for number, line in joined_lines(text):
         try:
             found = fields(line)
-            if found:
+            if found and found[0][0].is_keyword(*INCLUDES):
+                rules += included(found, directory, depth)
+            elif found:
                 rules.append(parse_rule(number, found, directory))
         except ValueError as error:
             broken.append(f"line {number}: {error}")
     if broken:
         raise ValueError("; ".join(broken))
     return tuple(rules)
+
+
+def included(found: list[Field], directory: Path, depth: int) -> list[Rule]:
+    """The rules of the files that a line includes: `include FILE`, `include_if_exists FILE`, `include_dir FOLDER` (its *.conf)."""
+    keyword = found[0][0].text
+    if len(found) != 2 or len(found[1]) != 1:
+        raise ValueError(f"{keyword}: must be followed by one name")
+    if depth == MAX_INCLUDES:
+        raise ValueError(f"{keyword}: files include each other more than {MAX_INCLUDES} deep")
+    path = directory / found[1][0].text
+    if keyword == "include_if_exists" and not path.exists():
+        return []
+    try:
+        names = sorted(path.iterdir()) if keyword == "include_dir" else [path]
+        files = [name for name in names if name == path or (name.suffix == ".conf" and not name.name.startswith("."))]
+        texts = [(name, name.read_text(encoding="utf-8")) for name in files]
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{keyword} {found[1][0].text}: {error}") from None
+    rules: list[Rule] = []
+    for name, text in texts:
+        try:
+            rules += parse_hba(text, name.parent, depth + 1)
+        except ValueError as error:
+            raise ValueError(f"{name.name}: {error}") from None
+    return rules
 
 
 def parse_rule(number: int, found: list[Field], directory: Path) -> Rule:
@@ -152,14 +183,16 @@ def expanded(field: Field, directory: Path, check: Callable[[Word], None], depth
 
 def check_database(word: Word) -> None:
     """Raise ValueError for what a pooler cannot know."""
-    if word.is_keyword(*UNSUPPORTED) or (not word.quoted and word.text.startswith(("+", "/"))):
-        raise ValueError(f"{word.text}: roles and regular expressions are not possible here; name the databases")
+    if word.is_keyword(*UNSUPPORTED):
+        raise ValueError(f"{word.text}: {MEMBERS}; name the databases")
+    check_user(word)
 
 
 def check_user(word: Word) -> None:
     """Raise ValueError for what a pooler cannot know."""
-    if not word.quoted and word.text.startswith(("+", "/")):
-        raise ValueError(f"{word.text}: roles and regular expressions are not possible here; name the users, or a file with @")
+    if not word.quoted and word.text.startswith("+"):
+        raise ValueError(f"{word.text}: {MEMBERS}; name the users, or a file with @")
+    word.check()
 
 
 def parse_address(rest: list[Field]) -> tuple[tuple[Network, ...], list[Field]]:
@@ -167,6 +200,8 @@ def parse_address(rest: list[Field]) -> tuple[tuple[Network, ...], list[Field]]:
     text = rest[0][0].text
     if rest[0][0].is_keyword("all"):
         return (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0")), rest[1:]
+    if rest[0][0].is_keyword(*OWN_NETWORKS):
+        raise ValueError(f"{text}: is not possible here; write the network, such as 127.0.0.0/8 or 10.0.0.0/8")
     if "/" not in text and len(rest) > 1 and is_address(rest[1][0].text):
         text, rest = f"{text}/{rest[1][0].text}", rest[1:]
     elif "/" not in text:
@@ -211,7 +246,7 @@ def parse_method(field: Field, kind: str) -> HbaMethod:
         raise ValueError(f"{name}: is not possible here; methods are {', '.join(METHODS)}")
     if name == "peer" and kind != "local":
         raise ValueError("peer: is for local lines, because only a Unix socket tells who is at its other end")
-    if name == "cert" and kind != "hostssl":
+    if name == "cert" and kind not in {"host", "hostssl"}:
         raise ValueError("cert: is for hostssl lines, because it needs TLS")
     return name  # type: ignore[no-any-return]
 

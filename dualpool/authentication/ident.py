@@ -1,7 +1,7 @@
 """Maps from the names that certificates and operating systems give to users, to the names of database users (docs: User Name Maps).
 
-A line is `MAP SYSTEM-NAME DATABASE-NAME`. A system name that begins with `/` is a regular expression, whose group `\\1` may stand in the
-database name; a database name `all` stands for every one.
+A line is `MAP SYSTEM-NAME DATABASE-NAME`. A name that begins with `/` is a regular expression; the group `\\1` of a system name's may stand
+in the database name. A database name `all` stands for every one.
 """
 
 import re
@@ -20,16 +20,13 @@ class Mapping:
 
     def allows(self, system_name: str, user: str) -> bool:
         """May who is called `system_name` log in as `user`?"""
-        target = self.user.text
-        if not self.system.quoted and self.system.text.startswith("/"):
-            match = re.search(self.system.text[1:], system_name)
-            if match is None:
-                return False
-            if match.re.groups:
-                target = target.replace("\\1", match[1] or "", 1)
-        elif self.system.text != system_name:
+        if not self.system.finds(system_name):
             return False
-        return self.user.is_keyword("all") or target == user
+        if self.user.is_keyword("all") or self.user.text.startswith("/"):
+            return self.user.is_keyword("all") or self.user.finds(user)
+        match = re.search(self.system.text[1:], system_name) if self.system.text.startswith("/") else None
+        found = (match[1] or "") if match is not None and match.re.groups else "\\1"
+        return self.user.text.replace("\\1", found, 1) == user
 
 
 IdentMaps = dict[str, list[Mapping]]
@@ -54,13 +51,10 @@ def parse_mapping(words: list[Word]) -> tuple[str, Mapping]:
     if len(words) != 3:
         raise ValueError("must be MAP SYSTEM-NAME DATABASE-NAME")
     name, system, user = words
-    if not user.quoted and user.text.startswith(("+", "/")):
-        raise ValueError(f"{user.text}: groups and regular expressions are not possible for database users")
-    if not system.quoted and system.text.startswith("/"):
-        try:
-            re.compile(system.text[1:])
-        except re.error as error:
-            raise ValueError(f"{system.text}: {error}") from None
+    if not user.quoted and user.text.startswith("+"):
+        raise ValueError(f"{user.text}: who is a member of a role only the server knows; name the users")
+    system.check()
+    user.check()
     return name.text, Mapping(system, user)
 
 

@@ -20,6 +20,18 @@ class Word:
         """Is it one of these, without quotation marks?"""
         return not self.quoted and self.text in keywords
 
+    def check(self) -> None:
+        """Raise ValueError for a regular expression that is none."""
+        if self.text.startswith("/"):
+            try:
+                re.compile(self.text[1:])
+            except re.error as error:
+                raise ValueError(f"{self.text}: {error}") from None
+
+    def finds(self, name: str) -> bool:
+        """Is it the name? After a slash, in quotation marks or not, comes a regular expression, which may match any part of it."""
+        return re.search(self.text[1:], name) is not None if self.text.startswith("/") else self.text == name
+
 
 Field = list[Word]
 """Words that commas hold together."""
