@@ -35,6 +35,9 @@ not find in a text without its digits is not in the text either.
 DIGITS: Final = b"0123456789"
 MAX_PLAIN_QUERIES: Final = 4096
 MAX_REMEMBERED: Final = 1024
+NUMBERED: Final = sql.M_OWN_ID | sql.M_NUMBERS
+ABOUT_SESSION: Final = sql.M_LOCAL | sql.M_NUMBERS
+NOT_KNOWN_NUMBERS: Final[dict[str, int | None]] = {sql.N_ROW_COUNT: None, sql.N_FOUND_ROWS: None, sql.N_WARNINGS: None, sql.N_ERRORS: None}
 TO_BE_READ: Final = sql.M_LOCAL | sql.M_KILL | sql.M_DIAGNOSTICS
 ABOUT_ERRORS: Final = frozenset((sql.Q_SHOW_ERRORS, sql.Q_ERROR_COUNT))
 COUNTS: Final = frozenset((sql.Q_WARNING_COUNT, sql.Q_ERROR_COUNT))
@@ -183,7 +186,7 @@ class ClientRelay(ClientSender):
             server.dirty = True
         server.client = None
         self.server = None
-        self.at_rest = self.state == IDLE and not (self._held or self._passing or self._more)
+        self.at_rest = self.state == IDLE and not (self._held or self._passing or self._more or self.counts_rows)
 
     def error_message(self, error: DualpoolError) -> bytes:
         return error_message(error)
@@ -200,7 +203,7 @@ class ClientRelay(ClientSender):
 
     def _query(self) -> int:
         self.text = text = self._head[1:]
-        self._marks = marks = sql.marks(text)
+        self._marks = marks = sql.marks(text) | (sql.M_CALC_FOUND_ROWS if self.counts_rows else 0)
         self._steps = ()
         if marks & sql.M_STEPS or (self.server is not None and self.server.is_pinned()):
             self._steps = sql.steps(text, "ANSI" in self.parsing)
@@ -210,7 +213,43 @@ class ClientRelay(ClientSender):
             answered = self._answer_ourselves(text, marks)
             if answered is not None:
                 return answered
+        if marks & NUMBERED:
+            changed = sql.with_numbers(text, self._own_numbers(marks))
+            if changed is None:
+                return self._refuse_found_rows()
+            self._put_text(changed)
         return self._to_server()
+
+    def _own_numbers(self, marks: int) -> dict[str, int | None]:
+        """What of the session's own a statement cannot learn on a server connection that many have by turns."""
+        values: dict[str, int | None] = {}
+        if marks & sql.M_OWN_ID and self.connection_id and self.mode != SESSION:
+            values[sql.N_CONNECTION_ID] = self.connection_id
+        if marks & sql.M_NUMBERS and (self.server is None or self.disturbed):
+            values[sql.N_ROW_COUNT] = self._row_count
+            found = self.found_rows()
+            values[sql.N_FOUND_ROWS] = found if found >= 0 else None
+            values[sql.N_WARNINGS] = len(self._warnings)
+            values[sql.N_ERRORS] = len(self._errors())
+        return values
+
+    def _put_text(self, text: bytes) -> None:
+        """Another text in the place of the command's."""
+        if text == self._head[1:] or len(self._held) < self._size or len(text) >= MAX_PAYLOAD:
+            return  # There is nothing to be changed in it, or only a part of it is there.
+        self._head = self._head[:1] + text
+        self._held = packet(0, self._head) + self._held[self._size :]
+        self._size = 4 + len(self._head)
+
+    def _errors(self) -> list[bytes]:
+        """Of the last statement's warnings, those that are errors."""
+        return [row for row in self._warnings if row.startswith(ERROR_LEVEL)]
+
+    def _refuse_found_rows(self) -> int:
+        self.counts_rows = True
+        text = "FOUND_ROWS() is not known of this statement: it had no SQL_CALC_FOUND_ROWS, and ran outside a transaction."
+        text += " From now on the rows of this session's results are counted."
+        return self._refuse_command(NOT_SUPPORTED, "42000", text)
 
     def _to_server(self) -> int:
         """The command needs a server connection."""
@@ -228,35 +267,36 @@ class ClientRelay(ClientSender):
     def _answer_ourselves(self, text: bytes, marks: int) -> int | None:
         """Answer what depends on which server connection it meets; None where it does not after all."""
         if marks & sql.M_KILL:
-            target = sql.kill_target(text)
+            target = sql.kill_target(text, self.connection_id)
             if target is None:
                 return self._refuse_command(NOT_SUPPORTED, "42000", "KILL is only supported with a connection id.")
             return self._kill(*target)
         if marks & sql.M_DIAGNOSTICS:
-            if (self.server is None or self.disturbed) and self._warnings:
-                return self._refuse_command(
-                    NOT_SUPPORTED, "42000", "GET DIAGNOSTICS is only supported inside a transaction. Use SHOW WARNINGS, or a session pool."
-                )
-            return None
+            return self._diagnostics(text) if self.server is None or self.disturbed else None
         question = sql.local_question(text)
         return None if question is None else self._answer_question(question)
+
+    def _diagnostics(self, text: bytes) -> int | None:
+        """GET DIAGNOSTICS, about a statement that ran on another server connection."""
+        changed = sql.diagnostics_as_set(text, len(self._warnings), self._row_count)
+        if changed is None:
+            why = "GET DIAGNOSTICS CONDITION is only supported inside a transaction. Use SHOW WARNINGS, or a listener in session mode."
+            return self._refuse_command(NOT_SUPPORTED, "42000", why)
+        self._put_text(changed)
+        return None
 
     def _answer_question(self, question: sql.Question) -> int | None:
         kind = question.kind
         if kind == sql.Q_CONNECTION_ID:
-            return self._answer_number(question.name, self.connection_id) if self.connection_id else None
+            return self._answer_number(question.name, self.connection_id) if self.connection_id and self.mode != SESSION else None
         if kind == sql.Q_ROW_COUNT:
             return self._answer_number(question.name, self._row_count)
         if self.server is not None and not self.disturbed:
             return None  # the statement that it is about ran on this very server connection
         if kind == sql.Q_FOUND_ROWS:
-            if self._found_rows < 0:
-                text = "FOUND_ROWS() is only known inside a transaction, or after a statement with SQL_CALC_FOUND_ROWS."
-                return self._refuse_command(NOT_SUPPORTED, "42000", text)
-            return self._answer_number(question.name, self._found_rows)
-        rows = self._warnings
-        if kind in ABOUT_ERRORS:
-            rows = [row for row in rows if row.startswith(ERROR_LEVEL)]
+            found = self.found_rows()
+            return self._answer_number(question.name, found) if found >= 0 else self._refuse_found_rows()
+        rows = self._errors() if kind in ABOUT_ERRORS else self._warnings
         if kind in COUNTS:
             return self._answer_number(question.name, len(rows))
         rows = rows[question.offset : question.offset + question.count]
@@ -272,8 +312,10 @@ class ClientRelay(ClientSender):
         return FORWARD
 
     def _reply_result(self, columns: list[bytes], rows: list[bytes]) -> None:
+        if self._action == s.C_EXECUTE:
+            rows = [codec.binary_row(columns, row) for row in rows]
         self._drop_command()
-        self.to_client += codec.text_result(columns, rows, self._status(), self.capabilities)
+        self.to_client += codec.result(columns, rows, self._status(), self.capabilities)
 
     def _kill(self, target: int, connection: bool) -> int:
         self._drop_command()
@@ -358,15 +400,13 @@ class ClientRelay(ClientSender):
         return self._to_server()
 
     def _with_own_id(self, text: bytes, marks: int) -> bytes:
-        """The statement to be prepared: in the place of SELECT CONNECTION_ID() it is the number that the client knows itself by."""
-        question = sql.local_question(text) if marks & sql.M_LOCAL and self.connection_id else None
-        if question is None or question.kind != sql.Q_CONNECTION_ID:
+        """The statement to be prepared: in the place of CONNECTION_ID() it has the number that the client knows itself by."""
+        if not marks & sql.M_OWN_ID:
             return text
-        text = b"SELECT %d AS `%s`" % (self.connection_id, question.name)
-        self._head = bytes((wire.COM_STMT_PREPARE,)) + text
-        self._held = packet(0, self._head) + self._held[self._size :]
-        self._size = 4 + len(self._head)
-        return text
+        changed = sql.with_numbers(text, self._own_numbers(sql.M_OWN_ID))
+        assert changed is not None
+        self._put_text(changed)
+        return self._head[1:]
 
     def _execute(self) -> int:
         statement = self._statement("mysqld_stmt_execute")
@@ -381,12 +421,26 @@ class ClientRelay(ClientSender):
         if types:
             statement.bind(types)
         self.binds += 1
+        if statement.marks & ABOUT_SESSION and (self.server is None or self.disturbed):
+            answered = self._execute_ourselves(statement)
+            if answered is not None:
+                return answered
         self._execution = statement
-        self._marks = statement.marks
+        self._marks = statement.marks | (sql.M_CALC_FOUND_ROWS if self.counts_rows else 0)
         self._steps = statement.steps
         self.text = statement.text
         self._healed = False
         return self._to_server()
+
+    def _execute_ourselves(self, statement: ClientStatement) -> int | None:
+        """Answer a statement that asks what only the session knows that ran the one before; None if it asks nothing of the kind."""
+        question = sql.local_question(statement.text)
+        if question is not None:
+            return self._answer_question(question)
+        if statement.marks & sql.M_NUMBERS and sql.with_numbers(statement.text, NOT_KNOWN_NUMBERS) is None:
+            why = "Outside a transaction ROW_COUNT() and FOUND_ROWS() are only known to a prepared statement that asks for nothing else."
+            return self._refuse_command(NOT_SUPPORTED, "42000", why)
+        return None
 
     def _fetch(self) -> int:
         statement = self._statement("mysqld_stmt_fetch")
@@ -405,6 +459,7 @@ class ClientRelay(ClientSender):
         if statement.cursor is not None and self.server is not None:
             self._execution = statement
             return self._to_server()
+        self._row_count = 0
         self._drop_command()
         self._reply_ok()
         return FORWARD

@@ -361,13 +361,17 @@ class ClientSender(ClientSession):
         """The client's command is answered in full, by `ok`, by `error` (the payload of an ERR packet) or by neither."""
         self.state = IDLE
         self.quick = False
-        self.disturbed = False
         self._executed = b""
-        self._warnings = []
-        self._found_rows = -1
-        self._row_count = -1
-        captures = self.captures & ~OF_ONE_STATEMENT
+        captures = self.captures
         marks = self._marks
+        if error or not (self._action == s.C_PREPARE or marks & sql.M_DIAGNOSTICS):
+            # (Those leave what is known of the statement before them as it is, but for ROW_COUNT().)
+            captures &= ~OF_ONE_STATEMENT
+            self.disturbed = False
+            self._warnings = []
+            self._answer = b""
+            self._found_rows = -1
+            self._row_count = -1
         if error:
             captures |= CAPTURE_WARNINGS | CAPTURE_STATUS
         elif ok is not None:
@@ -393,13 +397,14 @@ class ClientSender(ClientSession):
         self._execution = None
         self._preparing = None
 
-    def answered_quickly(self, affected: int) -> None:
-        """The same for an answer in which there is nothing but that number (-1: rows)."""
+    def answered_quickly(self, affected: int, answer: bytes) -> None:
+        """The same for an answer in which there is nothing but that number (-1: rows). `answer`: all of it if it is short, and rows."""
         self.state = IDLE
         self.quick = False
         self.at_rest = not self._held
         self._row_count = affected
         self._found_rows = -1
+        self._answer = answer
         self._execution = None
         self._executed = b""
         if self._warnings:

@@ -43,9 +43,9 @@ class ClientSession(protocol.ClientRelay):
     """
 
     __slots__ = (
-        "_action", "_execution", "_found_rows", "_healed", "_login_settings", "_marks", "_preparing", "_row_count", "_steps", "_suspects",
-        "_warning_columns", "_warnings", "capabilities", "captures", "connection_id", "disturbed", "insert_id", "limits", "mode", "multi",
-        "parsing", "schema", "server", "settings", "statements", "text",
+        "_action", "_answer", "_execution", "_found_rows", "_healed", "_login_settings", "_marks", "_preparing", "_row_count", "_steps",
+        "_suspects", "_warning_columns", "_warnings", "capabilities", "captures", "connection_id", "counts_rows", "disturbed", "insert_id",
+        "limits", "mode", "multi", "parsing", "schema", "server", "settings", "statements", "text",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -76,6 +76,10 @@ class ClientSession(protocol.ClientRelay):
         """The server was asked something of ours since the client's last statement, so what it says of that one is not so any more."""
         self._row_count = 0
         self._found_rows = -1
+        self._answer = b""
+        """The whole answer to the last statement, if it was a short and plain result: if need be its rows can be counted."""
+        self.counts_rows = False
+        """FOUND_ROWS() could not be answered once. So from then on it is asked for behind every statement."""
         self._warnings: list[bytes] = []
         self._warning_columns: list[bytes] = []
         self._suspects: set[str] = set()
@@ -103,6 +107,13 @@ class ClientSession(protocol.ClientRelay):
         if not schema or schema == NOT_KNOWN:
             return b""
         return b"`" + schema.replace("`", "``").encode("utf-8", "surrogateescape") + b"`."
+
+    def found_rows(self) -> int:
+        """FOUND_ROWS() of the last statement; -1 if that is not known."""
+        if self._found_rows < 0 and self._answer:
+            # (An answer passes as a plain one only with CLIENT_DEPRECATE_EOF.)
+            self._found_rows = len(codec.parse_result(self._answer, wire.CLIENT_DEPRECATE_EOF).rows)
+        return self._found_rows
 
     # ---------------------------------------------------------------------------------------------------------------- captures
 

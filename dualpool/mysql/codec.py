@@ -298,8 +298,21 @@ def integer_column(name: bytes) -> bytes:
     return column(name, LONGLONG, 63, 21, 0x0081)
 
 
-def text_result(columns: list[bytes], rows: list[bytes], status: int, capabilities: int) -> bytes:
-    """A whole reply of the text protocol to a command, as packets."""
+def binary_row(columns: list[bytes], row: bytes) -> bytes:
+    """A row of the text protocol, all of whose numbers are whole, as one of the binary protocol. No value is NULL."""
+    parts = [b"\0" + bytes((len(columns) + 9) // 8)]
+    for definition, value in zip(columns, row_values(row), strict=True):
+        size = SIZES.get(column_type(definition)[0])
+        text = value or b""
+        parts.append(put_lenenc_bytes(text) if size is None else int(text).to_bytes(size, "little", signed=text.startswith(b"-")))
+    return b"".join(parts)
+
+
+SIZES: Final = {LONG: 4, LONGLONG: 8}
+
+
+def result(columns: list[bytes], rows: list[bytes], status: int, capabilities: int) -> bytes:
+    """A whole reply to a command, as packets. `rows` are of the text protocol, or of the binary one."""
     payloads = [put_lenenc(len(columns)), *columns]
     ok = Ok(0, 0, status, 0)
     end = build_ok(ok, capabilities, wire.EOF)

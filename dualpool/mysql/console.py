@@ -146,7 +146,7 @@ class _Console:
         if isinstance(answer, Done):
             return wire.packet(1, build_ok(Ok(warnings=len(answer.notices)), self.capabilities, wire.OK))
         rows = [row(answer.columns, values) for values in answer.rows]
-        return codec.text_result(definitions(answer.columns), rows, wire.STATUS_AUTOCOMMIT, self.capabilities)
+        return codec.result(definitions(answer.columns), rows, wire.STATUS_AUTOCOMMIT, self.capabilities)
 
     # --------------------------------------------------------------------------------------------------------------- prepared
 

@@ -48,6 +48,8 @@ NO_TRANSACTIONS: Final = "Transactions are not allowed in statement mode. Use a 
 REFUSED_PINS: Final = s.PIN_STATE | s.PIN_VARIABLE
 """What a statement's text does not tell beforehand."""
 NOT_QUICK: Final = -1
+MAX_SHORT: Final = 4096
+"""Bytes of an answer that is kept until the next statement, in case its rows must be counted."""
 NOT_QUICK_STATUS: Final = (
     wire.STATUS_MORE_RESULTS
     | wire.STATUS_CURSOR_EXISTS
@@ -207,6 +209,7 @@ class ServerRelay(ServerSession):
                 position = skip_rows(data, rows, end)
             if position != end - 11 or data[position] != 7 or data[position + 4] != wire.EOF or data[position + 5] or data[position + 6]:
                 return NOT_QUICK
+        answer = data if 11 < end < MAX_SHORT else b""
         status = data[end - 4] | data[end - 3] << 8
         in_transaction = bool(status & wire.STATUS_IN_TRANS)
         leaving = s.RELEASING[self.mode][in_transaction]
@@ -225,7 +228,7 @@ class ServerRelay(ServerSession):
         self.queries += 1
         if not in_transaction:
             self.transactions += 1
-        client.answered_quickly(data[5] if count == wire.OK else -1)
+        client.answered_quickly(data[5] if count == wire.OK else -1, answer)
         return RELEASE if leaving else FORWARD
 
     def _walk(self, position: int, end: int) -> tuple[int, int]:

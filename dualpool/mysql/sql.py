@@ -56,6 +56,9 @@ M_DIAGNOSTICS: Final = 128
 """It reads the diagnostics area of the statement before it."""
 M_STEPS: Final = 256
 """It may do to the session what the trackers do not report; `steps()` says what."""
+M_OWN_ID: Final = 512
+"""It reads CONNECTION_ID(); and M_NUMBERS: what only the session knows that the statement before ran in. `own_numbers()` says where."""
+M_NUMBERS: Final = 1024
 
 LOOKED_AT: Final = 1 << 18
 """Bytes of a statement that are looked at."""
@@ -71,8 +74,15 @@ def marks(text: bytes) -> int:
         found = M_INSERT_ID
         if SETS_INSERT_ID.search(upper):
             found |= M_SETS_INSERT_ID
-    if b"_ROWS" in upper and b"CALC_FOUND_ROWS" in upper:
-        found |= M_CALC_FOUND_ROWS
+    if b"_ROWS" in upper:
+        if b"CALC_FOUND_ROWS" in upper:
+            found |= M_CALC_FOUND_ROWS
+        if FOUND_ROWS.search(upper):
+            found |= M_NUMBERS
+    if b"CONNECTION_ID" in upper:
+        found |= M_OWN_ID
+    if b"_COUNT" in upper and COUNTED.search(upper):
+        found |= M_NUMBERS
     if b"/*!" in upper or b"/*M!" in upper:
         upper = b";".join(statements(upper))
         found |= M_STEPS
@@ -104,6 +114,8 @@ def marks(text: bytes) -> int:
 
 
 LONGEST_LOCAL: Final = 200
+FOUND_ROWS: Final = re.compile(rb"(?<!CALC_)FOUND_ROWS\s*\(")
+COUNTED: Final = re.compile(rb"ROW_COUNT\s*\(|@@(?:SESSION\.)?(?:WARNING|ERROR)_COUNT")
 SETS_INSERT_ID: Final = re.compile(rb"LAST_INSERT_ID\s*\(\s*[^)\s]")
 INTO_VARIABLE: Final = re.compile(rb"INTO\s*@")
 FIRST_LETTERS: Final = frozenset((b"A", b"B", b"C", b"D", b"E", b"F", b"H", b"L", b"P", b"R", b"U", b"X"))
@@ -388,15 +400,149 @@ def _limit(clause: bytes | None) -> tuple[int, int]:
     return (0, numbers[0]) if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
-KILL: Final = re.compile(rb"KILL\s+(?:(?:HARD|SOFT)\s+)?(?:(CONNECTION|QUERY)\s+)?(\d+)\s*;?\s*\Z", re.IGNORECASE)
+KILL: Final = re.compile(
+    rb"KILL\s+(?:(?:HARD|SOFT)\s+)?(?:(CONNECTION|QUERY)\s+)?(?:(\d+)|CONNECTION_ID\s*\(\s*\))\s*;?\s*\Z", re.IGNORECASE
+)
 
 
-def kill_target(text: bytes) -> tuple[int, bool] | None:
+def kill_target(text: bytes, own_id: int) -> tuple[int, bool] | None:
     """Whom a KILL statement means: a connection id, and whether the connection goes too. None for its other forms."""
     match = KILL.match(skip_space(text))
     if match is None:
         return None
-    return int(match[2]), (match[1] or b"").upper() != b"QUERY"
+    return int(match[2] or own_id), (match[1] or b"").upper() != b"QUERY"
+
+
+# ------------------------------------------------------------------------------------------------ numbers that stand for a session
+
+N_CONNECTION_ID: Final = "connection"
+N_ROW_COUNT: Final = "rowcount"
+N_FOUND_ROWS: Final = "found"
+N_WARNINGS: Final = "warnings"
+N_ERRORS: Final = "errors"
+
+NUMBERS: Final = re.compile(
+    rb"(?<![\w.`@$])(?:(?P<connection>CONNECTION_ID)|(?P<rowcount>ROW_COUNT)|(?P<found>FOUND_ROWS))\s*\(\s*\)"
+    rb"|@@(?:SESSION\s*\.\s*)?(?:(?P<warnings>WARNING_COUNT)|(?P<errors>ERROR_COUNT))\b",
+    re.IGNORECASE,
+)
+READING: Final = frozenset((b"SELECT", b"INSERT", b"UPDATE", b"DELETE", b"REPLACE", b"DO", b"SET", b"WITH", b"VALUES", b"CALL"))
+"""Statements that are carried out now. (What CREATE VIEW says is for others.)"""
+SERVERS_IDS: Final = re.compile(
+    rb"PROCESSLIST|USED_LOCK|PERFORMANCE_SCHEMA|INFORMATION_SCHEMA|INNODB_TRX|THREAD_ID\b|\bSYS`?\s*\.", re.IGNORECASE
+)
+"""Beside these, CONNECTION_ID() is compared with ids of the server's, so it must be one itself."""
+ITEMS: Final = re.compile(
+    rb"(?P<open>\()|(?P<close>\))|(?P<comma>,)|(?P<over>\b(?:FROM|INTO|WHERE|UNION|EXCEPT|INTERSECT|LIMIT|ORDER|GROUP|HAVING|FOR|PROCEDURE)\b)",
+    re.IGNORECASE,
+)
+SELECT: Final = re.compile(rb"\s*SELECT\b(?:\s+(?:ALL|DISTINCT|DISTINCTROW|HIGH_PRIORITY|STRAIGHT_JOIN|SQL_\w+)\b)*", re.IGNORECASE)
+WITHOUT_ALIAS: Final = re.compile(rb"(?:\)|_COUNT|(?<![\w.])\d+(?:\.\d+)?)\Z", re.IGNORECASE)
+MAX_ALIAS: Final = 60
+"""A name of a column may have 64 characters in a table, 256 in a result."""
+
+
+def with_numbers(text: bytes, values: dict[str, int | None]) -> bytes | None:
+    """`text` with the numbers in `values`, by their N_ names, in the place of what reads them; its columns are called as before.
+
+    None: it reads a number that is None. What stands behind the first statement of a text is about the one before it: only
+    CONNECTION_ID() is replaced there.
+    """
+    shape = _shape(text[:LOOKED_AT])
+    edits: list[tuple[int, int, bytes]] = []
+    start = 0
+    while start < len(shape):
+        end = shape.find(b";", start)
+        end = len(shape) if end < 0 else end
+        numbers = _numbers(text, shape, start, end, values)
+        for number in numbers:
+            value = values[number.lastgroup or ""]
+            if value is None:
+                return None
+            edits.append((number.start(), number.end(), b"CAST(%d AS %s)" % (value, b"SIGNED" if value < 0 else b"UNSIGNED")))
+        edits += [(over, over, b" AS `" + text[begin:over] + b"`") for begin, over in _unnamed_columns(shape, start, end, numbers)]
+        start = end + 1
+    return _edited(text, edits)
+
+
+DIAGNOSTICS: Final = re.compile(
+    rb"\s*GET\s+(?:CURRENT\s+)?DIAGNOSTICS\s+(@[\w.$]+\s*=\s*(?:NUMBER|ROW_COUNT)(?:\s*,\s*@[\w.$]+\s*=\s*(?:NUMBER|ROW_COUNT))*)\s*;?\s*\Z",
+    re.IGNORECASE,
+)
+ASKED_OF_STATEMENT: Final = re.compile(rb"=\s*(NUMBER|ROW_COUNT)", re.IGNORECASE)
+
+
+def diagnostics_as_set(text: bytes, conditions: int, row_count: int) -> bytes | None:
+    """A GET DIAGNOSTICS of the statement's own information as a SET with these values; None for any other."""
+    match = DIAGNOSTICS.match(text)
+    if match is None:
+        return None
+    values = {b"NUMBER": b"=%d" % conditions, b"ROW_COUNT": b"=%d" % row_count}
+    return b"SET " + ASKED_OF_STATEMENT.sub(lambda asked: values[asked[1].upper()], match[1])
+
+
+def _numbers(text: bytes, shape: bytes, start: int, end: int, values: dict[str, int | None]) -> list[re.Match[bytes]]:
+    """What reads one of the numbers in `values`, in the statement from `start` to `end`."""
+    word = WORD.match(shape, start)
+    if word is None or word[1].upper() not in READING:
+        return []
+    wanted = {name for name in values if not start or name == N_CONNECTION_ID}
+    if SERVERS_IDS.search(text, start, end):
+        wanted.discard(N_CONNECTION_ID)
+    return [match for match in NUMBERS.finditer(shape, start, end) if match.lastgroup in wanted]
+
+
+def _shape(text: bytes) -> bytes:
+    """`text` with letters in the place of what is quoted, and blanks in the place of comments; each byte where it was."""
+    parts: list[bytes] = []
+    start = 0
+    for match in PIECES.finditer(text):
+        if match.lastgroup != "end":
+            parts.append(text[start : match.start()])
+            parts.append((b"q" if match.lastgroup == "kept" else b" ") * (match.end() - match.start()))
+            start = match.end()
+    parts.append(text[start:])
+    return b"".join(parts)
+
+
+def _unnamed_columns(shape: bytes, start: int, end: int, numbers: list[re.Match[bytes]]) -> list[tuple[int, int]]:
+    """The columns of a SELECT that contain one of `numbers` and are called by their text."""
+    select = SELECT.match(shape, start, end)
+    if select is None or not numbers:
+        return []
+    found: list[tuple[int, int]] = []
+    for begin, over in _items(shape, select.end(), end):
+        item = shape[begin:over].rstrip()
+        begin, over = over - len(shape[begin:over].lstrip()), begin + len(item)
+        inside = any(begin <= number.start() < over for number in numbers)
+        if inside and over - begin <= MAX_ALIAS and WITHOUT_ALIAS.search(item):
+            found.append((begin, over))
+    return found
+
+
+def _items(shape: bytes, first: int, end: int) -> list[tuple[int, int]]:
+    """Where the items of a list begin and end, of which the first begins at `first`."""
+    found: list[tuple[int, int]] = []
+    depth = 0
+    for match in ITEMS.finditer(shape, first, end):
+        depth += (match.lastgroup == "open") - (match.lastgroup == "close")
+        if depth == 0 and match.lastgroup in ("comma", "over"):
+            found.append((first, match.start()))
+            first = match.end()
+            if match.lastgroup == "over":
+                return found
+    return [*found, (first, end)]
+
+
+def _edited(text: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    """`text` with other bytes in the place of some stretches."""
+    parts: list[bytes] = []
+    position = 0
+    for start, end, instead in sorted(edits):
+        parts += [text[position:start], instead]
+        position = end
+    parts.append(text[position:])
+    return b"".join(parts)
 
 
 # ---------------------------------------------------------------------------------------------------------------- settings

@@ -62,13 +62,44 @@ def test_kill_query_of_an_idle_client_harms_nobody(each_mysql: World) -> None:
         assert value(idle, "SELECT 'whole'") == "whole"
 
 
+def test_kill_by_the_id_that_the_server_s_process_list_shows(each_mysql: World) -> None:
+    with each_mysql.connect() as victim, each_mysql.connect(autocommit=True) as killer:
+        for kill, lives in (("KILL QUERY", True), ("KILL", False)):
+            busy = slow(victim, "to be found")
+            each_mysql.wait_until_running("to be found")
+            shown = {row[7]: row[0] for row in rows(killer, "SHOW FULL PROCESSLIST")}
+            [found] = [number for text, number in shown.items() if text and "to be found" in text]
+            rows(killer, f"{kill} {found}")
+            if lives:
+                assert interrupted(busy)
+                victim.rollback()
+        with pytest.raises(pymysql.err.MySQLError):
+            busy.result()
+        with pytest.raises(pymysql.err.MySQLError):
+            value(victim, "SELECT 1")
+    each_mysql.wait_until_rested()
+
+
+def test_a_session_that_keeps_its_server_connection_is_known_by_the_server_s_id(each_mysql: World) -> None:
+    with each_mysql.connect("session") as victim, each_mysql.connect(autocommit=True) as killer:
+        number = value(victim, "SELECT CONNECTION_ID()")
+        assert number in each_mysql.server_connections()
+        assert value(victim, "SELECT CONNECTION_ID() + 0") == number
+        busy = slow(victim, "session")
+        each_mysql.wait_until_running("session")
+        rows(killer, f"KILL QUERY {number}")
+        assert interrupted(busy)
+        rows(killer, f"KILL {victim.thread_id()}")
+        with pytest.raises(pymysql.err.MySQLError):
+            value(victim, "SELECT 1")
+    each_mysql.wait_until_rested()
+
+
 def test_kill_of_an_unknown_id(each_mysql: World) -> None:
-    # The server's own ids are not dualpool's: whoever read one in the process list can do no harm with it.
+    # The ids of dualpool's server connections mean who holds them now: nobody does.
     with each_mysql.connect(autocommit=True) as client:
         value(client, "SELECT 1")
         for unknown in (*each_mysql.server_connections(), 2**31 - 1):
-            if unknown in range(client.thread_id() + 1):
-                continue
             with pytest.raises(pymysql.err.MySQLError) as caught:
                 rows(client, f"KILL QUERY {unknown}")
             assert caught.value.args[0] == UNKNOWN_THREAD

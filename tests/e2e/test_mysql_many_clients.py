@@ -63,10 +63,10 @@ class Asyncmy:
 
     async def transaction(self) -> None:
         await self.client.begin()
-        before = await self.execute("SELECT connection_id() + 0")
+        before = await self.execute("SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()")
         await self.execute("UPDATE markers SET n = n + 1 WHERE marker = %s", self.marker)
         assert await self.execute("SELECT marker FROM markers WHERE marker = %s", self.marker) == [(self.marker,)]
-        assert await self.execute("SELECT connection_id() + 0") == before
+        assert await self.execute("SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()") == before
         await self.client.commit()
 
     async def rolled_back(self) -> None:
@@ -129,10 +129,10 @@ class Blocking:
 
     def transaction(self) -> None:
         self.client.start_transaction()
-        before = self.execute("SELECT connection_id() + 0")
+        before = self.execute("SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()")
         self.execute("UPDATE markers SET n = n + 1 WHERE marker = %s", self.marker)
         assert [plain(found) for (found,) in self.execute("SELECT marker FROM markers WHERE marker = %s", self.marker)] == [self.marker]
-        assert self.execute("SELECT connection_id() + 0", prepared=False) == before
+        assert self.execute("SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()", prepared=False) == before
         self.client.commit()
 
     def error(self) -> None:

@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+import mysql.connector
 import pymysql
 import pytest
 from pymysql.constants import CLIENT
@@ -12,7 +13,7 @@ from tests.e2e.mysql_world import Client, RunWorld, World, rows, value
 from tests.e2e.postgres_world import in_thread, wait_until
 from tests.helpers.servers import MySQLServer
 
-BACKEND = "SELECT connection_id() + 0"
+BACKEND = "SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()"
 LISTENERS = pytest.mark.parametrize("listener", ["mysql", "session"], ids=["transaction", "session"])
 
 
@@ -155,6 +156,61 @@ def test_row_count_found_rows_and_warnings(each_mysql: World, table: str) -> Non
         assert value(other, "SELECT 1") == 1
         assert [row[:2] for row in rows(client, "SHOW ERRORS")] == [("Error", 1146)]
         assert rows(other, "SHOW WARNINGS") == []
+
+
+OWN_NUMBERS = [
+    "SELECT CONNECTION_ID() AS id, NOW() > 0",
+    "SELECT CONNECTION_ID(), 1",
+    "SELECT 1 + connection_id ( ), CONCAT('a', CONNECTION_ID()) FROM DUAL",
+    "SELECT x.* FROM (SELECT CONNECTION_ID() AS own) x ORDER BY CONNECTION_ID()",
+    "SELECT IF(CONNECTION_ID() > 0, 'yes', 'no')",
+]
+
+
+@pytest.mark.parametrize("sql", OWN_NUMBERS)
+def test_the_connection_id_in_any_statement(each_mysql: World, sql: str) -> None:
+    direct = each_mysql.admin
+    with each_mysql.connect(autocommit=True) as client, client.cursor() as cursor, direct.cursor() as reference:
+        cursor.execute(sql)
+        reference.execute(sql)
+        assert [column[0] for column in cursor.description] == [column[0] for column in reference.description]
+        own, others = str(client.thread_id()), str(direct.thread_id())
+        answers, expected = cursor.fetchall(), reference.fetchall()
+        if "1 +" in sql:
+            own, others = str(client.thread_id() + 1), str(direct.thread_id() + 1)
+            assert answers[0][1] == f"a{client.thread_id()}"
+        assert [str(row[0]) for row in answers] == [str(row[0]).replace(others, own) for row in expected]
+        with each_mysql.connector() as prepared, contextlib.closing(prepared.cursor(prepared=True)) as executing:
+            executing.execute(sql)
+            assert len(executing.fetchall()) == 1
+
+
+def test_rows_that_belong_to_a_session_by_its_connection_id(each_mysql: World, table: str) -> None:
+    with each_mysql.connect(autocommit=True) as first, each_mysql.connect(autocommit=True) as second:
+        for client in (first, second):
+            rows(client, f"INSERT INTO {table} (id, name) VALUES (CONNECTION_ID(), 'mine')")
+        for client in (first, second):
+            assert everywhere(each_mysql, client, f"SELECT id FROM {table} WHERE id = CONNECTION_ID()") == {client.thread_id()}
+            assert rows(client, "SELECT COUNT(*) FROM information_schema.processlist WHERE id = CONNECTION_ID()") == [(1,)]
+
+
+def test_what_a_prepared_statement_knows_of_the_one_before(each_mysql: World, table: str) -> None:
+    with each_mysql.connector() as client, contextlib.closing(client.cursor()) as cursor, occupied(each_mysql, 1):
+        with contextlib.closing(client.cursor(prepared=True)) as asking:
+            cursor.execute(f"INSERT INTO {table} (name) VALUES ('a'), ('b'), ('c')")
+            cursor.execute(f"SELECT * FROM {table}")
+            cursor.fetchall()
+            for expected in (3, 1):
+                asking.execute("SELECT FOUND_ROWS() AS n")
+                assert (asking.column_names, asking.fetchall()) == (("n",), [(expected,)])
+        if each_mysql.server.is_mariadb:  # MySQL does not prepare it.
+            with contextlib.closing(client.cursor(prepared=True)) as asking:
+                cursor.execute("DROP TABLE IF EXISTS no_such_table")
+                asking.execute("SHOW WARNINGS")
+                assert [(level, code) for level, code, _ in asking.fetchall()] == [("Note", 1051)]
+        with contextlib.closing(client.cursor(prepared=True)) as asking, pytest.raises(mysql.connector.Error) as caught:
+            asking.execute("SELECT FOUND_ROWS() + 1")
+        assert caught.value.errno == 1235
 
 
 @LISTENERS

@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.mysql_world import Client, RunWorld, World, rows, value, world
 from tests.helpers.servers import MySQLServer
 
-BACKEND = "SELECT connection_id() + 0"
+BACKEND = "SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()"
 HASTY = '[users.hasty]\npassword = "app"\nquery_wait = "300ms"'
 """A user who does not wait long for a server connection; all others do, however slow the machine is."""
 COM_RESET_CONNECTION = 0x1F

@@ -113,9 +113,7 @@ def test_session_changes() -> None:
 
 @pytest.mark.parametrize("capabilities", [0, BOTH])
 def test_our_own_results_can_be_read(capabilities: int) -> None:
-    data = codec.text_result(
-        [codec.integer_column(b"n"), codec.column(b"s", 253, 45, 40, 0)], [b"\x015\x03abc", b"\xfb\x00"], 2, capabilities
-    )
+    data = codec.result([codec.integer_column(b"n"), codec.column(b"s", 253, 45, 40, 0)], [b"\x015\x03abc", b"\xfb\x00"], 2, capabilities)
     result = codec.parse_result(data, capabilities)
     assert result.ended
     assert [codec.row_values(row) for row in result.rows] == [[b"5", b"abc"], [None, b""]]

@@ -20,6 +20,9 @@ def pooler(mysql_server: MySQLServer) -> Iterator[Pooler]:
         yield running
 
 
+BACKEND = "SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()"
+
+
 def one(connection: "pymysql.Connection[Any]", query: str, *arguments: object) -> Any:
     with connection.cursor() as cursor:
         cursor.execute(query, arguments or None)
@@ -39,7 +42,7 @@ def is_free(pooler: Pooler) -> bool:
 
 def test_commands_go_to_another_server_connection_each_time(pooler: Pooler) -> None:
     with pooler.connect(autocommit=True) as client:
-        raw = [one(client, "SELECT connection_id() + 0") for _ in range(6)]
+        raw = [one(client, BACKEND) for _ in range(6)]
         assert len(set(raw)) == 2
         assert one(client, "SELECT CONNECTION_ID()") == client.thread_id() == 1001
         client.ping(reconnect=False)
@@ -51,7 +54,7 @@ def test_transactions_stay_on_one_server_connection(pooler: Pooler) -> None:
         client.commit()
         for _ in range(3):
             one(client, "INSERT INTO t (v) VALUES (1)")
-            ids = {one(client, "SELECT connection_id() + 0") for _ in range(4)}
+            ids = {one(client, BACKEND) for _ in range(4)}
             assert len(ids) == 1
             assert pooler.clients[0].server is not None
             client.commit()
@@ -173,8 +176,41 @@ def test_row_count_and_found_rows(pooler: Pooler) -> None:
         assert one(client, "SELECT FOUND_ROWS() AS n") == 3
         assert one(client, "SELECT FOUND_ROWS()") == 1
         one(client, "SELECT * FROM t")
+        assert one(client, "SELECT FOUND_ROWS() + 1 AS n") == 4
+        one(client, "SELECT * FROM t LIMIT 2")
+        assert one(client, "SELECT FOUND_ROWS()") == 2
+        one(client, "UPDATE t SET v = 7 WHERE id > 1")
+        assert one(client, "SELECT ROW_COUNT(), 1 FROM DUAL") == (2, 1)
+        one(client, "INSERT INTO t (v) VALUES (7)")
+        one(client, "UPDATE t SET v = ROW_COUNT() + 10 WHERE id = 1")
+        assert one(client, "SELECT v FROM t WHERE id = 1") == 11
+
+
+def test_found_rows_of_what_nobody_has_counted(pooler: Pooler) -> None:
+    many = "SELECT a.table_name, b.table_name FROM information_schema.tables a, information_schema.tables b LIMIT 600"
+    with pooler.connect(autocommit=True) as client:
+        one(client, many)
         with pytest.raises(pymysql.err.MySQLError) as caught:
             one(client, "SELECT FOUND_ROWS()")
+        assert caught.value.args[0] == 1235
+        for _ in range(2):
+            one(client, many)
+            assert one(client, "SELECT FOUND_ROWS()") == 600
+            assert one(client, "SELECT FOUND_ROWS()") == 1
+
+
+def test_get_diagnostics_of_a_statement_on_another_server_connection(pooler: Pooler) -> None:
+    with pooler.connect(autocommit=True) as client:
+        one(client, "CREATE TABLE t (id INT)")
+        one(client, "INSERT INTO t VALUES (1), (2), (3)")
+        one(client, "GET DIAGNOSTICS @rows = ROW_COUNT, @n=NUMBER")
+        assert one(client, "SELECT @rows, @n") == (3, 0)
+        one(client, "DROP TABLE IF EXISTS no_such_table")
+        for _ in range(2):
+            one(client, "get current diagnostics @n = NUMBER")
+        assert one(client, "SELECT @n") == 1
+        with pytest.raises(pymysql.err.MySQLError) as caught:
+            one(client, "GET DIAGNOSTICS CONDITION 1 @text = MESSAGE_TEXT")
         assert caught.value.args[0] == 1235
 
 
@@ -295,8 +331,9 @@ def test_kill(pooler: Pooler) -> None:
         assert caught.value.args[0] == 1094
         one(client, f"KILL QUERY {other.thread_id()}")
         client.kill(other.thread_id())
+        one(client, "KILL QUERY CONNECTION_ID()")
         with pytest.raises(pymysql.err.MySQLError) as caught:
-            one(client, "KILL QUERY CONNECTION_ID()")
+            one(client, "KILL @other")
         assert caught.value.args[0] == 1235
 
 
@@ -323,7 +360,7 @@ def test_set_transaction_is_for_the_next_one(pooler: Pooler) -> None:
 
 def test_session_mode_keeps_the_server_connection(mysql_server: MySQLServer) -> None:
     with Pooler(mysql_server, database="app", mode=SESSION) as pooler, pooler.connect(autocommit=True) as client:
-        assert len({one(client, "SELECT connection_id() + 0") for _ in range(4)}) == 1
+        assert len({one(client, BACKEND) for _ in range(4)}) == 1
         one(client, "DROP TABLE IF EXISTS no_such_table")
         assert one(client, "SHOW WARNINGS")[1] == 1051
         one(client, "SELECT 1")

@@ -24,7 +24,12 @@ MARKS = [
     (b"SET autocommit=0", 0),
     (b"SET a=1, b=2", sql.M_COLLATES),
     (b"call p()", sql.M_COLLATES | sql.M_STEPS),
-    (b"SELECT CONNECTION_ID()", sql.M_LOCAL),
+    (b"SELECT CONNECTION_ID()", sql.M_LOCAL | sql.M_OWN_ID),
+    (b"INSERT INTO t VALUES (connection_id ())", sql.M_OWN_ID),
+    (b"SELECT 1 + row_count(), 2", sql.M_LOCAL | sql.M_NUMBERS),
+    (b"UPDATE t SET a = FOUND_ROWS ( )", sql.M_NUMBERS),
+    (b"SET @a = @@session.error_count", sql.M_NUMBERS | sql.M_STEPS),
+    (b"SELECT max_row_count, found_rows FROM t", sql.M_LOCAL),
     (b"\tshow warnings", sql.M_LOCAL),
     (b"SHOW TABLES", 0),
     (b"/* a */ /*!40101 SET NAMES utf8 COLLATE utf8_bin */ /* b */;", sql.M_COLLATES | sql.M_STEPS),
@@ -60,7 +65,59 @@ def test_a_text_without_its_digits_has_all_of_its_marks(text: bytes) -> None:
 def test_any_bytes_have_marks(text: bytes) -> None:
     sql.marks(text)
     sql.local_question(text)
-    sql.kill_target(text)
+    sql.kill_target(text, 9)
+
+
+KNOWN: dict[str, int | None] = {sql.N_CONNECTION_ID: 77, sql.N_ROW_COUNT: -1, sql.N_FOUND_ROWS: 5, sql.N_WARNINGS: 1, sql.N_ERRORS: 0}
+NUMBERS = [
+    (b"SELECT CONNECTION_ID() AS id, NOW()", b"SELECT CAST(77 AS UNSIGNED) AS id, NOW()"),
+    (b"SELECT CONNECTION_ID(), NOW()", b"SELECT CAST(77 AS UNSIGNED) AS `CONNECTION_ID()`, NOW()"),
+    (b"select connection_id()+0", b"select CAST(77 AS UNSIGNED)+0 AS `connection_id()+0`"),
+    (b"SELECT 'CONNECTION_ID()', connection_id ( ) id", b"SELECT 'CONNECTION_ID()', CAST(77 AS UNSIGNED) id"),
+    (b"INSERT INTO t VALUES (1, CONNECTION_ID())", b"INSERT INTO t VALUES (1, CAST(77 AS UNSIGNED))"),
+    (b"INSERT INTO processlist VALUES (CONNECTION_ID())", None),
+    (b"SELECT * FROM `information_schema`.processlist WHERE id = CONNECTION_ID()", None),
+    (b"SELECT IS_USED_LOCK('x') = CONNECTION_ID()", None),
+    (b"CREATE VIEW v AS SELECT CONNECTION_ID()", None),
+    (b"SELECT my_CONNECTION_ID(), t.CONNECTION_ID(), `CONNECTION_ID`()", None),
+    (b"SELECT /* CONNECTION_ID() */ 1 -- CONNECTION_ID()", None),
+    (
+        b"SELECT DISTINCT CONCAT('a', CONNECTION_ID()), 2 FROM t ORDER BY CONNECTION_ID()",
+        b"SELECT DISTINCT CONCAT('a', CAST(77 AS UNSIGNED)) AS `CONCAT('a', CONNECTION_ID())`, 2 FROM t ORDER BY CAST(77 AS UNSIGNED)",
+    ),
+    (b"SELECT (SELECT CONNECTION_ID()) x", b"SELECT (SELECT CAST(77 AS UNSIGNED)) x"),
+    (b"SELECT 1; SELECT CONNECTION_ID() a, ROW_COUNT()", b"SELECT 1; SELECT CAST(77 AS UNSIGNED) a, ROW_COUNT()"),
+    (b"SELECT ROW_COUNT() , 1;", b"SELECT CAST(-1 AS SIGNED) AS `ROW_COUNT()` , 1;"),
+    (b"SELECT /* a */ @@Session.warning_count", b"SELECT /* a */ CAST(1 AS UNSIGNED) AS `@@Session.warning_count`"),
+    (b"DO SLEEP(@@error_count + FOUND_ROWS())", b"DO SLEEP(CAST(0 AS UNSIGNED) + CAST(5 AS UNSIGNED))"),
+    (b"SELECT SQL_CALC_FOUND_ROWS ROW_COUNT() FROM t", b"SELECT SQL_CALC_FOUND_ROWS CAST(-1 AS SIGNED) AS `ROW_COUNT()` FROM t"),
+]
+
+
+@pytest.mark.parametrize(("text", "wanted"), NUMBERS, ids=[text[:50].decode() for text, _ in NUMBERS])
+def test_the_session_s_own_numbers(text: bytes, wanted: bytes | None) -> None:
+    assert sql.with_numbers(text, KNOWN) == (wanted or text)
+    assert sql.with_numbers(text, {}) == text
+    assert sql.marks(text) & (sql.M_OWN_ID | sql.M_NUMBERS)
+
+
+def test_a_number_that_nobody_knows() -> None:
+    assert sql.with_numbers(b"SELECT FOUND_ROWS(), 1", {sql.N_FOUND_ROWS: None}) is None
+    assert sql.with_numbers(b"SELECT 'FOUND_ROWS()', 1", {sql.N_FOUND_ROWS: None}) == b"SELECT 'FOUND_ROWS()', 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (b"GET DIAGNOSTICS @a = NUMBER", b"SET @a =2"),
+        (b"get current diagnostics @a=row_count , @b = Number;", b"SET @a=-1 , @b =2"),
+        (b"GET DIAGNOSTICS CONDITION 1 @a = MESSAGE_TEXT", None),
+        (b"GET STACKED DIAGNOSTICS @a = NUMBER", None),
+        (b"GET DIAGNOSTICS a = NUMBER", None),
+    ],
+)
+def test_diagnostics_of_a_statement(text: bytes, wanted: bytes | None) -> None:
+    assert sql.diagnostics_as_set(text, 2, -1) == wanted
 
 
 QUESTIONS = [
@@ -108,12 +165,13 @@ def test_limits_of_show_warnings() -> None:
 
 
 def test_whom_a_kill_means() -> None:
-    assert sql.kill_target(b"KILL 5") == (5, True)
-    assert sql.kill_target(b"kill connection 5;") == (5, True)
-    assert sql.kill_target(b"KILL QUERY 77") == (77, False)
-    assert sql.kill_target(b"/* c */ KILL SOFT QUERY 77") == (77, False)
+    assert sql.kill_target(b"KILL 5", 9) == (5, True)
+    assert sql.kill_target(b"kill connection 5;", 9) == (5, True)
+    assert sql.kill_target(b"KILL QUERY 77", 9) == (77, False)
+    assert sql.kill_target(b"/* c */ KILL SOFT QUERY 77", 9) == (77, False)
+    assert sql.kill_target(b"KILL CONNECTION_ID ( )", 9) == (9, True)
     for text in (b"KILL QUERY ID 5", b"KILL USER app", b"KILL @x", b"KILL 5 + 5", b"KILL"):
-        assert sql.kill_target(text) is None
+        assert sql.kill_target(text, 9) is None
 
 
 def test_values_as_sql() -> None:
