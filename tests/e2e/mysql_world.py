@@ -6,6 +6,8 @@ them from all others.
 
 import contextlib
 import re
+import shutil
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +19,7 @@ import pymysql.cursors
 
 from tests.e2e.postgres_world import DEADLINE, in_thread, wait_for, wait_until
 from tests.helpers.pooler import Pooler
-from tests.helpers.servers import MySQLServer
+from tests.helpers.servers import PEERS, MySQLServer, report_unavailable
 
 Client: TypeAlias = "pymysql.Connection[pymysql.cursors.Cursor]"
 Row = tuple[Any, ...]
@@ -171,6 +173,22 @@ def world(server: MySQLServer, pool_size: int = 3, more: str = "", query: dict[s
         made = World(server, database, user, pooler, admin)
         closing.callback(made.close_clients)
         yield made
+
+
+def program(name: str) -> list[str]:
+    """The command of a program of MySQL's own (`mysql`, `mysqldump`) or of MariaDB's (`mariadb`, `mariadb-dump`). Options may follow."""
+    if not name.startswith("mysql"):
+        found = shutil.which(name)
+        if found is None:
+            report_unavailable("mariadb", f"{name} is not on this machine")
+        return [found, "--no-defaults", "--skip-ssl"]
+    options = ["--no-defaults", "--ssl-mode=DISABLED", "--get-server-public-key"]
+    if PEERS.is_file():
+        return [str(PEERS), "run", name, *options]
+    found = shutil.which(name)
+    if found is None or "MariaDB" in subprocess.run([found, "-V"], capture_output=True, text=True, check=False).stdout:
+        report_unavailable("mysql", f"{name} is not on this machine")
+    return [found, *options]
 
 
 class Sampler:

@@ -1,6 +1,5 @@
 """The command line clients and an asyncio driver, in transaction mode and in session mode."""
 
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,24 +11,11 @@ import trio
 import trio_asyncio
 from trio_asyncio import aio_as_trio
 
-from tests.e2e.mysql_world import RunWorld, World
+from tests.e2e.mysql_world import RunWorld, World, program
 from tests.e2e.postgres_world import DEADLINE
-from tests.helpers.servers import PEERS, MySQLServer, report_unavailable
+from tests.helpers.servers import MySQLServer
 
 LISTENERS = pytest.mark.parametrize("listener", ["mysql", "session"], ids=["transaction", "session"])
-
-
-def program(name: str) -> list[str]:
-    """The command of MySQL's own client, or of a program of MariaDB's."""
-    if name == "mysql" and PEERS.is_file():
-        return [str(PEERS), "run", "mysql", "--no-defaults", "--ssl-mode=DISABLED", "--get-server-public-key"]
-    found = shutil.which(name)
-    if found is None or (
-        name == "mysql" and "MariaDB" in subprocess.run([found, "-V"], capture_output=True, text=True, check=False).stdout
-    ):
-        report_unavailable("mysql" if name == "mysql" else "mariadb", f"{name} is not on this machine")
-    options = ["--ssl-mode=DISABLED", "--get-server-public-key"] if name == "mysql" else ["--skip-ssl"]
-    return [found, "--no-defaults", *options]
 
 
 def run(name: str, world: World, listener: str, script: str, *options: str, code: int = 0, database: str = "app") -> str:

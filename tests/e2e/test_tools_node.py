@@ -21,10 +21,12 @@ from tests.helpers.servers import Servers, report_unavailable
 
 FOLDER: Final = Path(__file__).parent / "node_tools"
 SECONDS: Final = 120.0
-OF_ENGINE: Final = {"postgres": ("pg.mjs", "postgresjs.mjs", "migrations.mjs"), "mysql": ("mysql2.mjs", "migrations.mjs")}
-CASES: Final = [
-    (server, script) for server in ("postgres15", "mariadb", "mysql") for script in OF_ENGINE["postgres" if "postgres" in server else "mysql"]
-]
+SCRIPTS: Final = {
+    "postgres15": ("pg.mjs", "postgresjs.mjs", "migrations.mjs"),
+    "mariadb": ("mysql2.mjs", "migrations.mjs"),
+    "mysql": ("mysql2.mjs", "migrations.mjs"),
+}
+CASES: Final = [(server, script) for server, scripts in SCRIPTS.items() for script in scripts]
 
 
 @pytest.fixture(scope="module")
