@@ -146,7 +146,7 @@ def new_certificate(site: Site) -> None:
     trusted = {"sslmode": "verify-ca", "sslrootcert": str(site.issuers[-1].ca)}
     psycopg.connect(host="127.0.0.1", port=site.ports["postgres"], dbname="app", user="app", password="app", **trusted).close()
     place: dict[str, Any] = {"host": "127.0.0.1", "port": site.ports["mysql"], "database": "app", "user": "app", "password": "app"}
-    pymysql.connect(**place, ssl_ca=str(site.issuers[-1].ca), ssl_verify_cert=True, ssl_verify_identity=True).close()
+    pymysql.connect(**place, connect_timeout=60, ssl_ca=str(site.issuers[-1].ca), ssl_verify_cert=True, ssl_verify_identity=True).close()
 
 
 def restart(site: Site) -> None:

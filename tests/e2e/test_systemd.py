@@ -13,9 +13,9 @@ import psycopg
 import pymysql
 
 from dualpool.config import load
-from dualpool.dev.processes import free_port
 from tests.e2e.postgres_world import DEADLINE
 from tests.e2e.test_restart import configuration
+from tests.helpers.ports import reserved_port
 from tests.helpers.servers import Servers
 
 CONF: Final = Path(__file__).parents[2] / "conf"
@@ -51,7 +51,7 @@ if shutil.which("systemd-socket-activate"):
         """systemd-socket-activate(1) holds the sockets, and becomes dualpool when somebody connects: nobody is refused."""
         config = tmp_path / "dualpool.toml"
         config.write_text(configuration(servers.postgres(15), servers.mariadb(), tmp_path))
-        ports = {"postgres": free_port(), "mysql": free_port()}
+        ports = {"postgres": reserved_port(), "mysql": reserved_port()}
         command = ["systemd-socket-activate", *(f"--listen=127.0.0.1:{port}" for port in ports.values()), f"--fdname={':'.join(ports)}"]
         process = subprocess.Popen([*command, sys.executable, "-m", "dualpool", "run", str(config)], stderr=subprocess.PIPE)
         try:
