@@ -1,0 +1,1 @@
+"""A project with Alembic's migrations, for tests."""
