@@ -44,8 +44,8 @@ pool_mode = "statement"
 """
 
 
-def configuration(url: str, database: str, pool_size: int = 3, more: str = "") -> str:
-    """A TOML text: all listeners, the user app, the database `app` that is `database` on the server at `url`."""
+def configuration(url: str, database: str, pool_size: int = 3, more: str = "", keys: str = "") -> str:
+    """A TOML text: all listeners, the user app, the database `app` that is `database` on the server at `url` (`keys`: more of its own)."""
     return f"""{LISTENERS}
 [backends.shop]
 url = "{url}"
