@@ -54,6 +54,7 @@ url = "{url}"
 backend = "shop"
 database = "{database}"
 pool_size = {pool_size}
+{keys}
 
 [users.app]
 password = "app"
