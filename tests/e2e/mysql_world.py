@@ -161,8 +161,10 @@ def value(client: Client, sql: str, *parameters: Any) -> Any:
 
 
 @contextlib.contextmanager
-def world(server: MySQLServer, pool_size: int = 3, more: str = "", query: dict[str, str] | None = None, **options: Any) -> Iterator[World]:
-    """A World with a new database. `more`: as in `configuration`; `query`: the parameters of the backend's url."""
+def world(
+    server: MySQLServer, pool_size: int = 3, more: str = "", query: dict[str, str] | None = None, keys: str = "", **options: Any
+) -> Iterator[World]:
+    """A World with a new database. `more` and `keys`: as in `configuration`; `query`: the parameters of the backend's url."""
     with contextlib.ExitStack() as closing:
         database = closing.enter_context(server.temporary_database())
         user = server.create_user()
