@@ -172,7 +172,7 @@ def world(
         admin = server.connect(user=server.admin_user, password=server.admin_password, database=database, autocommit=True)
         closing.callback(admin.close)
         url = server.url_for(user=user, database=database, **(query or {}))
-        pooler = closing.enter_context(Pooler(configuration(url, database, pool_size, more), **options))
+        pooler = closing.enter_context(Pooler(configuration(url, database, pool_size, more, keys), **options))
         made = World(server, database, user, pooler, admin)
         closing.callback(made.close_clients)
         yield made
