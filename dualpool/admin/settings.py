@@ -1,19 +1,22 @@
 """SHOW CONFIG and SET: the keys of the configuration, by the names of the file and by PgBouncer's."""
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import attrs
 
 from dualpool.answers import Value
 from dualpool.config import Config
 from dualpool.config.fields import Seconds, Setting, format_duration, keys_of, parse_duration, setting_of
+from dualpool.config.importers.live import IniConfig
+from dualpool.config.importers.pgbouncer_remarks import DONE_BY_COMMAND, FIXED, LIVE, NO_EQUIVALENT
 from dualpool.config.model import TABLES
 from dualpool.config.problems import suggestion
-from dualpool.errors import CommandRefused
+from dualpool.errors import CommandRefused, ConfigError
 
 if TYPE_CHECKING:
     from dualpool.server import Server
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
 CHANGEABLE: Final = ("timeouts", "limits")
 """Tables whose keys take effect at once. Of the others, see `RELOAD`."""
 PGBOUNCER: Final = {
@@ -37,6 +40,10 @@ PGBOUNCER: Final = {
     "transaction_timeout": "timeouts.transaction",
 }
 """PgBouncer's names of our keys. It writes times as seconds."""
+PGBOUNCER_NAMES: Final = {key: name for name, key in PGBOUNCER.items()}
+PGBOUNCER_KEYS: Final = LIVE | FIXED | DONE_BY_COMMAND | NO_EQUIVALENT.keys()
+LISTED: Final = {"admin_users": "users", "stats_users": "stats_users"}
+"""PgBouncer's names of our lists of users."""
 CONSTANT: Final = {"default_pool_size": "20", "max_db_connections": "0", "max_user_connections": "0"}
 """Keys of PgBouncer that exporters read, and that are a table's matter here."""
 
@@ -44,9 +51,14 @@ CONSTANT: Final = {"default_pool_size": "20", "max_db_connections": "0", "max_us
 def config_rows(server: "Server") -> list[tuple[Value, ...]]:
     """SHOW CONFIG, in the order of the names."""
     config, defaults = server.config, Config()
-    rows: list[tuple[Value, ...]] = [(name, value, value, "no") for name, value in CONSTANT.items()]
+    given = config.values() if isinstance(config, IniConfig) else {}
+    told = {**CONSTANT, **{name: value for name, value in given.items() if name not in {*PGBOUNCER, *LISTED}}}
+    rows: list[tuple[Value, ...]] = [
+        (name, value, CONSTANT.get(name), "yes" if given and name in LIVE else "no") for name, value in told.items()
+    ]
     rows.append(("conffile", str(server.path) if server.path is not None else None, None, "no"))
-    rows += [("admin_users", ",".join(config.admin.users), "", "no"), ("stats_users", ",".join(config.admin.stats_users), "", "no")]
+    may_change = "yes" if isinstance(config, IniConfig) else "no"
+    rows += [(name, ",".join(getattr(config.admin, own)), "", may_change) for name, own in LISTED.items()]
     rows += [
         (name, pgbouncer_text(value_of(config, key)), pgbouncer_text(value_of(defaults, key)), "yes") for name, key in PGBOUNCER.items()
     ]
@@ -84,16 +96,44 @@ def text_of(attribute: "attrs.Attribute[Any]", value: Any) -> str | None:
 
 def changed(config: Config, key: str, text: str) -> tuple[Config, str]:
     """`config` with one key set, and the full name of the key. Raises CommandRefused with what is allowed."""
+    if not isinstance(config, IniConfig):
+        full = full_name(key)
+        return with_value(config, full, checked(full, text)), full
+    name = key.lower() if key.lower() in PGBOUNCER_KEYS else PGBOUNCER_NAMES.get(full_name(key), "")
+    if name:
+        return changed_ini(config, name, text), name
     full = full_name(key)
+    return attrs.evolve(with_value(config, full, checked(full, text)), own={**config.own, full: checked(full, text)}), full
+
+
+def changed_ini(config: IniConfig, key: str, text: str) -> Config:
+    """The same where a pgbouncer.ini runs, by PgBouncer's name; what was set by ours remains. Raises CommandRefused."""
+    if key in PGBOUNCER:
+        text = pgbouncer_text(checked(PGBOUNCER[key], text))
+    try:
+        result: Config = config.with_change(key, text)
+    except ConfigError as error:
+        raise CommandRefused(f"SET failed: {error.message}", sqlstate="22023") from None
+    for full, value in config.own.items():
+        result = with_value(result, full, value)
+    return result
+
+
+def checked(full: str, text: str) -> float:
+    """The value of a key. Raises CommandRefused."""
     table, _, name = full.partition(".")
-    attribute = keys_of(TABLES[table])[name]
-    declared = setting_of(attribute)
+    declared = setting_of(keys_of(TABLES[table])[name])
     assert declared is not None
     try:
-        value = read(declared, text)
+        return read(declared, text)
     except ValueError as error:
         raise CommandRefused(f"SET failed: {full}: {error}", sqlstate="22023") from None
-    return attrs.evolve(config, **{table: attrs.evolve(getattr(config, table), **{name: value})}), full
+
+
+def with_value(config: AnyConfig, full: str, value: float) -> AnyConfig:
+    """`config` with one key set."""
+    table, _, name = full.partition(".")
+    return attrs.evolve(config, **{table: attrs.evolve(getattr(config, table), **{name: value})})
 
 
 def full_name(key: str) -> str:
@@ -108,7 +148,9 @@ def full_name(key: str) -> str:
     if found:
         return found[0]
     table, _, name = lowered.partition(".")
-    if lowered in CONSTANT or (table in TABLES and name in keys_of(TABLES[table])):
+    if lowered in NO_EQUIVALENT:
+        raise CommandRefused(f"SET failed: {key}: {NO_EQUIVALENT[lowered]}", sqlstate="55P02")
+    if lowered in PGBOUNCER_KEYS or (table in TABLES and name in keys_of(TABLES[table])):
         raise CommandRefused(f"SET failed: {key} cannot be changed here", hint="Change the file, then RELOAD.", sqlstate="55P02")
     raise CommandRefused(f"SET failed: there is no key {key!r}{suggestion(key, [*known, *PGBOUNCER])}", hint="See SHOW CONFIG.")
 

@@ -47,9 +47,9 @@ def load(path: Directory, environ: Mapping[str, str] | None = None, *, resolve: 
     `resolve`: look the servers' names up too.
     """
     if path.suffix == INI:
-        from dualpool.config.importers import import_file
+        from dualpool.config.importers.live import load_ini
 
-        return import_file(path).config(resolve=resolve)
+        return load_ini(path, resolve=resolve)
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:

@@ -138,6 +138,36 @@ def test_an_ini_runs_as_it_is_and_is_read_again(server: PostgresServer, new_user
     assert "configuration reloaded" in (tmp_path / "log").read_text()
 
 
+def test_keys_are_set_by_pgbouncers_names_until_the_next_reload(server: PostgresServer, tmp_path: Path) -> None:
+    with Pooler(arguments=[str(ini(server, tmp_path))]) as pooler:
+        pooler.wait_for_log("listening on 127")
+        with psycopg.connect(pooler.url("console:secret", "pgbouncer"), autocommit=True) as console:
+
+            def shown(key: str) -> object:
+                return {row[0]: row[1] for row in console.execute("SHOW CONFIG")}[key]
+
+            def size() -> object:
+                return {row[0]: row[5] for row in console.execute("SHOW DATABASES")}["app"]
+
+            assert (shown("default_pool_size"), size()) == ("5", 5)
+            assert console.execute("SET default_pool_size = 1").statusmessage == "SET default_pool_size=1"
+            assert (shown("default_pool_size"), size()) == ("1", 1)
+            assert console.execute("SET query_wait_timeout = 0.5").statusmessage == "SET query_wait_timeout=0.5"
+            with psycopg.connect(pooler.url()) as one, psycopg.connect(pooler.url()) as two:
+                one.execute("SELECT 1")
+                with pytest.raises(psycopg.OperationalError, match="server connection"):
+                    two.execute("SELECT 1")
+            console.execute("SET admin_users = 'console,app'")
+            with psycopg.connect(pooler.url(database="pgbouncer"), autocommit=True) as other:
+                other.execute("SET log_connections = 0")
+            with pytest.raises(psycopg.Error, match="SET failed: server_round_robin: the connection that was used last"):
+                console.execute("SET server_round_robin = 1")
+            with pytest.raises(psycopg.Error, match="SET failed: listen_port: takes effect after a restart"):
+                console.execute("SET listen_port = 1")
+            console.execute("RELOAD")
+            assert (shown("default_pool_size"), shown("log_connections"), shown("admin_users"), size()) == ("5", "1", "console", 5)
+
+
 def test_the_console_user_of_the_unix_socket(server: PostgresServer, tmp_path: Path) -> None:
     with Pooler(arguments=[str(ini(server, tmp_path))]) as pooler:
         pooler.wait_for_log("listening on unix:")

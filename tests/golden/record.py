@@ -16,7 +16,7 @@ TABLES: Final = (
     "POOLS", "CLIENTS", "SERVERS", "DATABASES", "USERS", "STATS", "STATS_TOTALS", "STATS_AVERAGES", "TOTALS", "LISTS", "CONFIG", "VERSION",
     "STATE", "SOCKETS", "ACTIVE_SOCKETS", "MEM", "DNS_HOSTS", "DNS_ZONES", "PEERS", "PEER_POOLS",
 )  # fmt: skip
-NAMED_ROWS: Final = ("LISTS", "TOTALS", "STATE")
+NAMED_ROWS: Final = ("LISTS", "TOTALS", "STATE", "CONFIG")
 REFUSED: Final = (
     "SHOW NONSENSE", "show", "foo", "PAUSE nosuch", "RESUME nosuch", "KILL nosuch", "RECONNECT nosuch", "WAIT_CLOSE nosuch",
     "DISABLE nosuch", "ENABLE nosuch", "RESUME", "KILL_CLIENT 99999999", "show pools extra", "SHUTDOWN FOO",

@@ -1,7 +1,7 @@
 """pgbouncer.ini as a configuration of dualpool. What each setting means: PgBouncer docs, config.md, of version 1.26."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -104,14 +104,15 @@ def process_settings(path: Path) -> ProcessSettings:
 class Import:
     """One file, and what has been made of it so far."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, lines: Sequence[Item] | None = None) -> None:
+        """`lines`: what the file says, where that is known already."""
         self.path = path
         self.own: dict[str, Item] = {}
         self.databases: dict[str, Item] = {}
         self.users: dict[str, Item] = {}
         sections = {"pgbouncer": self.own, "databases": self.databases, "users": self.users}
         self.result = Imported(path, {"listeners": {}, "backends": {}, "databases": {}, "users": {}}, [])
-        for item in read_ini(path):
+        for item in read_ini(path) if lines is None else lines:
             if item.section == "peers":
                 self.result.note("[peers]", "a cancel request has to reach the process that serves the client")
             elif item.section in sections:

@@ -89,6 +89,26 @@ DEFAULTS: Final = {
 }
 """Values that say nothing, so that nothing need be said of them."""
 
+FIXED: Final = frozenset(
+    {"listen_addr", "listen_backlog", "listen_port", "so_reuseport", "unix_socket_dir", "unix_socket_group", "unix_socket_mode"}
+)
+"""What is honoured, but only at the start."""
+
+LIVE: Final = frozenset(
+    {
+        "admin_users", "auth_dbname", "auth_file", "auth_hba_file", "auth_ident_file", "auth_query", "auth_type", "auth_user",
+        "cancel_wait_timeout", "client_idle_timeout", "client_login_timeout", "client_tls_ca_file", "client_tls_cert_file",
+        "client_tls_key_file", "client_tls_sslmode", "default_pool_size", "dns_max_ttl", "idle_transaction_timeout",
+        "ignore_startup_parameters", "log_connections", "log_disconnections", "max_client_conn", "max_db_client_connections",
+        "max_db_connections", "max_prepared_statements", "max_user_client_connections", "max_user_connections", "min_pool_size",
+        "pool_mode", "query_timeout", "query_wait_notify", "query_wait_timeout", "reserve_pool_size", "reserve_pool_timeout",
+        "server_check_delay", "server_check_query", "server_connect_timeout", "server_idle_timeout", "server_lifetime",
+        "server_login_retry", "server_tls_ca_file", "server_tls_cert_file", "server_tls_key_file", "server_tls_sslmode",
+        "stats_users", "suspend_timeout", "transaction_timeout", "verbose",
+    }
+)  # fmt: skip
+"""What is honoured, and may change at any time."""
+
 DONE_BY_COMMAND: Final = frozenset({"logfile", "pidfile", "syslog", "syslog_facility", "syslog_ident", "user"})
 """What `dualpool pgbouncer` does and `dualpool run` leaves to whoever starts it."""
 
