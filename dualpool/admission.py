@@ -13,6 +13,7 @@ from dualpool.config import POOL_MODES, Config, Listener
 from dualpool.deadlines import times_of
 from dualpool.errors import LoginFailed, TooManyClients
 from dualpool.lease import Party
+from dualpool.migrations import TOOLS
 from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def assigned(config: Config, listener: Listener, login: ClientLogin) -> ClientLo
     """`login` in the lane that it asks for, without the parameters that say so. Raises LoginFailed."""
     own = {name: value for name, value in login.parameters.items() if name.startswith(OWN_PARAMETERS)}
     if not own:
-        return login
+        return in_maintenance(login) if is_tool(config, login.account, login.parameters) else login
     for name in own.keys() - {LANE}:
         raise LoginFailed(f'unrecognized parameter "{name}"', hint=f"dualpool knows {LANE}.", sqlstate="42704", errno=1193)
     account, lane = login.account, LANES.get(own[LANE])
@@ -47,14 +48,29 @@ def assigned(config: Config, listener: Listener, login: ClientLogin) -> ClientLo
             sqlstate="42501",
             errno=1227,
         )
-    if lane != account.lane:
-        account = attrs.evolve(account, lane=lane, mode=SESSION if lane == MAINTENANCE else mode_of(config, listener, login))
-    parameters = {name: value for name, value in login.parameters.items() if name not in own}
-    return attrs.evolve(login, account=account, parameters=parameters)
+    login = attrs.evolve(login, parameters={name: value for name, value in login.parameters.items() if name not in own})
+    if lane == account.lane:
+        return login
+    if lane == MAINTENANCE:
+        return in_maintenance(login)
+    return attrs.evolve(login, account=attrs.evolve(account, lane=lane, mode=mode_of(config, listener, login)))
+
+
+def in_maintenance(login: ClientLogin) -> ClientLogin:
+    """The same client in the maintenance lane, so in session mode."""
+    return attrs.evolve(login, account=attrs.evolve(login.account, lane=MAINTENANCE, mode=SESSION))
+
+
+def is_tool(config: Config, account: Account, parameters: dict[str, str]) -> bool:
+    """Does a client say that it is one of the tools that are for the maintenance lane?"""
+    user = config.users.get(account.user)
+    return user is not None and user.migration_tools and any(parameters.get(name) in TOOLS for name in APPLICATION_NAMES)
 
 
 def may_ask_for_maintenance(config: Config, account: Account, parameters: dict[str, str]) -> bool:
     """Will a client that has not proven itself yet be in the maintenance lane?"""
+    if LANE not in parameters and is_tool(config, account, parameters):
+        return True
     user = config.users.get(account.user)
     asked = LANES.get(parameters.get(LANE, ""), account.lane)
     return asked == MAINTENANCE and (account.lane == MAINTENANCE or (user is not None and user.maintenance_on_request))
@@ -139,9 +155,11 @@ class Parties:
 
 
 def settle(client: "Client", parties: Parties, config: Config, login: ClientLogin) -> None:
-    """Give a new client, or one that a reload has moved to another pool, its times and its parties."""
+    """Give a client its times and its parties: a new one, or where something has changed for it."""
     client.parties = parties.of(client.pool, config, login, client.address)
     database = config.find_database(client.engine.name, login.account.database)
+    user = config.users.get(login.account.user)
+    client.may_migrate = client.lane != MAINTENANCE and user is not None and user.migration_tools
     client.times = times_of(config, database, login.account.user)
     wait = client.times.query_wait
     client.query_wait = wait.seconds

@@ -13,6 +13,7 @@ from dualpool.buffer import HIGH_WATER
 from dualpool.channel import Channel, ChannelOwner
 from dualpool.errors import AdminShutdown, DualpoolError, ServerLost, StateLeaked
 from dualpool.lease import Leasable, Party, Waiter
+from dualpool.migrations import is_of_a_tool
 from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, PINNED, REACCEPT, RELEASE, VACATE, ClientRelay, Engine, ServerRelay
 
 TYPE_CHECKING = False
@@ -67,6 +68,9 @@ class Supervisor:
         """`client` is about to ask its server for what fails while somebody else is connected to `database`."""
         raise NotImplementedError
 
+    def migrates(self, client: "Client") -> None:
+        """`client` must wait with what a migration tool asks: it may do so in the maintenance lane."""
+
     def server_lost(self, server: "ServerConnection", error: DualpoolError) -> None:
         """A server has closed a connection. Nothing need be done."""
 
@@ -95,6 +99,7 @@ class Client(ChannelOwner):
         "leased_at",
         "leases",
         "login",
+        "may_migrate",
         "parties",
         "pool",
         "query_wait",
@@ -142,6 +147,8 @@ class Client(ChannelOwner):
         """Where it comes from, without the port; "" on a Unix socket."""
         self.parties: tuple[Party, ...] = ()
         """The caps that its requests count against."""
+        self.may_migrate = False
+        """It is for the maintenance lane as soon as it asks what a migration tool asks."""
         self.times: Times | None = None
         """How long it may take for what; None: as long as it likes."""
         self.query_wait = 0.0
@@ -339,6 +346,8 @@ class Client(ChannelOwner):
                 if self.clock.now - conn.idle_since < UNSEEN or conn.seems_alive():
                     self.attach(conn)
                     return
+        if self.may_migrate and is_of_a_tool(self.relay.held()):
+            self.supervisor.migrates(self)
         self.waiter = ClientWaiter(self)
         if self.relay.held_bytes() > HIGH_WATER:
             self.channel.pause()

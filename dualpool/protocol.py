@@ -158,6 +158,10 @@ class ClientRelay:
         """How many client bytes wait inside the relay; link.py stops reading the client when they are too many."""
         raise NotImplementedError
 
+    def held(self) -> bytes:
+        """The first of those bytes."""
+        raise NotImplementedError
+
     def count_statements(self) -> int:
         """How many prepared statements the client has."""
         return 0

@@ -47,6 +47,7 @@ from dualpool.listener import (
     turn_away,
 )
 from dualpool.log import FOLDS, LOGGER, configure, event
+from dualpool.migrations import Migrations
 from dualpool.pool import Pool
 from dualpool.protocol import Engine
 from dualpool.pump import pump
@@ -105,6 +106,7 @@ class Server(Supervisor):
         self.clients = Clients()
         self.guests = Guests()
         self.parties = Parties()
+        self.migrations = Migrations(self.settle)
         self.gate = Gate(self)
         self.upkeep = Upkeep(self, pools_nursery)
         self.cancels = Cancels(self, pools_nursery)
@@ -152,6 +154,11 @@ class Server(Supervisor):
             if entry.backend is backend and entry.target.database == database and entry.pool is not client.pool:
                 # The server waits for a while until everybody has left (PostgreSQL: 5 s), so that nobody need wait here.
                 entry.pool.reconnect()
+
+    def migrates(self, client: Client) -> None:
+        self.migrations.begin(client)
+        text = f"client {client.id}: a migration tool, by what it asks: it is in the maintenance lane now"
+        event(logging.INFO, text, client=client.id, pool=client.pool.name)
 
     def server_lost(self, server: ServerConnection, error: DualpoolError) -> None:
         self.journal.lost(server, error)
@@ -238,6 +245,7 @@ class Server(Supervisor):
             for pool in self.backends.pools():
                 pool.sweep(now)
             deadlines.sweep(self.clients.by_id.values(), now)
+            self.migrations.sweep(now)
         self.backends.forget_closed()
         if self.statistics.sweep(now, STATS_PERIOD):
             self.journal.averages()

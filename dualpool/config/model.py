@@ -316,6 +316,11 @@ class User:
     maintenance_on_request: bool = setting(
         "The same for those of the user's clients that say dualpool.lane=maintenance; the others are application clients.", default=False
     )
+    migration_tools: bool = setting(
+        "Migration and dump tools that log in as this user may use the reserved connections. They are recognised by what they call "
+        "themselves, or by the tables and locks that they keep their books with.",
+        default=True,
+    )
     pool_mode: PoolMode | None = setting("Instead of the database's and the listener's.", default=None, example='"session"')
     pool_size: int | None = setting("Instead of the database's, where this is the server user.", default=None, minimum=1, example="5")
     reserve_pool_size: int | None = setting(

@@ -86,6 +86,9 @@ class ClientSender(ClientSession):
     def held_bytes(self) -> int:
         return len(self._held)
 
+    def held(self) -> bytes:
+        return self._held
+
     def is_sending(self) -> bool:
         """True when a command has been passed on in part."""
         return bool(self._passing or self._more)

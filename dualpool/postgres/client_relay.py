@@ -62,6 +62,10 @@ class ClientRelay(ClientSender):
     def held_bytes(self) -> int:
         return self._held.size
 
+    def held(self) -> bytes:
+        chunks = self._held.chunks
+        return chunks[0] if chunks else b""
+
     def on_client_bytes(self, data: bytes) -> int:
         if self._held.size:
             data = self._held.take(data)

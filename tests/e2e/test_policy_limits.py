@@ -3,6 +3,7 @@
 import contextlib
 import re
 import select
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -76,6 +77,48 @@ def test_the_maintenance_lane_is_refused_to_others(build: Build) -> None:
     world = build()
     with pytest.raises((*SERVER_ERRORS, mysql.connector.Error), match=r'user "app" may not use the maintenance lane'):
         connect_in_lane(world, "maintenance")
+
+
+def ask_as_a_tool(client: Conn) -> None:
+    """What a migration tool begins with; the table need not exist."""
+    with contextlib.suppress(SERVER_ERRORS):
+        client.execute("SELECT version_num FROM alembic_version")
+
+
+def test_a_migration_tool_need_not_wait_for_applications(build: Build) -> None:
+    world = build(pool_size=1, more=ADMIN)
+    with world.connect() as application, world.connect() as tool, world.connect() as other:
+        application.execute("BEGIN")
+        application.execute("SELECT 1")
+        # The pool's one connection is taken. The tool goes on all the same, also with what tells nothing of it; others wait.
+        ask_as_a_tool(tool)
+        assert tool.execute("SELECT 'migrates'") == [("migrates",)]
+        waiting = in_thread(lambda: other.execute("SELECT 2"))
+        wait_until(lambda: world.waiting_clients() == 1, "the other one waits")
+        assert tool.execute("SELECT 3") == [(3,)]
+        assert not waiting.is_done()
+        application.execute("COMMIT")
+        assert waiting.result() == [(2,)]
+
+
+def test_the_tools_of_a_user_may_be_kept_out(build: Build) -> None:
+    world = build(pool_size=1, user="migration_tools = false", more='[timeouts]\nquery_wait = "300ms"')
+    with world.connect() as application, world.connect() as tool:
+        application.execute("BEGIN")
+        application.execute("SELECT 1")
+        refused(lambda: tool.execute("SELECT version_num FROM alembic_version"), "waited")
+
+
+def test_a_dump_is_in_the_maintenance_lane_by_its_name(build: Build) -> None:
+    world = build(pool_size=1)
+    if world.listener == "mysql":
+        command = ["mariadb-dump", "--host=127.0.0.1", f"--port={world.pooler.port('mysql')}", "--user=app", "--password=app", "app"]
+    else:
+        command = ["pg_dump", f"--dbname=postgresql://app:app@127.0.0.1:{world.pooler.port('postgres')}/app", "--schema-only"]
+    with world.connect() as application:
+        application.execute("BEGIN")
+        application.execute("SELECT 1")
+        subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE)
 
 
 # --------------------------------------------------------------------------------------------------------- how many clients
