@@ -7,6 +7,8 @@ import logging
 import math
 from typing import TYPE_CHECKING, Final
 
+from dualpool.admin.tables import address, replication_of
+from dualpool.authentication.peers import process_of
 from dualpool.counters import Watch
 from dualpool.errors import (
     CheckoutTimeout,
@@ -156,14 +158,14 @@ class Journal:
 
 WORDS: Final[dict[type[DualpoolError], str]] = {
     CheckoutTimeout: "query_wait_timeout",
-    QueryTimeout: "query_timeout",
-    TransactionTimeout: "transaction_timeout",
+    QueryTimeout: "query timeout",
+    TransactionTimeout: "transaction timeout",
     IdleInTransactionTimeout: "idle transaction timeout",
     ClientIdleTimeout: "client_idle_timeout",
     LoginTimeout: "client_login_timeout",
     TooManyClients: "no more connections allowed (max_client_conn)",
 }
-"""PgBouncer: src/janitor.c, src/client.c."""
+"""PgBouncer: src/janitor.c, src/client.c; as the log of version 1.26.1 has them."""
 REASONS: Final = {
     VANISHED: "client unexpected eof",
     SAID_GOODBYE: "client close request",
@@ -176,9 +178,14 @@ REASONS: Final = {
     "another pool of the backend needs its place": "evicted",
 }
 STATS: Final = (
-    "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, in {} B/s, out {} B/s, "
-    "xact {} us, query {} us, wait {} us"
+    "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, {} client logins/s, "
+    "in {} B/s, out {} B/s, xact {} us, query {} us, wait {} us"
 )
+
+
+def place_of(visit: "Visit") -> str:
+    """Where a client is: its address, or what the system says of a Unix socket."""
+    return visit.peer.name if visit.peer.address is not None else f"unix({process_of(visit.stream.sock)})"
 
 
 def in_its_words(error: DualpoolError) -> str:
@@ -199,15 +206,14 @@ class PgBouncerJournal(Journal):
         if login is None:
             return
         user, database = login.account.user, login.account.database
-        place = "unix" if visit.peer.address is None else visit.peer.name
-        self._places[client.id] = f"C-{client.id:#x}: {database}/{user}@{place}"
+        self._places[client.id] = f"C-{client.id:#x}: {database}/{user}@{place_of(visit)}"
         if self.server.config.log.connections:
-            tls = "yes" if visit.tls else "no"
-            event(logging.INFO, f"{self._places[client.id]} login attempt: db={database} user={user} tls={tls}", client=client.id)
+            tls, replication = "yes" if visit.tls else "no", replication_of(login).replace("none", "no")
+            what = f"login attempt: db={database} user={user} tls={tls} replication={replication}"
+            event(logging.INFO, f"{self._places[client.id]} {what}", client=client.id)
 
     def login_failed(self, listener: str, visit: "Visit", error: DualpoolError) -> None:
-        place = "unix" if visit.peer.address is None else visit.peer.name
-        account = visit.account
+        place, account = place_of(visit), visit.account
         user, database = ("(nouser)", "(nodb)") if account is None else (account.user, account.database)
         event(logging.INFO, f"C-0x0: {database}/{user}@{place} closing because: {in_its_words(error)} (age=0s)")
         event(logging.WARNING, f"C-0x0: {database}/{user}@{place} pooler error: {in_its_words(error)}")
@@ -223,7 +229,8 @@ class PgBouncerJournal(Journal):
 
     def opened(self, conn: ServerConnection) -> None:
         if self.server.config.log.connections:
-            event(logging.INFO, f"{self._place(conn)} new connection to server", server=conn.id)
+            host, port = address(conn.channel.transport.sock.getsockname)
+            event(logging.INFO, f"{self._place(conn)} new connection to server (from {host}:{port})", server=conn.id)
 
     def connect_failed(self, pool: "Pool", error: DualpoolError) -> None:
         target = self.server.backends.entry_of(pool).target
@@ -237,6 +244,11 @@ class PgBouncerJournal(Journal):
     def lost(self, conn: ServerConnection, error: DualpoolError) -> None:
         self.closing(conn, error.message)
 
+    def ordered(self, user: str, command: str) -> None:
+        verb, *words = command.rstrip("; ").split()
+        if verb.upper() != "SET":
+            event(logging.INFO, " ".join((verb.upper(), *(f"'{word}'" for word in words), "command issued")))
+
     def gave_up(self, pool: "Pool", count: int) -> None:
         event(logging.WARNING, f"P-0x0: {pool.name} pooler error: query_wait_timeout ({count} times)")
 
@@ -248,7 +260,8 @@ class PgBouncerJournal(Journal):
         xacts, queries = sum(one.transactions for one in rates), sum(one.queries for one in rates)
         numbers = (
             xacts, queries, sum(one.client_parses for one in rates), sum(one.server_parses for one in rates),
-            sum(one.binds for one in rates), sum(one.received for one in rates), sum(one.sent for one in rates),
+            sum(one.binds for one in rates), sum(one.logins for one in rates),
+            sum(one.received for one in rates), sum(one.sent for one in rates),
             sum(one.transaction_time * one.transactions for one in rates) // max(1, xacts),
             sum(one.query_time * one.queries for one in rates) // max(1, queries),
             sum(one.wait_time for one in rates),

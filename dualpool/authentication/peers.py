@@ -1,5 +1,6 @@
 """Who is at the other end of a client's socket, before it has said anything, and what its TLS adds."""
 
+import contextlib
 import ipaddress
 import pwd
 import socket
@@ -59,6 +60,15 @@ def system_user(sock: socket.socket) -> tuple[int, str]:
         return uid, pwd.getpwuid(uid).pw_name
     except KeyError:
         return uid, ""
+
+
+def process_of(sock: socket.socket) -> int:
+    """The process at the other end of a Unix socket; 0 where the system does not tell."""
+    if sys.platform != "linux":
+        return 0
+    with contextlib.suppress(OSError):
+        return int(UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, UCRED.size))[0])
+    return 0
 
 
 def certificate_of(sock: socket.socket) -> bytes:

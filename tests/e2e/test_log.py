@@ -14,8 +14,9 @@ import psycopg
 import pymysql
 import pytest
 
-from tests.e2e.postgres_world import DEADLINE, wait_until
+from tests.e2e.postgres_world import DEADLINE, in_thread, wait_until
 from tests.helpers.pooler import Pooler
+from tests.helpers.ports import reserved_port
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 
 SECRET: Final = "hunter2-in-a-literal"
@@ -214,37 +215,102 @@ def test_failed_logins_are_folded(noisy: Pooler) -> None:
     assert "... repeated 5 times" in noisy.log
 
 
+def test_what_else_is_told(noisy: Pooler, servers: Servers) -> None:
+    with connect(noisy, "postgres") as client:
+        run(client, f"CREATE TEMPORARY TABLE pinning AS SELECT '{SECRET}' AS it")
+        pinned = event(noisy, "keeps server connection")
+        assert "CREATE TEMPORARY TABLE pinning AS SELECT ? AS it" in pinned["message"]
+        assert pinned["client"] == event(noisy, "logged in")["client"]
+        sleeping = in_thread(lambda: run(client, "SELECT pg_sleep(60)"))
+        wait_until(lambda: bool(servers.postgres(15).execute(RUNNING, database="app")), "it runs")
+        client.cancel_safe()
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            sleeping.result()
+        canceled = event(noisy, "cancel request")
+        assert (canceled["level"], canceled["client"], canceled["server"]) == ("debug", pinned["client"], pinned["server"])
+        pid = servers.postgres(15).execute("SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND state = 'idle'", database="app")[0][
+            0
+        ]
+        servers.postgres(15).execute(f"SELECT pg_terminate_backend({pid})")
+        lost = event(noisy, "lost server connection")
+        assert (lost["level"], lost["server"]) == ("warning", pinned["server"])
+    assert_nothing_secret(noisy)
+
+
+RUNNING: Final = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'"
+
+
+def test_another_host_is_told(servers: Servers) -> None:
+    server, closed = servers.postgres(15), reserved_port()
+    url = f"postgresql://app:app@127.0.0.1:{closed},127.0.0.1:{server.port}"
+    toml = configuration(server, servers.mariadb(), 'format = "json"').replace(server.url, url)
+    with Pooler(toml) as pooler:
+        with connect(pooler, "postgres") as client:
+            run(client, "SELECT 1")
+        told = event(pooler, "connects go to")
+        assert told["message"] == f'backend "one": connects go to 127.0.0.1:{server.port} now, no longer to 127.0.0.1:{closed}'
+        assert told["level"] == "warning"
+
+
+PERIOD: Final = 0.5
+SHORT_PERIOD: Final = f"import dualpool.server; dualpool.server.STATS_PERIOD = {PERIOD}; from dualpool.cli import main; main()"
+"""Averages are told once a minute, and nobody wants to wait for that."""
+
+
 def test_pgbouncers_lines(servers: Servers, tmp_path: Path) -> None:
+    """As PgBouncer 1.26.1 wrote them for the same events."""
     server = servers.postgres(15)
     (tmp_path / "userlist.txt").write_text('"app" "app"\n')
     path, log = tmp_path / "pgbouncer.ini", tmp_path / "log"
     path.write_text(
         f"[databases]\napp = host={server.host} port={server.port}\n[pgbouncer]\nunix_socket_dir = {tmp_path}\nlisten_port = 6432\n"
-        f"pool_mode = transaction\nlogfile = {log}\nauth_type = md5\nauth_file = {tmp_path}/userlist.txt\nquery_timeout = 3\n"
+        f"pool_mode = transaction\nlogfile = {log}\nauth_type = md5\nauth_file = {tmp_path}/userlist.txt\nquery_timeout = 0.2\n"
+        "idle_transaction_timeout = 0.5\nadmin_users = app\n"
     )
-    process = subprocess.Popen([sys.executable, "-m", "dualpool", "pgbouncer", "-q", str(path)])
+    process = subprocess.Popen([sys.executable, "-c", SHORT_PERIOD, "pgbouncer", "-q", str(path)])
     try:
         wait_until(lambda: log.exists() and "listening on" in log.read_text(), "it listens")
         place: dict[str, Any] = {"host": str(tmp_path), "port": 6432, "dbname": "app", "user": "app"}
         with psycopg.connect(**place, password="app") as client:
             client.execute("SELECT 1")
+            client.commit()
+            with psycopg.connect(**{**place, "dbname": "pgbouncer"}, password="app", autocommit=True) as console:
+                console.execute("RECONNECT")
+                console.execute("PAUSE app")
+                console.execute("RESUME app")
+        with contextlib.closing(psycopg.connect(**place, password="app")) as client:
+            client.execute("SELECT 1")
+            wait_until(lambda: "pooler error: idle transaction timeout" in log.read_text(), "the end of an idle transaction")
+        with psycopg.connect(**place, password="app", autocommit=True) as client:
+            pid = client.execute("SELECT pg_backend_pid()").fetchone()
+            server.execute(f"SELECT pg_terminate_backend({pid[0] if pid else 0})")
+            wait_until(lambda: "server conn crashed?" in log.read_text(), "the end of a server connection")
         with pytest.raises(psycopg.OperationalError):
             psycopg.connect(**place, password=PASSWORD)
         with psycopg.connect(**place, password="app") as client, pytest.raises(psycopg.errors.QueryCanceled):
-            client.execute("SELECT pg_sleep(600)")
+            client.execute("SELECT pg_sleep(30)")
+        wait_until(lambda: log.read_text().count("stats: ") > 2, "averages")
     finally:
         process.send_signal(signal.SIGQUIT)
         process.wait(DEADLINE)
     text = log.read_text()
     stamp = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} \S+ \[\d+\] "
+    client_place, server_place = r"C-0x\w+: app/app@unix\(\d+\)", rf"S-0x\w+: app/app@{server.host}:{server.port}"
     for line in (
-        r"LOG C-0x\w+: app/app@unix login attempt: db=app user=app tls=no$",
-        r"LOG C-0x\w+: app/app@unix closing because: client close request \(age=\d+s\)$",
-        r"LOG C-0x\w+: app/app@unix closing because: query_timeout \(age=\d+s\)$",
-        r"WARNING C-0x\w+: app/app@unix pooler error: query_timeout$",
-        r"WARNING C-0x\w+: app/app@unix pooler error: password authentication failed",
-        rf"LOG S-0x\w+: app/app@{server.host}:{server.port} new connection to server",
-        rf"LOG S-0x\w+: app/app@{server.host}:{server.port} closing because: .* \(age=\d+s\)$",
+        rf"LOG {client_place} login attempt: db=app user=app tls=no replication=no$",
+        rf"LOG {client_place} closing because: client close request \(age=\d+s\)$",
+        rf"LOG {client_place} closing because: query timeout \(age=\d+s\)$",
+        rf"WARNING {client_place} pooler error: query timeout$",
+        rf"LOG {client_place} closing because: idle transaction timeout \(age=\d+s\)$",
+        rf"WARNING {client_place} pooler error: password authentication failed",
+        rf"LOG {server_place} new connection to server \(from {server.host}:\d+\)$",
+        rf"LOG {server_place} closing because: server conn crashed\? \(age=\d+s\)$",
+        rf"LOG {server_place} closing because: database configuration changed \(age=\d+s\)$",
+        r"LOG RECONNECT command issued$",
+        r"LOG PAUSE 'app' command issued$",
+        r"LOG RESUME 'app' command issued$",
+        r"LOG stats: \d+ xacts/s, \d+ queries/s, \d+ client parses/s, \d+ server parses/s, \d+ binds/s, \d+ client logins/s, "
+        r"in \d+ B/s, out \d+ B/s, xact \d+ us, query \d+ us, wait \d+ us$",
     ):
         assert find(stamp + line, text), f"{line}\n{text}"
     assert PASSWORD not in text
