@@ -1,17 +1,19 @@
 """The world of links: dualpool's own server, links, relays, pools and reactor, between simulated clients and a simulated database.
 
-Only the edges are simulated: sockets, readiness, time, and the two kinds of peers. Trio runs with its deterministic scheduling, so one seed
-is one schedule. After each step the invariants of the design's section 8 are checked; the peers check what they read by themselves.
+Only the edges are simulated: sockets, readiness, time, and the two kinds of peers. The servers are on several hosts, which refuse, hang,
+are full, die, and come back as something else. Trio runs with its deterministic scheduling, so one seed is one schedule. After each
+step the invariants of the design's section 8 are checked, and that nothing takes longer than it may; the peers check what they read.
 """
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Final, cast
 from unittest import mock
 
+import attrs
 import trio
 import trio._core._run
 import trio.testing
@@ -19,22 +21,27 @@ import trio.testing
 from dualpool import connector as connector_module
 from dualpool import reactor as reactor_module
 from dualpool import server as server_module
+from dualpool import upkeep as upkeep_module
 from dualpool.accounts import Account, CancelRequest, ClientLogin, FrontendPolicy, ServerTarget
 from dualpool.backends import BackendState
 from dualpool.config import Backend, Config, Timeouts
 from dualpool.config import Database as ConfiguredDatabase
 from dualpool.engines import ENGINES
-from dualpool.errors import ConnectFailed
+from dualpool.errors import ConnectFailed, DualpoolError
 from dualpool.exchange import drive
-from dualpool.lease import LEASED
+from dualpool.lease import CHECKING, CLOSING, LEASED, RESETTING, Leasable
 from dualpool.link import Client, ServerConnection
 from dualpool.log import LOGGER
+from dualpool.pool import Pool
 from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION, TRANSACTION, ConnectionClosed, FindAccount
 from dualpool.reactor import Reactor
 from dualpool.server import Server
+from dualpool.upkeep import GOODBYE_SECONDS
 from tests.simulation import peers
+from tests.simulation.machines import ANSWERS, FITS, HANGS, PLENTY, REFUSES, TAKES_WRITES, Machine, make_fit
 from tests.simulation.memory import End, MemoryPoller, MemoryStream, MemoryTransport, connection
 from tests.simulation.mysql import MysqlClient, MysqlDatabase
+from tests.simulation.patience import Patience
 from tests.simulation.peers import Violation
 from tests.simulation.postgres import PostgresClient, PostgresDatabase
 
@@ -43,6 +50,48 @@ PROTOCOLS: Final[dict[str, tuple[type[peers.Client], type[peers.Database]]]] = {
     "postgres": (PostgresClient, PostgresDatabase),
     "mysql": (MysqlClient, MysqlDatabase),
 }
+
+
+TIMEOUTS: Final = Timeouts(
+    query_wait=20.0,
+    query_wait_notify=2.0,
+    server_connect=6.0,
+    server_idle=30.0,
+    server_lifetime=60.0,
+    server_check_delay=5.0,
+    cancel_wait=5.0,
+    reset=3.0,
+    recover=4.0,
+)
+QUERY_SECONDS: Final = 15.0
+JUMPS: Final = (0.1, 1.0, 4.0, 15.0)
+TICK: Final = 1.0
+WAIT_SECONDS: Final = TIMEOUTS.query_wait + TICK
+DIAL_SECONDS: Final = max(TIMEOUTS.server_connect, TIMEOUTS.cancel_wait)
+"""To connect and log in at one host, for whatever that is."""
+PLENTY_OF_BYTES: Final = 5000
+EXCHANGES: Final = {
+    CHECKING: TIMEOUTS.reset,
+    RESETTING: 4 * JUMPS[-1],
+    CLOSING: GOODBYE_SECONDS,
+}
+"""How long a connection may be in a state. The second has up to four parts (a cancel request, a recovery, the question what the server is,
+a reset), each of which a jump of time may make longer than its limit."""
+IN_TIME: Final = {
+    CHECKING: ("did not answer the check",),
+    RESETTING: ("could not be recovered in time", "could not be reset in time", "is not what it was", "in the middle of a message"),
+}
+"""What must be said of a connection that is given up in a state because its server hangs."""
+
+
+class Dial:
+    """Somebody has dialled a host."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine = machine
+        self.answered = trio.Event()
+        self.end: End | None = None
+        """The connection; None: there is none."""
 
 
 class Application:
@@ -54,6 +103,10 @@ class Application:
         self.client: Client | None = None
         """dualpool's side of it, once it is logged in."""
         self.unsent = script.unsent
+        self.asked_at = 0.0
+        """When it has written to its socket last."""
+        self.was_too_slow = False
+        """A query of its, the current one perhaps, has taken longer than it may."""
         self.leaving = False
         self.gone = False
 
@@ -71,16 +124,27 @@ class World:
         self.database = database_type()
         self.busy = self.database.wild < 1.0 and rng.random() >= self.database.wild
         """Few faults: clients get much done."""
+        self.narrowest = self.database.smallest_pipe * (10 if self.busy else 1)
+        """Bytes: what a connection to a server holds at least."""
         self.now = 1000.0
         self.poller = MemoryPoller(rng)
         self.applications: list[Application] = []
         self.wires: dict[peers.Session, End] = {}
-        self.dials: list[tuple[trio.Event, list[End | None]]] = []
+        self.sessions: dict[End, peers.Session] = {}
+        """By dualpool's end."""
+        self.dials: list[Dial] = []
+        self.leases: set[tuple[ServerConnection, int, int]] = set()
+        """Those of the step before: which connection, which client, and the how manieth of that client."""
+        self.patience = Patience()
         self.kills = 0
         self._fds = count(10)
         self._names = count(1)
         self.budget = rng.choice([3, 5] if self.busy else [1, 2, 3, 5])
+        self.query_seconds = rng.choice([0.0, 0.0, QUERY_SECONDS])
         self.config = self._choose_config()
+        self.target = self.config.backends["main"].target_session_attrs
+        self.machines = {host: Machine(host, rng, database_type.roles) for host in self.config.backends["main"].hosts}
+        make_fit(rng.choice(list(self.machines.values())), self.target)
         self.server: Server
         self.nursery: trio.Nursery
         self.clock = trio.testing.MockClock()
@@ -93,7 +157,9 @@ class World:
             budget=self.budget,
             reserved_maintenance=rng.choice([0, 1]),
             protocol=cast(Any, self.protocol),
-            hosts=(("db", 1),),
+            hosts=tuple((f"h{n}", 1) for n in range(rng.choice([1, 1, 2, 3]))),
+            load_balance=rng.choice(["in-order", "round-robin"]),
+            target_session_attrs=rng.choice(["any", "any", "read-write", *FITS]),
             user="app",
             password="secret",
             sslmode="disable",
@@ -104,8 +170,7 @@ class World:
             )
             for name in ("one", "two")
         }
-        timeouts = Timeouts(query_wait=20.0, query_wait_notify=2.0, server_idle=30.0, server_lifetime=60.0, server_check_delay=5.0)
-        return Config(backends={"main": backend}, databases=databases, timeouts=timeouts)
+        return Config(backends={"main": backend}, databases=databases, timeouts=attrs.evolve(TIMEOUTS, query=self.query_seconds))
 
     def run(self) -> None:
         """The schedule: disorder; then calm, in which everybody must get all replies; then the end, after which nothing may be left."""
@@ -122,7 +187,12 @@ class World:
             mock.patch.object(run, "_ALLOW_DETERMINISTIC_SCHEDULING", True),
             mock.patch.object(run, "_r", random.Random(self.seed)),
             mock.patch.object(reactor_module, "monotonic", self._time),
-            mock.patch.object(server_module, "Stream", MemoryStream),
+            mock.patch.object(server_module, "monotonic", self._time),
+            mock.patch.object(connector_module, "monotonic", self._time),
+            mock.patch.object(upkeep_module, "monotonic", self._time),
+            mock.patch.object(upkeep_module, "Stream", MemoryStream),
+            mock.patch.object(Pool, "connect_failed", self._heard(Pool.connect_failed, self._check_failed_connect)),
+            mock.patch.object(Pool, "condemn", self._heard(Pool.condemn, self._check_condemned)),
             mock.patch.object(connector_module.Connector, "dial", self._dial),
             mock.patch.object(Server, "log_fault", self._log_fault),
             mock.patch.object(LOGGER, "disabled", True),
@@ -139,6 +209,8 @@ class World:
                 for _ in range(self.database.steps):
                     await self._step(self.rng.choice(deck))
                 await self._calm_down()
+                await self._serve_newcomers()
+                await self._recover()
                 await self._shut_down()
             finally:
                 # What is shielded ends by its deadline, so time must go on for it.
@@ -155,14 +227,16 @@ class World:
 
     def arrive(self) -> None:
         """A client has logged in."""
+        if sum(not application.gone for application in self.applications) < 8:
+            self._arrive()
+
+    def _arrive(self) -> Application:
         rng, server = self.rng, self.server
-        if sum(not application.gone for application in self.applications) >= 8:
-            return
         script = self.script_type(f"c{next(self._names)}", rng)
         lane = MAINTENANCE if rng.random() < 0.1 else APPLICATION
         mode = SESSION if lane == MAINTENANCE or rng.random() < 0.15 else TRANSACTION
         login = script.login(rng.choice(["one", "two"]), mode, lane)
-        theirs, ours = connection(rng)
+        theirs, ours = connection(rng, 1 if self.narrowest < PLENTY_OF_BYTES else PLENTY_OF_BYTES)
         application = Application(script, theirs)
         self.applications.append(application)
         self.tell(f"{script.name} comes to {login.account.database}, mode {mode}, lane {lane}")
@@ -170,6 +244,7 @@ class World:
             self.nursery.start_soon(self._log_in, application, ours, login.account)
         else:
             self._welcome(application, MemoryStream(self._transport(ours), server_side=True), login, server.clients.new_id())
+        return application
 
     async def _log_in(self, application: Application, ours: End, account: Account) -> None:
         stream = MemoryStream(self._transport(ours), server_side=True)
@@ -193,6 +268,8 @@ class World:
         relay = entry.engine.client_relay(login, server.backends.relay_limits[account.mode])
         client = Client(server.reactor, stream.transport(), relay, entry.pool, entry.engine, server, account.lane)
         client.id = process_id
+        client.login = login
+        server.settle(client)
         server.clients.by_id[client.id] = client
         entry.pool.clients += 1
         client.channel.send(entry.engine.welcome(login, {}, client.id, server.clients.secret(client.id)))
@@ -288,33 +365,100 @@ class World:
                 self._close_session(session, self.rng.choice([End.close, End.reset]))
 
     def answer_dial(self) -> None:
-        """Somebody who dialled the database gets through."""
-        if self.dials:
-            event, answer = self.dials.pop(self.rng.randrange(len(self.dials)))
-            theirs, answer[0] = connection(self.rng)
-            for pipe in (theirs.incoming, theirs.outgoing):
-                pipe.capacity = max(pipe.capacity, self.database.smallest_pipe * (10 if self.busy else 1))
-            session = self.database.new_session()
-            self.wires[session] = theirs
-            self.tell(f"session {session.process_id} begins")
-            event.set()
+        """A host answers somebody who has dialled it, one way or the other."""
+        dials = [dial for dial in self.dials if dial.machine.state != HANGS]
+        if dials:
+            self._answer(self.rng.choice(dials))
+
+    def _answer(self, dial: Dial) -> None:
+        self.dials.remove(dial)
+        dial.answered.set()
+        if dial.machine.state == REFUSES:
+            self.tell(f"a dial to {dial.machine} is refused")
+            return
+        theirs, dial.end = connection(self.rng, self.narrowest)
+        session = self.database.new_session(dial.machine)
+        self.wires[session] = theirs
+        self.sessions[dial.end] = session
+        self.tell(f"session {session.process_id} begins at {dial.machine}")
 
     def refuse_dial(self) -> None:
-        """Somebody who dialled the database does not get through."""
-        if self.dials:
+        """Somebody who dialled a host does not get through."""
+        dials = [dial for dial in self.dials if dial.machine.state != HANGS]
+        if dials:
             self.tell("a dial is refused")
-            self.dials.pop(self.rng.randrange(len(self.dials)))[0].set()
+            dial = self.rng.choice(dials)
+            self.dials.remove(dial)
+            dial.answered.set()
+
+    def crash(self) -> None:
+        """A host is gone, and with it all its sessions, whatever they are doing. Or they hang until it is back."""
+        machine = self._choose_machine(ANSWERS, HANGS)
+        if machine is not None:
+            machine.crash(self.rng)
+            self.tell(f"crash: {machine}")
+            if not machine.has_lost_power:
+                self._end_sessions(machine)
+
+    def hang(self) -> None:
+        """A host answers nothing any more, for a while."""
+        machine = self._choose_machine(ANSWERS)
+        if machine is not None:
+            machine.state = HANGS
+            self.tell(f"hang: {machine}")
+
+    def come_back(self) -> None:
+        """A host answers again, as something else perhaps."""
+        machine = self._choose_machine(REFUSES, HANGS)
+        if machine is not None:
+            self._revive(machine, partial(machine.come_back, self.rng))
+
+    def _revive(self, machine: Machine, how: Callable[[], None]) -> None:
+        forgotten = machine.has_lost_power or machine.state == REFUSES
+        how()
+        self.tell(f"back: {machine}")
+        if forgotten:
+            self._end_sessions(machine)
+
+    def switch(self) -> None:
+        """A host becomes something else and goes on."""
+        machine = self._choose_machine(ANSWERS)
+        if machine is not None:
+            machine.take_role(self.rng.choice(machine.roles))
+            self.tell(f"now: {machine}")
+
+    def crowd(self) -> None:
+        """Others take the connections of a host, or leave it."""
+        machine = self._choose_machine(ANSWERS)
+        if machine is not None:
+            machine.room = self.rng.choice([0, 1, 2, PLENTY])
+            self.tell(f"now: {machine}")
+
+    def _choose_machine(self, *states: str) -> Machine | None:
+        machines = [machine for machine in self.machines.values() if machine.state in states]
+        machine = self.rng.choice(machines) if machines else None
+        if machine is not None:
+            machine.unchanged_since = self.now
+        return machine
+
+    def _end_sessions(self, machine: Machine) -> None:
+        for session in [session for session in self.wires if session.machine is machine]:
+            self.kills += session.started
+            self._close_session(session, self.rng.choice([End.close, End.reset]))
 
     def let_time_pass(self) -> None:
         """Seconds pass, and deadlines with them."""
-        self._pass(self.rng.choice([0.1, 1.0, 4.0, 15.0]))
+        self._pass(self.rng.choice(JUMPS))
 
     def _pass(self, seconds: float) -> None:
         self.now += seconds
         self.tell(f"--- {self.now:.1f} s")
         self.clock.jump(seconds)
-        for pool in self.server.backends.pools():
-            pool.sweep(self.now)
+        for application in self.applications:
+            if self.query_seconds and application.script.expected and self.now - application.asked_at >= self.query_seconds:
+                application.was_too_slow = True
+                self.database.may_be_canceled.add(application.script.name)
+        self.server.do_what_is_due()
 
     def reconnect(self) -> None:
         """An order of the administrator's."""
@@ -339,6 +483,8 @@ class World:
 
     def _serve_application(self, application: Application) -> None:
         script, end = application.script, application.end
+        if application.unsent:
+            application.asked_at = self.now
         self._write(application.unsent, end)
         data = end.incoming.take(self._piece(len(end.incoming.data)))
         if data:
@@ -349,15 +495,18 @@ class World:
             self.database.may_be_canceled.add(script.name)
             self.tell(f"{script.name} is at its end: {script.last_words}")
             # In the middle of a message there is no way to say anything.
-            cut_off = script.in_message() and self.kills > 0
+            cut_off = script.in_message() and (self.kills > 0 or application.was_too_slow)
             if not application.leaving and not script.last_words and not script.perhaps_last and not cut_off:
                 raise Violation(f"{script.name} was disconnected without a word")
-            if script.last_words and not self.kills:
+            too_slow = script.last_words is not None and "took too long" in script.last_words[2]
+            if too_slow and not application.was_too_slow:
+                raise Violation(f"{script.name} was told {script.last_words} too early")
+            if script.last_words and not self.kills and not too_slow:
                 raise Violation(f"{script.name} was told {script.last_words}, and no server has died")
 
     def _serve_session(self, session: peers.Session) -> None:
         end = self.wires.get(session)
-        if end is None:
+        if end is None or session.machine.state == HANGS:
             return
         session.incoming += end.incoming.take(self._piece(len(end.incoming.data)))
         for _ in range(self.rng.choice([1, 3, 100])):
@@ -373,7 +522,8 @@ class World:
     def _close_session(self, session: peers.Session, how: Callable[[End], None]) -> None:
         self.tell(f"session {session.process_id} is closed")
         session.ended = True
-        how(self.wires.pop(session))
+        theirs = self.wires.pop(session)
+        how(theirs)
         del self.database.sessions[session.process_id]
 
     def _write(self, unsent: bytearray, end: End) -> None:
@@ -398,19 +548,19 @@ class World:
         return MemoryTransport(end, fd, self.rng)
 
     async def _dial(self, backend: BackendState, target: ServerTarget) -> MemoryStream:
-        answer: list[End | None] = [None]
-        event = trio.Event()
-        self.dials.append((event, answer))
+        dial = Dial(self.machines[target.host, target.port])
+        self.dials.append(dial)
         try:
-            await event.wait()
+            await dial.answered.wait()
         except trio.Cancelled:
-            self.dials = [dial for dial in self.dials if dial[0] is not event]
-            if answer[0] is not None:
-                answer[0].close()
+            if dial in self.dials:
+                self.dials.remove(dial)
+            if dial.end is not None:
+                dial.end.close()
             raise
-        if answer[0] is None:
+        if dial.end is None:
             raise ConnectFailed("connection refused")
-        return MemoryStream(self._transport(answer[0]), server_side=False)
+        return MemoryStream(self._transport(dial.end), server_side=False)
 
     def _time(self) -> float:
         return self.now
@@ -425,21 +575,35 @@ class World:
     # -------------------------------------------------------------------------------------------------- the invariants
 
     def check(self) -> None:
-        """Design, section 8: 1 to 3, as far as the peers cannot see them."""
+        """Design, section 8: 1 to 3, as far as the peers cannot see them; roles; and that nothing takes longer than it may."""
+        leases = set()
+        under_way: dict[Hashable, float] = {}
         for pool in self.server.backends.pools():
             pool.verify()
             for conn in pool.connections:
                 assert isinstance(conn, ServerConnection)
                 self._check_lease(conn)
+                if conn.state in EXCHANGES:
+                    under_way[conn, conn.state] = EXCHANGES[conn.state]
+                elif conn.client is not None:
+                    leases.add((conn, conn.client.id, conn.client.leases))
+        for lease in leases - self.leases:
+            self._check_role(lease[0])
+        self.leases = leases
         for state in self.server.backends.states.values():
             state.budget.verify()
-        for client in self.server.clients.by_id.values():
-            if client.server is not None and client.server.client is not client:
-                raise Violation(f"client {client.id} uses the server connection of another")
+        self._check_clients(under_way)
         # dualpool's end may be closed while the session has yet to notice; such a session counts no more.
-        sessions = sum(1 for session, end in self.wires.items() if session.started and not end.incoming.closed)
-        if sessions > self.budget:
-            raise Violation(f"{sessions} sessions, and a budget of {self.budget}")
+        sessions = [session for session, end in self.wires.items() if not end.incoming.closed]
+        started = sum(session.started for session in sessions)
+        if started > self.budget:
+            raise Violation(f"{started} sessions, and a budget of {self.budget}")
+        for session in sessions:
+            if not session.started and not session.ended:
+                under_way[session] = DIAL_SECONDS
+        for dial in self.dials:
+            under_way[dial] = DIAL_SECONDS
+        self.patience.check(self.now, under_way)
 
     def _check_lease(self, conn: ServerConnection) -> None:
         client = conn.client
@@ -449,9 +613,70 @@ class World:
         elif client is not None:
             raise Violation(f"{conn!r} has a client")
 
+    def _check_role(self, conn: ServerConnection) -> None:
+        """A new lease: on a server that is what is looked for, as far as anybody has asked it."""
+        session = self._session_of(conn)
+        if self.target != "any" and session.told_role not in FITS[self.target]:
+            raise Violation(f"a lease on a server that has said it is {session.told_role or 'nothing'}")
+        if session.machine.found_out:
+            raise Violation(f"a lease on {session.machine}, which has said that it is not what is looked for any more")
+
+    def _session_of(self, conn: Leasable) -> peers.Session:
+        assert isinstance(conn, ServerConnection)
+        return self.sessions[cast(MemoryTransport, conn.channel.transport).end]
+
+    def _check_clients(self, under_way: dict[Hashable, float]) -> None:
+        for client in self.server.clients.by_id.values():
+            conn = client.server
+            if conn is not None and conn.client is not client:
+                raise Violation(f"client {client.id} uses the server connection of another")
+            if client.waiter is not None:
+                under_way[client.waiter] = WAIT_SECONDS
+            elif conn is not None and self.query_seconds and not conn.relay.answered():
+                under_way[client, client.asked_at] = self.query_seconds + TICK
+
+    def _heard(self, call: Callable[..., None], check: Callable[..., None]) -> Callable[..., None]:
+        """`call`, after `check`."""
+
+        def heard(*arguments: object) -> None:
+            check(*arguments)
+            call(*arguments)
+
+        return heard
+
+    def _check_failed_connect(self, pool: Pool, error: DualpoolError, lane: int) -> None:
+        """Where every host hangs, that is what must be said."""
+        seconds = 2 * len(self.machines) * TIMEOUTS.server_connect
+        if all(machine.state == HANGS and self.now - machine.unchanged_since > seconds for machine in self.machines.values()):
+            said = f"did not answer within {TIMEOUTS.server_connect:g} s"
+            if said not in error.message:
+                raise Violation(f"every host hangs, and a connect fails with: {error.message}")
+
+    def _check_condemned(self, pool: Pool, conn: Leasable, reason: str) -> None:
+        """What an exchange with a server that hangs ends with; and that a server is not what it was must be known from now on."""
+        if conn.state in IN_TIME:
+            session = self._session_of(conn)
+            machine = session.machine
+            if machine.state == HANGS and self.now - machine.unchanged_since > EXCHANGES[conn.state]:
+                if not any(said in reason for said in IN_TIME[conn.state]):
+                    raise Violation(f"{machine} hangs, and a connection to it is given up because: {reason}")
+            elif session.told_role and self.target in TAKES_WRITES and session.told_role not in FITS[self.target]:
+                machine.found_out = machine.role == session.told_role
+
     async def _calm_down(self) -> None:
-        """No more faults: everybody gets what was asked for, ends what is open, and says goodbye."""
+        """No more faults, and one host is what is looked for: everybody gets what was asked for, ends what is open, and says goodbye."""
         self.tell("=== calm")
+        good = self.rng.choice(list(self.machines.values()))
+        for machine in self.machines.values():
+            if machine is good:
+                self._revive(good, partial(make_fit, good, self.target))
+            elif machine.state == HANGS and not self.query_seconds:
+                # Who asked there has no time limit.
+                machine.state = REFUSES
+                self._end_sessions(machine)
+        await self._come_to_rest()
+
+    async def _come_to_rest(self) -> None:
         for round_number in range(CALM_ROUNDS):
             waiting = [one for one in self.applications if not one.gone]
             for application in waiting:
@@ -473,18 +698,49 @@ class World:
             self._say_goodbye(application)
 
     async def _calm_round(self, round_number: int) -> None:
-        while self.dials:
-            self.answer_dial()
+        for dial in [dial for dial in self.dials if dial.machine.state != HANGS]:
+            self._answer(dial)
         self.end_slow()
         if round_number % 10 == 9:
             self._pass(0.25)
         await self._step(World.move_bytes)
 
+    async def _serve_newcomers(self) -> None:
+        """With nobody else there, and every host either there or not, nobody is turned away; if bytes are quick, for that takes time."""
+        self.narrowest = PLENTY_OF_BYTES
+        if any(machine.state == HANGS for machine in self.machines.values()):
+            return
+        # Who was refused for good is refused for a while without asking again.
+        for _ in range(3):
+            self._pass(1.0)
+            await self._step(World.move_bytes)
+        self.kills, newcomers = 0, [self._arrive() for _ in range(2)]
+        for newcomer in newcomers:
+            while not newcomer.script.expected:
+                await self._calm_round(0)
+                if newcomer.script.may_ask():
+                    newcomer.unsent += newcomer.script.request()
+        await self._come_to_rest()
+        if any(newcomer.script.refusals for newcomer in newcomers):
+            raise Violation("somebody was turned away, and a host is up")
+
+    async def _recover(self) -> None:
+        """Where nobody is refused, the budget becomes what it was."""
+        budget = self.server.backends.states["main"].budget
+        for _ in range(2 * self.budget):
+            if budget.limit == self.budget:
+                return
+            self._pass(TICK)
+            await self._calm_round(0)
+        raise Violation(f"the budget is still {budget.limit}")
+
     async def _shut_down(self) -> None:
         self.tell("=== the end")
         self.server.close_pools()
         for round_number in range(CALM_ROUNDS):
-            if not self.wires and not any(pool.counted != [0, 0] for pool in self.server.backends.pools()):
+            # A host that hangs does not notice that dualpool has closed.
+            left = [session for session, end in self.wires.items() if session.machine.state != HANGS or not end.incoming.closed]
+            if not left and not any(pool.counted != [0, 0] for pool in self.server.backends.pools()):
                 return
             await self._calm_round(round_number)
         raise Violation("something is left")
@@ -508,6 +764,8 @@ DECK: Sequence[Action] = (
     + [World.cancel] * 4
     + [World.let_time_pass] * 3
     + [World.vanish, World.vanish, World.say_goodbye, World.kill, World.refuse_dial, World.reconnect]
+    + [World.crash, World.hang, World.switch, World.crowd]
+    + [World.come_back] * 4
 )
 
 BUSY_DECK: Sequence[Action] = (
@@ -519,4 +777,6 @@ BUSY_DECK: Sequence[Action] = (
     + [World.cancel] * 8
     + [World.let_time_pass] * 2
     + [World.vanish, World.say_goodbye, World.kill, World.refuse_dial, World.reconnect]
+    + [World.crash, World.hang, World.switch, World.crowd]
+    + [World.come_back] * 8
 )

@@ -26,18 +26,20 @@ TAKES_WRITES: Final = frozenset(("read-write", "primary"))
 class Machine:
     """What a host is now."""
 
-    __slots__ = ("found_out", "has_lost_power", "host", "role", "room", "state", "unchanged_since")
+    __slots__ = ("found_out", "has_lost_power", "host", "role", "roles", "room", "state", "unchanged_since")
 
-    def __init__(self, host: Host, role: str) -> None:
+    def __init__(self, host: Host, rng: random.Random, roles: tuple[str, ...] = ROLES) -> None:
+        """`roles`: what it can be."""
         self.host = host
-        self.role = role
+        self.roles = roles
+        self.role = rng.choice(roles)
         self.state = ANSWERS
         self.room = PLENTY
         """How many connections it has for dualpool."""
         self.has_lost_power = False
         """It hangs, and knows nothing of its connections when it is back."""
-        self.unchanged_since = 0
-        """The step in which any of this has changed last."""
+        self.unchanged_since = 0.0
+        """When any of this has changed last: the step, or the time."""
         self.found_out = False
         """It has become something else without a restart, and dualpool has been told so when it asked."""
 
@@ -45,10 +47,6 @@ class Machine:
         """Does it answer, has it room, and is it what is looked for first?"""
         roles = FITS["standby" if target == "prefer-standby" else target]
         return self.state == ANSWERS and self.room == PLENTY and self.role in roles
-
-    def is_unreachable(self) -> bool:
-        """Does nobody answer there?"""
-        return self.state != ANSWERS
 
     def take_role(self, role: str) -> None:
         """It is something else from now on."""
@@ -63,7 +61,7 @@ class Machine:
     def come_back(self, rng: random.Random) -> None:
         """It answers again: after a crash as a replica, perhaps."""
         if self.state == REFUSES or self.has_lost_power:
-            self.take_role(rng.choice(ROLES))
+            self.take_role(rng.choice(self.roles))
         self.state = ANSWERS
         self.has_lost_power = False
 
@@ -77,4 +75,5 @@ def make_fit(machine: Machine, target: TargetSessionAttrs) -> None:
     machine.has_lost_power = False
     machine.room = PLENTY
     if target != "any":
-        machine.take_role(sorted(FITS["standby" if target == "prefer-standby" else target])[0])
+        fitting = FITS["standby" if target == "prefer-standby" else target]
+        machine.take_role(next(role for role in machine.roles if role in fitting))

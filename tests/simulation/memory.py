@@ -1,6 +1,7 @@
 """Sockets, readiness and streams of memory, in place of the operating system's. What comes in pieces there comes in random pieces here."""
 
 import random
+import socket
 import ssl
 from typing import Any, Final
 
@@ -59,9 +60,9 @@ class End:
         return self.incoming.closed and not self.incoming.data
 
 
-def connection(rng: random.Random) -> tuple[End, End]:
-    """Both ends of a new connection."""
-    there, back = Pipe(rng.choice([1, 7, 60, 5000, 5000])), Pipe(rng.choice([1, 7, 60, 5000, 5000]))
+def connection(rng: random.Random, narrowest: int = 1) -> tuple[End, End]:
+    """Both ends of a new connection, with room for at least `narrowest` bytes in each direction."""
+    there, back = (Pipe(max(narrowest, rng.choice([1, 7, 60, 5000, 5000]))) for _ in range(2))
     return End(there, back), End(back, there)
 
 
@@ -69,6 +70,8 @@ class MemoryTransport(Transport):
     """dualpool's end of a connection. Its own `sock`, so that whoever borrows the socket gets it."""
 
     __slots__ = ("_fd", "_rng", "end")
+    family = socket.AF_UNIX
+    """(Without an address of its own.)"""
 
     def __init__(self, end: End, fd: int, rng: random.Random) -> None:
         self.sock: Any = self

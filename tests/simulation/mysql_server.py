@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from dualpool.mysql import wire
 from tests.simulation import mysql_wire as m
+from tests.simulation.machines import Machine
 from tests.simulation.mysql_wire import GLOBAL, SWITCHES, Reader, Value, insert_id, lenenc, marker_of, string
 from tests.simulation.peers import IDLE, OPEN, Database, Session, Violation
 
@@ -56,8 +57,8 @@ class Refusal(Exception):
 class MysqlSession(Session):
     """See the module. A statement names its client by a marker, in quotes or in a comment at its end."""
 
-    def __init__(self, database: Database, process_id: int) -> None:
-        super().__init__(database, process_id)
+    def __init__(self, database: Database, process_id: int, machine: Machine) -> None:
+        super().__init__(database, process_id, machine)
         self.variables = dict(GLOBAL)
         self.schema = ""
         self._user_variables: dict[str, str] = {}
@@ -81,7 +82,11 @@ class MysqlSession(Session):
         self._offered = OFFERED | (wire.CLIENT_DEPRECATE_EOF if process_id % 4 else 0)
         self._capabilities = 0
         self._rest_of_slow: list[bytes] = []
-        self._greet()
+        if database.is_full(machine):
+            self._send(b"\xff" + struct.pack("<H", 1040) + b"Too many connections")
+            self.ended = True
+        else:
+            self._greet()
 
     # -------------------------------------------------------------------------------------------------------------- the login
 
@@ -331,6 +336,12 @@ class MysqlSession(Session):
         affected = 3 if self._capabilities & wire.CLIENT_FOUND_ROWS else 1
         self._ok(affected, info="Rows matched: 3  Changed: 1  Warnings: 0", more=more)
 
+    def _delete(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        if not self.takes_writes():
+            raise Refusal(1290, "--read-only")
+        self._touch(marker)
+        self._ok(more=more)
+
     def _create(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         self._end_now()
         self._ok(more=more)
@@ -451,6 +462,10 @@ class MysqlSession(Session):
 
     def _show_variables(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         self._result(["Variable_name", "Value"], [["version", "8.4.0"], ["time_zone", "SYSTEM"]], more=more)
+
+    def _show_role(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        value = "OFF" if self.tell_role() == "read-write" else "ON"
+        self._result(["Variable_name", "Value"], [["read_only", value], ["super_read_only", value]], more=more)
 
     def _kill(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         victim = self.database.sessions.get(int(match[1]))
@@ -671,6 +686,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"SELECT FOUND_ROWS\(\)", MysqlSession._found),
         (r"INSERT INTO t VALUES \('[^']*'\)", MysqlSession._insert),
         (r"UPDATE t SET a='[^']*'", MysqlSession._update),
+        (r"DELETE FROM t WHERE a='[^']*'", MysqlSession._delete),
         (r"CREATE TABLE t", MysqlSession._create),
         (r"(?:BEGIN|START TRANSACTION)", MysqlSession._begin),
         (r"(?:COMMIT|ROLLBACK)( AND CHAIN)?", MysqlSession._commit),
@@ -693,6 +709,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"CREATE TEMPORARY TABLE (\w+)", MysqlSession._create_temporary),
         (r"DROP TEMPORARY TABLE (\w+)", MysqlSession._drop_temporary),
         (r"SHOW CREATE TABLE (?:`\w+`\.)?`?(\w+)`?", MysqlSession._show_create),
+        (r"SHOW GLOBAL VARIABLES .*read_only.*", MysqlSession._show_role),
         (r"SHOW (?:SESSION|GLOBAL) VARIABLES .*", MysqlSession._show_variables),
         (r"KILL (?:QUERY |CONNECTION )?(\d+)", MysqlSession._kill),
         (r"LOAD DATA LOCAL INFILE '[^']*' INTO TABLE t", MysqlSession._load),

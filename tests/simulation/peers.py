@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import ClassVar, Final
 
 from dualpool.accounts import ClientLogin
+from tests.simulation.machines import ROLES, Machine
 
 Token = tuple[str, ...]
 """One reply, as both sides name it: ("row", marker), ("done", tag), ("error", code, text), ("fatal", code, text), ("ready", status) ...
@@ -152,8 +153,11 @@ class Client:
 class Session:
     """One session of the simulated server."""
 
-    def __init__(self, database: "Database", process_id: int) -> None:
+    def __init__(self, database: "Database", process_id: int, machine: Machine) -> None:
         self.database = database
+        self.machine = machine
+        self.told_role = ""
+        """What it has said that its server is, when it was asked last."""
         self.process_id = process_id
         self.incoming = bytearray()
         self.outgoing = bytearray()
@@ -190,6 +194,15 @@ class Session:
             raise Violation(f"a statement of {client} ran in the transaction of {self.owner}")
         self.owner = client
 
+    def tell_role(self) -> str:
+        """It is asked what its server is."""
+        self.told_role = self.machine.role
+        return self.told_role
+
+    def takes_writes(self) -> bool:
+        """Could anything be written now?"""
+        return self.machine.role == "read-write"
+
     def cancel(self) -> None:
         """A cancel request has come for it."""
         if self.slow:
@@ -207,6 +220,8 @@ class Database:
     """Bytes. With fewer in flight a login would take too long."""
     steps: ClassVar[int] = 150
     """Of a schedule, before it calms down."""
+    roles: ClassVar[tuple[str, ...]] = ROLES
+    """What a server of this kind can say that it is."""
     wild: ClassVar[float] = 1.0
     """How many schedules are full of faults; in the others clients get much done."""
 
@@ -217,9 +232,13 @@ class Database:
         self.ran: Counter[str] = Counter()
         self._last_id = 0
 
-    def new_session(self) -> Session:
+    def is_full(self, machine: Machine) -> bool:
+        """Has it no room for one more session?"""
+        return sum(1 for session in self.sessions.values() if session.machine is machine and session.started) >= machine.room
+
+    def new_session(self, machine: Machine) -> Session:
         """Somebody has connected."""
         self._last_id += 1
-        session = self.session_type(self, self._last_id)
+        session = self.session_type(self, self._last_id, machine)
         self.sessions[self._last_id] = session
         return session

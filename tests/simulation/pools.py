@@ -20,7 +20,7 @@ from dualpool.pool_settings import PoolSettings
 from dualpool.protocol import APPLICATION, MAINTENANCE
 from dualpool.reactor import Clock
 from dualpool.refusals import STARTING_NOTICE
-from tests.simulation.machines import ANSWERS, FITS, HANGS, PLENTY, REFUSES, ROLES, TAKES_WRITES, Machine, make_fit
+from tests.simulation.machines import ANSWERS, FITS, HANGS, PLENTY, REFUSES, TAKES_WRITES, Machine, make_fit
 
 LOGIN_RETRIES = (0.5, 2.0)
 STEPS = 45
@@ -197,7 +197,7 @@ class World:
         """After how many reconnects of its pool each connection was begun."""
         self.backend = BackendState(self._choose_backend())
         self.target = self.backend.config.target_session_attrs
-        self.machines = {host: Machine(host, rng.choice(ROLES)) for host in self.backend.config.hosts}
+        self.machines = {host: Machine(host, rng) for host in self.backend.config.hosts}
         make_fit(rng.choice(list(self.machines.values())), self.target)
         self.gave_up_at: dict[Machine, float] = {}
         """When a host was last found unfit."""
@@ -517,7 +517,7 @@ class World:
         """A host becomes something else and goes on."""
         machine = self._choose_machine((ANSWERS,))
         if machine is not None:
-            machine.take_role(self.rng.choice(ROLES))
+            machine.take_role(self.rng.choice(machine.roles))
             self.tell(f"now: {machine}")
 
     def crowd(self) -> None:

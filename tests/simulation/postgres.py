@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from dualpool.accounts import Account, ClientLogin
+from tests.simulation.machines import Machine
 from tests.simulation.peers import FAILED, IDLE, OPEN, Client, Database, Session, Token, Violation
 
 CANCEL_REQUEST = 80877102
@@ -72,6 +73,7 @@ class PostgresClient(Client):
                 self._slow,
                 self._close_statement,
                 self._several,
+                self._write,
             ]
         else:
             choices += [self._commit, self._commit, self._fail]
@@ -112,6 +114,9 @@ class PostgresClient(Client):
         marker = self.marker()
         self.slow = True
         return self._query(f"slow '{marker}'", ("described",), ("row", marker), ("done", "SELECT"))
+
+    def _write(self) -> bytes:
+        return self._query(f"write '{self.marker()}'", ("written",))
 
     def _begin(self) -> bytes:
         self.must_wait = True
@@ -202,6 +207,9 @@ class PostgresClient(Client):
         if self.expected and self.expected[0][0] == "prepared" and token == ("parsed",):
             self._prepared.add(self.expected.popleft()[1])
             return
+        if self.expected and self.expected[0] == ("written",) and (token == ("done", "INSERT") or token[:2] == ("error", "25006")):
+            self.expected.popleft()
+            return
         super()._compare(token)
 
     def in_message(self) -> bool:
@@ -238,6 +246,8 @@ class PostgresClient(Client):
 STATEMENT = re.compile(r"(\w+)(?: '([^']*)'| (\$1).*| \"?(\w+)\"?(?:(?: = | TO | to )'([^']*)')?)?(?: /\*(.*)\*/)?\Z", re.DOTALL)
 
 
+ROLE_QUERY = "SELECT pg_is_in_recovery()::text || current_setting('transaction_read_only')"
+ROLE_ANSWERS = {"read-write": "falseoff", "read-only": "falseon", "standby": "trueon"}
 BLOCK = {"BEGIN ISOLATION LEVEL READ COMMITTED": OPEN, "COMMIT": IDLE}
 SET_CONFIG = re.compile(r"SELECT pg_catalog\.set_config\('(\w+)', '([^']*)', false\)\Z")
 
@@ -245,8 +255,8 @@ SET_CONFIG = re.compile(r"SELECT pg_catalog\.set_config\('(\w+)', '([^']*)', fal
 class PostgresSession(Session):
     """begin, commit, rollback, select, fail, slow, set, reset, show, discard all; prepared statements; errors that skip to Sync."""
 
-    def __init__(self, database: Database, process_id: int) -> None:
-        super().__init__(database, process_id)
+    def __init__(self, database: Database, process_id: int, machine: Machine) -> None:
+        super().__init__(database, process_id, machine)
         self._defaults = dict(DEFAULTS)
         self._settings = dict(DEFAULTS)
         self._statements: dict[str, str] = {}
@@ -278,6 +288,10 @@ class PostgresSession(Session):
             victim = self.database.sessions.get(process_id)
             if victim is not None and payload[4:] == SECRET:
                 victim.cancel()
+            return True
+        if self.database.is_full(self.machine):
+            self.outgoing += error("53300", "sorry, too many clients already", "FATAL")
+            self.ended = True
             return True
         fields = payload.decode().split("\0")
         parameters = dict(zip(fields[::2], fields[1::2], strict=False))
@@ -349,6 +363,8 @@ class PostgresSession(Session):
         if (config := SET_CONFIG.match(sql)) is not None:
             self._settings[config[1]] = config[2]
             return self._rows(config[2], "SELECT 1", described=described) + self._report(), True
+        if sql == ROLE_QUERY:
+            return self._rows(ROLE_ANSWERS[self.tell_role()], "SELECT 1", described=described), True
         if sql in BLOCK:
             # Around what brings the session to a client's settings.
             if self.status == FAILED:
@@ -366,6 +382,8 @@ class PostgresSession(Session):
         if word == "fail":
             self.status = FAILED if self.status == OPEN else self.status
             return error("22012", marker), False
+        if word == "write":
+            return (message(b"C", text("INSERT 0 1")), True) if self.takes_writes() else (error("25006", marker), False)
         if word == "slow":
             self.slow = marker
             return b"", True

@@ -3,14 +3,21 @@
 from collections.abc import Callable
 from typing import Any
 
+import attrs
 import pytest
 
+from dualpool import deadlines
+from dualpool.backends import BackendState
+from dualpool.budget import Budget
+from dualpool.hosts import Host, Hosts, Search
 from dualpool.link import ServerConnection
 from dualpool.mysql import client_relay, client_sending, server_relay
 from dualpool.mysql.statements import ServerStatement
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.server import Server
+from dualpool.upkeep import Upkeep
+from tests.simulation import links
 from tests.simulation.runner import SimulationFailure, replay, run_schedules
 
 
@@ -42,6 +49,21 @@ def _no_reset(server: Server, conn: ServerConnection, cancel: bool) -> None:
     conn.ready_again()
 
 
+def _without(limit: str) -> Any:
+    return attrs.evolve(links.TIMEOUTS, **{limit: 0.0})
+
+
+_work = Upkeep._work
+
+
+async def _say_little(upkeep: Upkeep, conn: ServerConnection, exchanges: Any, seconds: float, failure: str, **more: bool) -> bool:
+    return await _work(upkeep, conn, exchanges, seconds, "broke", **more)
+
+
+def _forget_why(search: Search, host: Host, error: Exception) -> None:
+    search._hosts.failed(host, 0.0)
+
+
 # A simulation that does not notice a missing rule proves nothing.
 @pytest.mark.parametrize(
     ("owner", "name", "broken"),
@@ -54,10 +76,19 @@ def _no_reset(server: Server, conn: ServerConnection, cancel: bool) -> None:
         (ServerConnection, "abandoned", _give_back_as_it_is),
         (ServerConnection, "lose", lambda conn, error, **how: conn.channel.close()),
         (Server, "tidy", _no_reset),
-        (Server, "check", lambda server, conn: None),
+        (Upkeep, "check", lambda upkeep, conn: None),
+        (Upkeep, "_work", _say_little),
+        (BackendState, "reject", lambda backend, host, now: None),
+        (Search, "judge", lambda search, host, role: None),
+        (Search, "asks_role", False),
+        (Search, "failed", _forget_why),
+        (Hosts, "order", lambda hosts, now: list(hosts._hosts[:1])),
+        (Budget, "sweep", lambda budget, now: None),
+        (deadlines, "sweep", lambda clients, now: None),
+        *((links, "TIMEOUTS", _without(limit)) for limit in ("server_connect", "reset", "recover", "cancel_wait", "query_wait")),
     ],
 )
-def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, broken: Callable[..., Any]) -> None:
+def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, broken: object) -> None:
     monkeypatch.setattr(owner, name, broken)
     with pytest.raises(SimulationFailure, match=r"python -m tests\.simulation --world links --seed \d+"):
         run_schedules("links", 500)
