@@ -115,6 +115,8 @@ class ServerTarget:
     sslmode: SslMode = "prefer"
     direct_tls: bool = False
     parameters: dict[str, str] = attrs.field(factory=dict)
+    address: str = ""
+    """The numeric address that `host` turned out to be, for what has to reach the same server; "" before, and for a Unix socket."""
 
 
 @attrs.frozen

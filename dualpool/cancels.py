@@ -1,21 +1,52 @@
-"""Cancel requests: whose they are, what they mean, and how they reach the server that runs it."""
+"""Cancel requests: whose they are, what they mean, and how they reach the server that runs it.
+
+A request goes to the address that the server connection leads to, on a connection of its own: behind a name there may be several servers,
+and a key or a number of one may be somebody else's at another.
+"""
 
 import logging
 from math import inf
 from typing import TYPE_CHECKING
 
+import attrs
 import trio
 
 from dualpool.accounts import CancelRequest
 from dualpool.errors import DualpoolError
 from dualpool.exchange import drive
+from dualpool.lease import RESETTING
 from dualpool.link import Client, ServerConnection
 from dualpool.log import event
 from dualpool.protocol import ConnectionClosed
 from dualpool.session import canceled
 
 if TYPE_CHECKING:
+    from dualpool.pool import Pool
     from dualpool.server import Server
+
+
+@attrs.define(eq=False)
+class Errand:
+    """A cancel request on its way to a server."""
+
+    pool: "Pool"
+    of_client: bool
+    """A client has asked for it, and waits; else it is dualpool's own."""
+    is_connected: bool = False
+
+
+@attrs.frozen
+class CancelCounts:
+    """Of one pool, as in PgBouncer's SHOW POOLS."""
+
+    waiting: int
+    """Clients whose request has not been sent to the server yet."""
+    active: int
+    """Clients whose request has been sent, and not been taken."""
+    connections: int
+    """Connections to a server that carry a request."""
+    held: int
+    """Server connections that could serve others, but for requests that mean what they have run."""
 
 
 class Cancels:
@@ -24,6 +55,14 @@ class Cancels:
     def __init__(self, server: "Server", nursery: trio.Nursery) -> None:
         self._server = server
         self._nursery = nursery
+        self._errands: set[Errand] = set()
+
+    def count(self, pool: "Pool") -> CancelCounts:
+        """What is under way for `pool`."""
+        errands = [errand for errand in self._errands if errand.pool is pool]
+        clients = [errand.is_connected for errand in errands if errand.of_client]
+        held = sum(1 for conn in self._server.connections_of(pool) if is_held(conn))
+        return CancelCounts(clients.count(False), clients.count(True), sum(errand.is_connected for errand in errands), held)
 
     async def requested(self, request: CancelRequest) -> None:
         """A client's cancel request (PostgreSQL). Returns when the server has taken it; a wrong key is ignored, as a server does."""
@@ -65,15 +104,18 @@ class Cancels:
             return
         conn = client.server
         if conn is not None:
-            await self.at_server(conn)
+            await self.at_server(conn, of_client=True)
 
-    async def at_server(self, conn: ServerConnection) -> None:
+    async def at_server(self, conn: ServerConnection, *, of_client: bool = False) -> None:
         """Cancel what `conn` runs. It serves nobody else until the server has taken the request, so that it cannot hit another's query."""
         entry = self._server.backends.entry_of(conn.pool)
+        errand = Errand(conn.pool, of_client)
+        self._errands.add(errand)
         conn.cancels += 1
         try:
             with trio.move_on_after(self._server.config.timeouts.cancel_wait or inf, shield=True):
                 stream = await self._server.connector.dial(entry.backend, conn.target)
+                errand.is_connected = True
                 try:
                     await drive(conn.engine.cancel(conn.target, conn.login), stream)
                 finally:
@@ -81,4 +123,10 @@ class Cancels:
         except (DualpoolError, ConnectionClosed) as error:
             event(logging.WARNING, f'pool "{entry.pool.name}": a cancel request failed: {error}')
         finally:
+            self._errands.discard(errand)
             conn.cancel_over()
+
+
+def is_held(conn: ServerConnection) -> bool:
+    """Does it serve nobody because of a cancel request?"""
+    return conn.cancels > 0 and conn.state == RESETTING

@@ -95,7 +95,7 @@ class Connector:
                 f"{host[0]}:{host[1]} did not answer within {self.timeout:g} s",
                 hint="Check the address; timeouts.server_connect is the limit.",
             ) from None
-        return stream, target, login
+        return stream, attrs.evolve(target, address=numeric_address(stream.sock)), login
 
     async def _log_in(self, entry: PoolEntry, target: ServerTarget, search: Search) -> tuple[Stream, ServerLogin]:
         stream = await self.dial(entry.backend, target)
@@ -125,13 +125,13 @@ class Connector:
             raise
 
     async def dial(self, backend: BackendState, target: ServerTarget) -> Stream:
-        """A connected socket. Raises ConnectFailed."""
+        """A connected socket; to the very `target.address`, if it has one. Raises ConnectFailed."""
         try:
             if target.host.startswith("/"):
                 path = backend.engine.socket_path(target.host, target.port)
                 sock = await _connected(socket.AF_UNIX, socket.SOCK_STREAM, 0, path)
             else:
-                sock = await self._dial_tcp(target.host, target.port)
+                sock = await self._dial_tcp(target.address or target.host, target.port)
         except OSError as error:
             raise ConnectFailed(
                 f"{target.host}:{target.port} cannot be reached: {error.strerror or error}", hint="See that the server is up."
@@ -184,6 +184,16 @@ class Connector:
             return sock
         self.resolver.forget(host, port)
         raise error
+
+
+def numeric_address(sock: socket.socket) -> str:
+    """Where a TCP socket leads; "" for others, and if it is broken already."""
+    if sock.family == socket.AF_UNIX:
+        return ""
+    try:
+        return str(sock.getpeername()[0])
+    except OSError:
+        return ""
 
 
 async def _connected(family: int, kind: int, protocol: int, address: object) -> socket.socket:

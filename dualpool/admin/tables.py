@@ -15,6 +15,7 @@ from dualpool.accounts import ClientLogin
 from dualpool.admin.settings import config_rows
 from dualpool.admin.stats import Totals
 from dualpool.answers import Column, Value, columns
+from dualpool.cancels import is_held
 from dualpool.config import WILDCARD, Database
 from dualpool.engines import ENGINES
 from dualpool.lease import CHECKING, CLOSING, IDLE, LEASED
@@ -111,13 +112,14 @@ def pools(server: "Server") -> list[Row]:
         entry = server.backends.entry_of(pool)
         state = pool.statistics()
         stale = sum(is_stale(pool, conn.idle_since, now) for conn in pool.idle_connections())
-        canceled = sum(1 for conn in server.connections_of(pool) if conn.cancels)
+        cancels = server.cancels.count(pool)
         seconds, microseconds = split_seconds(state.max_wait)
         rows.append(
             (
-                name, entry.target.user, state.clients - state.waiting if state.clients > state.waiting else 0, state.waiting, canceled, 0,
-                state.leased, 0, canceled, state.idle - stale, stale, state.resetting, state.connecting,
-                seconds, microseconds, mode_of(server, entry.database_key[0], entry.database), None,
+                name, entry.shown_user, state.clients - state.waiting if state.clients > state.waiting else 0, state.waiting,
+                cancels.active, cancels.waiting, state.leased, cancels.connections, cancels.held, state.idle - stale, stale,
+                state.resetting - cancels.held, state.connecting, seconds, microseconds,
+                mode_of(server, entry.database_key[0], entry.database), None,
             )
         )  # fmt: skip
     return [*rows, (CONSOLE, CONSOLE, len(server.console.sessions), *(0,) * 12, "statement", None)]
@@ -311,14 +313,14 @@ class Describer:
         """A server connection's row."""
         entry = self.server.backends.entry_of(conn.pool)
         stale = conn.state == IDLE and is_stale(conn.pool, conn.idle_since, self.now)
-        states = {IDLE: "used" if stale else "idle", LEASED: "active_cancel" if conn.cancels else "active", CHECKING: "tested"}
-        state = states.get(conn.state) or ("being_canceled" if conn.cancels else "tested")
+        states = {IDLE: "used" if stale else "idle", LEASED: "active", CHECKING: "tested"}
+        state = states.get(conn.state) or ("being_canceled" if is_held(conn) else "tested")
         close_needed = int(conn.state == CLOSING or conn.expires_at <= self.now)
         client = conn.client
         asked_at = client.asked_at if client is not None else conn.answered_at or conn.created_at
         name = application_name(client.login.parameters) if client is not None and client.login is not None else ""
         return (
-            "S", entry.target.user, self.database(conn.pool), "none", state, *addresses(conn.channel.transport),
+            "S", entry.shown_user, self.database(conn.pool), "none", state, *addresses(conn.channel.transport),
             self.stamp(conn.created_at), self.stamp(asked_at), 0, 0, close_needed, pointer(conn), pointer(client),
             conn.login.process_id & 0x7FFFFFFF, tls_of(conn.channel.transport), name, conn.relay.count_statements(), conn.id,
         )  # fmt: skip
