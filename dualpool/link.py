@@ -343,6 +343,8 @@ class Client(ChannelOwner):
             return
         if not self.parties:
             while (conn := self.pool.take_nowait(self.lane)) is not None:
+                if not self._is_suited(conn):
+                    conn = self.pool.take_rather(conn, self._is_suited)
                 if self.clock.now - conn.idle_since < UNSEEN or conn.seems_alive():
                     self.attach(conn)
                     return
@@ -352,6 +354,9 @@ class Client(ChannelOwner):
         if self.relay.held_bytes() > HIGH_WATER:
             self.channel.pause()
         self.pool.enqueue(self.waiter)
+
+    def _is_suited(self, conn: Leasable) -> bool:
+        return self.relay.suits(conn.relay)  # type: ignore[attr-defined]
 
     def _flush_own_replies(self) -> None:
         out = self.relay.to_client

@@ -22,6 +22,7 @@ Its parts have modules of their own: who waits (waiting.py), the long way (hando
 
 import math
 import random
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 DOUBT_PAUSE: Final = 1.0
 """Seconds: more losses within this time raise no new doubts about the idle connections."""
+CHOICE: Final = 8
+"""So many idle connections are looked at for a suited one."""
 UNCOUNTED: Final = frozenset({CONNECTING, CLOSED})
 
 _ids = count(1)
@@ -182,6 +185,20 @@ class Pool:
             self.checkouts += 1
             return conn
         return self.handover.take(lane)
+
+    def take_rather(self, conn: Leasable, is_suited: Callable[[Leasable], bool]) -> Leasable:
+        """Another idle connection in place of `conn`, which was just taken, if there is a suited one among the last used; else `conn`."""
+        if self._plain:
+            idle = self.idle
+            for position in range(len(idle) - 1, max(len(idle) - CHOICE, 0) - 1, -1):
+                other = idle[position]
+                if is_suited(other):
+                    del idle[position]
+                    idle.append(conn)
+                    conn.state = IDLE
+                    other.state = LEASED
+                    return other
+        return conn
 
     def give_back(self, conn: Leasable) -> None:
         """The lease of `conn` is over, and it may serve another client; or its reset or check has ended well.

@@ -162,6 +162,10 @@ class ClientRelay:
         """The first of those bytes."""
         raise NotImplementedError
 
+    def suits(self, server: "ServerRelay") -> bool:
+        """Is the session of `server`, which nobody holds, as the client wants it already? Then nothing need be replayed."""
+        raise NotImplementedError
+
     def count_statements(self) -> int:
         """How many prepared statements the client has."""
         return 0

@@ -44,6 +44,19 @@ def test_the_most_recently_used_is_taken_first(desk: Desk) -> None:
     assert pool.take_nowait(APPLICATION) is old
 
 
+def test_a_suited_connection_is_taken_rather(desk: Desk) -> None:
+    pool = desk.pool()
+    suited, _, last = desk.idle(pool, 3)
+    taken = pool.take_nowait(APPLICATION)
+    assert taken is last
+    assert pool.take_rather(taken, lambda conn: conn is suited) is suited
+    assert (last.state, suited.state) == (IDLE, LEASED)
+    # The other one is the last used again; nothing is suited now.
+    assert pool.take_nowait(APPLICATION) is last
+    assert pool.take_rather(last, lambda conn: False) is last
+    desk.verify()
+
+
 def test_the_first_in_the_queue_gets_what_is_given_back(desk: Desk) -> None:
     pool = desk.pool(size=1)
     (conn,) = desk.lease(pool)

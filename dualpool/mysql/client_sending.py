@@ -6,6 +6,7 @@ prepared statement by the client's number, for which the server's own is put; on
 
 from typing import Final
 
+from dualpool import protocol
 from dualpool.errors import RemoteProtocolError
 from dualpool.mysql import sql, wire
 from dualpool.mysql import states as s
@@ -88,6 +89,9 @@ class ClientSender(ClientSession):
 
     def held(self) -> bytes:
         return self._held
+
+    def suits(self, server: protocol.ServerRelay) -> bool:
+        return server.settings is self.settings and server.schema == self.schema  # type: ignore[attr-defined]
 
     def is_sending(self) -> bool:
         """True when a command has been passed on in part."""

@@ -66,6 +66,9 @@ class ClientRelay(ClientSender):
         chunks = self._held.chunks
         return chunks[0] if chunks else b""
 
+    def suits(self, server: protocol.ServerRelay) -> bool:
+        return server.settings is self.settings  # type: ignore[attr-defined]
+
     def on_client_bytes(self, data: bytes) -> int:
         if self._held.size:
             data = self._held.take(data)

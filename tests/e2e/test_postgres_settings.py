@@ -36,6 +36,24 @@ def everywhere(world: World, client: Client, name: str) -> set[str]:
     return found
 
 
+def test_clients_with_other_settings_have_each_their_own_server_connection_while_there_are_enough(world: World) -> None:
+    with world.connect() as first, world.connect() as second:
+        first.execute("SET work_mem = '3MB'")
+        second.execute("SET work_mem = '4MB'")
+        first.execute("BEGIN")
+        pids = [show_pid(one) for one in (first, second)]
+        first.execute("COMMIT")
+        assert pids[0] != pids[1]
+        for _ in range(5):
+            assert [show_pid(one) for one in (first, second)] == pids
+
+
+def show_pid(client: Client) -> int:
+    row = client.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
 SETTERS = [
     ("SET work_mem = '5MB'", "work_mem", "5MB"),
     ("set session work_mem to '6MB'", "work_mem", "6MB"),

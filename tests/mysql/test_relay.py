@@ -802,3 +802,14 @@ def test_answers_in_any_pieces(data: st.DataObject, capabilities: tuple[int, int
         out += take_client(servers)
         left = left[size:]
     assert out == answer(parts, capabilities[0])
+
+
+def test_a_server_connection_suits_a_client_whose_session_it_has() -> None:
+    client, server = pair()
+    assert client.suits(server)
+    server.schema = "elsewhere"
+    assert not client.suits(server)
+    client.schema = "elsewhere"
+    assert client.suits(server)
+    server.settings = sql.UNKNOWN
+    assert not client.suits(server)
