@@ -15,6 +15,7 @@ from cryptography.x509.oid import NameOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dualpool.authentication.peers import common_name
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import auth
 
@@ -293,7 +294,7 @@ def test_a_certificate_without_a_hash_binds_nothing() -> None:
 
 
 def test_the_common_name_must_be_one() -> None:
-    assert auth.common_name(certificate(hashes.SHA256(), "bob")) == "bob"
-    assert auth.common_name(certificate(hashes.SHA256(), "bob", "alice")) == ""
-    assert auth.common_name(certificate(hashes.SHA256())) == ""
-    assert auth.common_name(b"no certificate") == ""
+    assert common_name(certificate(hashes.SHA256(), "bob")) == "bob"
+    assert common_name(certificate(hashes.SHA256(), "bob", "alice")) == ""
+    assert common_name(certificate(hashes.SHA256())) == ""
+    assert common_name(b"no certificate") == ""
