@@ -1,7 +1,8 @@
 """Which connections a pool opens, and when: for those who wait, and up to its minimum. Synchronous, without I/O.
 
 Three things hold it back: its size, the budget, and the server. As long as nothing is up, one connect probes for all; after a failed one
-there is a pause; and what the server refuses for good (a wrong password) is told to everybody who waits.
+there is a pause; and what the server refuses for good (a wrong password) is told to everybody who waits. Only that a database is missing is
+not for good: tools find out, create it, and come again at once.
 """
 
 import math
@@ -14,10 +15,13 @@ from dualpool.protocol import APPLICATION, MAINTENANCE
 if TYPE_CHECKING:
     from dualpool.pool import Pool
 
-PERMANENT_SQLSTATES: Final = frozenset({"28000", "28P01", "3D000", "42501"})
-"""PostgreSQL's answers that asking again does not change: wrong user, wrong password, no such database, not allowed into it."""
-PERMANENT_ERRNOS: Final = frozenset({1044, 1045, 1049, 1698})
-"""MySQL's: no access to the database, wrong password, no such database, not with this authentication plugin."""
+PERMANENT_SQLSTATES: Final = frozenset({"28000", "28P01", "42501"})
+"""PostgreSQL's answers that asking again does not change: wrong user, wrong password, not allowed into the database."""
+PERMANENT_ERRNOS: Final = frozenset({1044, 1045, 1698})
+"""MySQL's: no access to the database, wrong password, not with this authentication plugin."""
+MISSING_SQLSTATE: Final = "3D000"
+MISSING_ERRNO: Final = 1049
+"""No such database."""
 
 RETRY_JITTER: Final = 0.25
 """The pause after a failed connect is up to this part shorter or longer, so that pools and processes do not knock in step."""
@@ -26,26 +30,34 @@ RETRY_JITTER: Final = 0.25
 class Growth:
     """Starts the connects of one pool. What comes of them is told to the pool, which tells `succeeded` or `failed`."""
 
-    __slots__ = ("_pool", "_refusal", "retry_at", "swept_at")
+    __slots__ = ("_missing", "_pool", "_probed_at", "_refusal", "_serve_at", "retry_at", "swept_at")
 
     def __init__(self, pool: "Pool") -> None:
         self._pool = pool
         self.swept_at: float = pool.clock.now
         """When the queue was looked at last."""
         self.retry_at: float = -math.inf
-        """When the pause after a failed connect is over."""
+        """When the pause after a failed connect is over, and `_serve_at`: when it is for those who wait."""
+        self._serve_at: float = -math.inf
         self._refusal: DualpoolError | None = None
+        self._probed_at: float = -math.inf
+        """When the last connect was started."""
+        self._missing: tuple[DualpoolError, float] | None = None
+        """What those are to be told who came before this time: that the database is missing."""
 
     def succeeded(self) -> None:
         """A connect has ended well; or whatever was wrong may be so no more."""
-        self.retry_at = -math.inf
-        self._refusal = None
+        self.retry_at = self._serve_at = -math.inf
+        self._refusal = self._missing = None
 
     def failed(self, error: DualpoolError) -> None:
-        """A connect has failed: the next one comes after a pause."""
+        """A connect has failed: the next one comes after a pause; or with the next who comes, if the database is missing."""
         pool = self._pool
         self._refusal = error if is_permanent(error) else None
         self.retry_at = pool.clock.now + pool.settings.login_retry * pool.rng.uniform(1 - RETRY_JITTER, 1 + RETRY_JITTER)
+        is_told = is_missing(error) and not pool.count_up()
+        self._missing = (error, self._probed_at) if is_told else None
+        self._serve_at = -math.inf if is_told else self.retry_at
 
     def serve(self) -> None:
         """Start the checks and connects that somebody waits for."""
@@ -54,6 +66,9 @@ class Growth:
             pool.check_next()
         if self._refusal is not None and pool.clock.now < self.retry_at and not pool.count_up():
             pool.refusals.refuse_all(self._refusal)
+        if self._missing is not None:
+            (error, asked_at), self._missing = self._missing, None
+            pool.refusals.refuse_early(error, asked_at)
         for lane in LANES:
             while self.is_wanted(lane):
                 if not pool.budget.admit(pool, lane):
@@ -80,7 +95,7 @@ class Growth:
         queue = pool.queue.lanes[lane]
         if not queue or pool.is_paused or pool.is_closed or pool.count_coming() >= pool.queue.count():
             return False
-        if pool.clock.now < self.retry_at or not self._may_connect():
+        if pool.clock.now < self._serve_at or not self._may_connect():
             return False
         if lane == APPLICATION:
             return pool.counted[APPLICATION] < self._allowed_size()
@@ -104,6 +119,7 @@ class Growth:
     def _start(self, lane: int) -> None:
         """The budget has admitted it."""
         pool = self._pool
+        self._probed_at = pool.clock.now
         pool.connecting[lane] += 1
         pool.counted[lane] += 1
         pool.budget.make_room()
@@ -113,3 +129,8 @@ class Growth:
 def is_permanent(error: DualpoolError) -> bool:
     """Would the server give the same answer again?"""
     return error.sqlstate in PERMANENT_SQLSTATES or error.errno in PERMANENT_ERRNOS
+
+
+def is_missing(error: DualpoolError) -> bool:
+    """Is there no such database, for now?"""
+    return error.sqlstate == MISSING_SQLSTATE or error.errno == MISSING_ERRNO

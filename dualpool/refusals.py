@@ -53,6 +53,13 @@ class Refusals:
         finally:
             self._failing = False
 
+    def refuse_early(self, error: DualpoolError, until: float) -> None:
+        """Fail everybody who waits since `until` or longer."""
+        queue = self._pool.queue
+        for waiter in queue.everybody():
+            if waiter.enqueued_at <= until and queue.remove(waiter):
+                waiter.fail(error)
+
     def sweep(self, now: float) -> None:
         """Fail those who have waited too long; tell those who have waited for a while."""
         self._measure(now)

@@ -12,6 +12,7 @@ from dualpool.protocol import APPLICATION, MAINTENANCE
 from tests.simulation.desk import Customer, Desk
 
 WRONG_PASSWORD = ConnectFailed("password authentication failed", sqlstate="28P01")
+NO_DATABASE = ConnectFailed('database "x" does not exist', sqlstate="3D000")
 
 
 @pytest.fixture
@@ -215,7 +216,7 @@ def test_after_a_failed_connect_there_is_a_pause(desk: Desk) -> None:
     assert customer.conn is not None
 
 
-@pytest.mark.parametrize("error", [WRONG_PASSWORD, ConnectFailed("Unknown database 'x'", errno=1049)])
+@pytest.mark.parametrize("error", [WRONG_PASSWORD, ConnectFailed("Access denied for user", errno=1044)])
 def test_a_refusal_for_good_fails_all_who_wait_and_who_come_before_the_next_try(desk: Desk, error: ConnectFailed) -> None:
     pool = desk.pool(login_retry=2.0)
     waiting = desk.queue(pool, 3)
@@ -226,6 +227,44 @@ def test_a_refusal_for_good_fails_all_who_wait_and_who_come_before_the_next_try(
     (later,) = desk.queue(pool)
     desk.let_in()
     assert later.conn is not None
+
+
+@pytest.mark.parametrize("error", [NO_DATABASE, ConnectFailed("Unknown database 'x'", errno=1049)])
+def test_a_database_that_is_missing_is_looked_for_again_when_somebody_comes(desk: Desk, error: ConnectFailed) -> None:
+    pool = desk.pool(login_retry=2.0)
+    early = desk.queue(pool, 3)
+    desk.wait(0.1)
+    (late,) = desk.queue(pool)
+    desk.refuse(error)
+    # The answer is for those who came before the server was asked.
+    assert [customer.error for customer in early] == [error] * 3
+    assert late.error is None
+    assert len(desk.io.connects) == 1
+    desk.let_in()
+    assert late.conn is not None
+
+
+def test_nobody_comes_so_nobody_looks_again_for_a_missing_database(desk: Desk) -> None:
+    pool = desk.pool(login_retry=2.0, min_size=1)
+    pool.clients = 1
+    (customer,) = desk.queue(pool)
+    desk.refuse(NO_DATABASE)
+    assert customer.error is NO_DATABASE
+    desk.wait(1.4)
+    assert not desk.io.connects
+    desk.wait(1.2)
+    assert len(desk.io.connects) == 1
+
+
+def test_a_database_that_is_missing_fails_nobody_while_other_connections_serve(desk: Desk) -> None:
+    pool = desk.pool(size=2, login_retry=2.0)
+    (conn,) = desk.lease(pool)
+    (customer,) = desk.queue(pool)
+    desk.refuse(NO_DATABASE)
+    assert customer.error is None
+    assert not desk.io.connects
+    pool.give_back(conn)
+    assert customer.conn is conn
 
 
 def test_a_refusal_for_good_fails_nobody_while_other_connections_serve(desk: Desk) -> None:
