@@ -1,5 +1,9 @@
-"""`dualpool top`: what the pools do now, on a full screen, once a second."""
+"""`dualpool top`: what the pools do now, on a full screen, once a second, until somebody presses q."""
 
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Final
 
@@ -18,6 +22,11 @@ from dualpool.answers import Table, Value
 TABLES: Final = ("VERSION", "STATE", "POOLS", "STATS_TOTALS", "BACKENDS", "QUEUE", "PINS")
 CONSOLE: Final = "pgbouncer"
 ONCE_WIDTH: Final = 100
+NARROW: Final = 90
+"""Columns of the screen, below which only the most important ones of the tables are there."""
+POOL_COLUMNS: Final = ("clients", "waiting", "max wait", "active", "idle")
+QUIT: Final = frozenset(b"qQ\x04")
+"""Also Ctrl-D."""
 Row = dict[str, Value]
 
 
@@ -44,26 +53,56 @@ async def take(client: ConsoleClient) -> Snapshot:
 
 
 async def run(url: str, interval: float, *, once: bool = False) -> None:
-    """Show it until interrupted; `once`: one picture, on a terminal or not. Raises ConnectFailed, ServerLost."""
+    """Show it until q is pressed; `once`: one picture, on a terminal or not. Raises ConnectFailed, ServerLost."""
     async with connected(url) as client:
         before = await take(client)
         if once:
             await trio.sleep(interval)
             console = Console()
             console.width = max(console.width, ONCE_WIDTH)
-            console.print(render(await take(client), before))
+            console.print(render(await take(client), before, console.width))
             return
-        with Live(render(before, before), screen=True, auto_refresh=False) as live:
-            while True:
-                await trio.sleep(interval)
+        with keyboard() as keys, Live(screen=True, auto_refresh=False) as live:
+            live.update(render(before, before, live.console.width), refresh=True)
+            while not await told_to_quit(keys, interval):
                 now = await take(client)
-                live.update(render(now, before), refresh=True)
+                live.update(render(now, before, live.console.width), refresh=True)
                 before = now
 
 
-def render(now: Snapshot, before: Snapshot) -> RenderableType:
-    """One picture."""
-    return Group(headline(now, before), pools(now), traffic(now, before), backends(now))
+@contextmanager
+def keyboard() -> Iterator[int]:
+    """The descriptor of the terminal, each key of which can be read at once; -1 if there is none."""
+    if not sys.stdin.isatty():
+        yield -1
+        return
+    import termios  # not on Windows
+    import tty
+
+    descriptor = sys.stdin.fileno()
+    before = termios.tcgetattr(descriptor)
+    tty.setcbreak(descriptor)
+    try:
+        yield descriptor
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+async def told_to_quit(keys: int, seconds: float) -> bool:
+    """Wait so long, or until a key says that it is enough."""
+    with trio.move_on_after(seconds):
+        while keys >= 0:
+            await trio.lowlevel.wait_readable(keys)
+            pressed = os.read(keys, 64)
+            if not pressed or QUIT.intersection(pressed):
+                return True
+        await trio.sleep_forever()
+    return False
+
+
+def render(now: Snapshot, before: Snapshot, width: int) -> RenderableType:
+    """One picture, for a screen so wide."""
+    return Group(headline(now, before), pools(now, width), traffic(now, before), backends(now, width))
 
 
 def number(value: Value) -> int:
@@ -82,7 +121,7 @@ def headline(now: Snapshot, before: Snapshot) -> Text:
     rates = [rate(now, before, row) for row in now.rows("STATS_TOTALS")]
     state = {str(row["key"]): row["value"] for row in now.tables["STATE"]}
     parts = [
-        str(now.tables["VERSION"][0]["version"]),
+        str(now.tables["VERSION"][0]["version"]).partition("(")[2].rstrip(")"),
         f"{total(found, 'cl_active', 'cl_waiting')} clients",
         f"{total(found, 'cl_waiting')} waiting",
         f"{total(now.tables['BACKENDS'], 'connections')} server connections",
@@ -90,7 +129,7 @@ def headline(now: Snapshot, before: Snapshot) -> Text:
         f"{len(now.tables['PINS'])} pinned",
     ]
     paused = Text("  PAUSED", style="bold red") if state["active"] != "yes" else Text("")
-    return Text.assemble(Text("  ".join(parts), style="bold"), paused)
+    return Text.assemble(Text("  ".join(parts), style="bold"), paused, no_wrap=True, overflow="ellipsis")
 
 
 def rate(now: Snapshot, before: Snapshot, row: Row) -> dict[str, float]:
@@ -112,16 +151,18 @@ def sheet(*columns: str, texts: int) -> RichTable:
     return table
 
 
-def pools(now: Snapshot) -> RichTable:
+def pools(now: Snapshot, width: int) -> RichTable:
     """The pools, those with the longest wait first."""
-    table = sheet("pool", "user", "mode", "clients", "waiting", "max wait", "active", "idle", "reset", "connect", texts=3)
+    wide = width >= NARROW
+    more = ("reset", "connect") if wide else ()
+    names = ("database", "user", "pool_mode") if wide else ("database", "user")
+    table = sheet("pool", "user", *(("mode",) if wide else ()), *POOL_COLUMNS, *more, texts=len(names))
     for row in sorted(now.rows("POOLS"), key=lambda row: (-number(row["maxwait"]), -number(row["cl_waiting"]), str(row["database"]))):
         wait = number(row["maxwait"]) + number(row["maxwait_us"]) / 1e6
-        table.add_row(
-            *(str(row[name]) for name in ("database", "user", "pool_mode", "cl_active", "cl_waiting")), f"{wait:.1f} s" if wait else "",
-            str(row["sv_active"]), str(total([row], "sv_idle", "sv_used")), str(row["sv_tested"]), str(row["sv_login"]),
-            style="red" if number(row["cl_waiting"]) else None,
-        )  # fmt: skip
+        cells = [str(row[name]) for name in (*names, "cl_active", "cl_waiting")]
+        cells += [f"{wait:.1f} s" if wait else "", str(row["sv_active"]), str(total([row], "sv_idle", "sv_used"))]
+        cells += [str(row[name]) for name in ("sv_tested", "sv_login")] if wide else []
+        table.add_row(*cells, style="red" if number(row["cl_waiting"]) else None)
     return table
 
 
@@ -137,11 +178,14 @@ def traffic(now: Snapshot, before: Snapshot) -> RichTable:
     return table
 
 
-def backends(now: Snapshot) -> RichTable:
+def backends(now: Snapshot, width: int) -> RichTable:
     """The servers."""
-    table = sheet("backend", "server", "version", "conns", "active", "failed", "lost", "last error", texts=3)
+    wide = width >= NARROW
+    table = sheet("backend", "server", "version", "conns", "active", *(("failed", "lost") if wide else ()), "last error", texts=3)
+    table.columns[-1].justify = "left"
+    counts = ("connections", "active", "connect_failures", "losses") if wide else ("connections", "active")
     for row in now.tables["BACKENDS"]:
-        server = f"{row['host']}:{row['port']}"
-        numbers = (str(row[name]) for name in ("connections", "active", "connect_failures", "losses"))
-        table.add_row(str(row["name"]), server, str(row["version"]).partition(" ")[0], *numbers, str(row["last_error"]))
+        version = f"{row['protocol']} {row['version']}".split(" (")[0].strip()
+        cells = [str(row["name"]), f"{row['host']}:{row['port']}", version, *(str(row[name]) for name in counts)]
+        table.add_row(*cells, str(row["last_error"]), style="red" if row["last_error"] else None)
     return table

@@ -126,7 +126,7 @@ def admin(command: str, url: str | None, file: Path | None, as_json: bool) -> No
 @click.option("--interval", type=click.FloatRange(min=0.1), default=1.0, show_default=True, help="Seconds between two pictures.")
 @click.option("--once", is_flag=True, help="Print one picture.")
 def top(url: str | None, file: Path | None, interval: float, once: bool) -> None:
-    """Watch the pools, live, until Ctrl-C."""
+    """Watch the pools, live, until q or Ctrl-C."""
     from dualpool.admin.cli import watch
 
     watch(console_url(url, file), interval, once=once)

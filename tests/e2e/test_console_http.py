@@ -121,5 +121,26 @@ def test_the_command_line_with_the_configuration(world: ConsoleWorld, tmp_path_f
     text = (world.pooler.toml or "").replace("127.0.0.1:0", f"127.0.0.1:{world.pooler.port()}", 1)
     path.write_text(text)
     picture = dualpool("top", "--once", "--interval", "0.1", "-c", str(path)).stdout
-    assert "PgBouncer 1.26.0" in picture
+    assert "dualpool 0." in picture
     assert "shop" in picture
+
+
+def pinned(world: ConsoleWorld, name: str) -> dict[tuple[str, str], float]:
+    """(database, reason) -> value, of the samples with a reason."""
+    families = text_string_to_metric_families(world.fetch("/metrics")[1])
+    found = [sample for family in families for sample in family.samples if sample.name == name]
+    return {(sample.labels["database"], sample.labels["reason"]): sample.value for sample in found}
+
+
+def test_metrics_of_pins(world: ConsoleWorld) -> None:
+    with world.client() as client, world.mysql_client() as other, other.cursor() as cursor:
+        client.execute("CREATE TEMPORARY TABLE kept (id int)")
+        cursor.execute("SELECT GET_LOCK('kept', 10)")
+        reasons = {(row["database"], row["reason"]) for row in world.show("PINS")}
+        assert {database for database, _ in reasons} == {"app", "shop"}
+        assert pinned(world, "dualpool_pins_total") == dict.fromkeys(reasons, 1.0)
+        assert pinned(world, "dualpool_pinned_connections") == dict.fromkeys(reasons, 1.0)
+        client.execute("DROP TABLE kept")
+        cursor.execute("SELECT RELEASE_LOCK('kept')")
+        assert pinned(world, "dualpool_pinned_connections") == dict.fromkeys(reasons, 0.0)
+        assert pinned(world, "dualpool_pins_total") == dict.fromkeys(reasons, 1.0)
