@@ -55,6 +55,7 @@ class _Dualpool(Collector):
         entries = [(label_of(names, entry), entry) for entry in server.backends.entries()]
         yield from self._gauges(entries)
         yield from self._totals(entries)
+        yield from self._pins(entries)
         yield from self._histograms(entries)
         yield from self._backends()
         yield from self._listeners()
@@ -105,6 +106,22 @@ class _Dualpool(Collector):
             for family, value in zip(families.values(), values, strict=True):
                 family.add_metric(labels, value)
         yield from families.values()
+
+    def _pins(self, entries: "list[tuple[list[str], PoolEntry]]") -> Iterator[Metric]:
+        """By what the sessions hold; an engine has a dozen of such reasons."""
+        labels = (*POOL_LABELS, "reason")
+        total = CounterMetricFamily("dualpool_pins", "Sessions that came to hold what keeps their server connection.", labels=labels)
+        now = GaugeMetricFamily("dualpool_pinned_connections", "Server connections that their sessions keep now.", labels=labels)
+        for values, entry in entries:
+            held = Counter(
+                reason.partition(";")[0] for conn in self.server.connections_of(entry.pool) for reason in conn.relay.pin_reasons()
+            )
+            for reason, count in entry.pool.counters.pins.items():
+                total.add_metric([*values, reason], count)
+            # One that was held once stays, so that it goes back to 0 and does not vanish.
+            for reason in entry.pool.counters.pins | held:
+                now.add_metric([*values, reason], held[reason])
+        yield from (total, now)
 
     def _histograms(self, entries: "list[tuple[list[str], PoolEntry]]") -> Iterator[Metric]:
         queries = HistogramMetricFamily("dualpool_query_seconds", "From a query to its answer.", labels=POOL_LABELS)
