@@ -1,12 +1,16 @@
 """What becomes of a pgbouncer.ini."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from dualpool.config import Bind, Config, load, loads
+from dualpool.config.fields import keys_of
 from dualpool.config.importers import Imported, import_file
 from dualpool.config.importers.pgbouncer import ProcessSettings, process_settings
+from dualpool.config.importers.pgbouncer_remarks import DONE_BY_COMMAND, FIXED, LIVE
+from dualpool.config.model import TABLES, TABLES_BY_NAME
 from dualpool.errors import ConfigError
 
 SMALL = "[databases]\napp = host=10.0.0.1\n[pgbouncer]\nlisten_addr = 127.0.0.1\nunix_socket_dir =\n"
@@ -254,3 +258,12 @@ def test_whose_file_it_is(folder: Path) -> None:
         import_file(folder / "x.cnf")
     with pytest.raises(ConfigError, match="No such file"):
         import_file(folder / "y.cnf")
+
+
+def test_the_readme_has_every_setting_that_counts() -> None:
+    table = (Path(__file__).parents[2] / "README.md").read_text().partition("| PgBouncer | dualpool |")[2].partition("| ProxySQL")[0]
+    assert [key for key in sorted(LIVE | FIXED | DONE_BY_COMMAND) if f"`{key}`" not in table] == []
+    keys = {name for cls in (*TABLES.values(), *TABLES_BY_NAME.values()) for name in keys_of(cls)}
+    for row in table.strip().splitlines()[1:]:
+        told = re.findall(r"`(?:[a-z]+\.(?:\*\.)?)([a-z_]+)`", row.split("|")[2])
+        assert [name for name in told if name not in keys] == [], row
