@@ -15,7 +15,7 @@ from dualpool.hosts import Host, Hosts
 from dualpool.link import Client, ServerConnection
 from dualpool.pool import Pool, PoolIO
 from dualpool.pool_settings import PoolSettings
-from dualpool.protocol import PIN_ALLOW, PIN_ERROR, PIN_WARN, Engine, RelayLimits
+from dualpool.protocol import LISTEN_ERROR, LISTEN_PIN, LISTEN_SHARED, PIN_ALLOW, PIN_ERROR, PIN_WARN, Engine, RelayLimits
 from dualpool.reactor import Clock
 from dualpool.state import Settings
 from dualpool.tls import backend_context
@@ -31,6 +31,7 @@ LOOKUP_CONNECTIONS = 2
 LOOKUP_IDLE = 60.0
 """Seconds without a login after which they are closed."""
 PIN_POLICIES = {"allow": PIN_ALLOW, "warn": PIN_WARN, "error": PIN_ERROR}
+LISTEN_POLICIES = {"shared": LISTEN_SHARED, "pin": LISTEN_PIN, "error": LISTEN_ERROR}
 MAX_WELCOMES = 1000
 """Sets of start-up settings whose answer is remembered, per pool."""
 
@@ -98,11 +99,18 @@ class PoolEntry:
         self.identity = backend.identity
         self.login: ClientLogin | None = None
         """That of the client for whom the pool was made."""
+        self.purpose = ""
+        """What it is for, if its connections do not serve clients one by one."""
 
     @property
     def engine(self) -> Engine:
         """The engine of the backend."""
         return self.backend.engine
+
+    @property
+    def shown_user(self) -> str:
+        """The server's user, so that no two pools of a database look the same."""
+        return f"{self.target.user} ({self.purpose})" if self.purpose else self.target.user
 
     def remember_welcome(self, wanted: Settings, parameters: dict[str, str]) -> None:
         """Clients with the start-up settings `wanted` are told `parameters`."""
@@ -147,22 +155,22 @@ class Backends:
         """Who wants to know of slow queries. The pools that are made from now on tell it."""
         self.retired: dict[DatabaseKey, Counters] = {}
         """What pools had counted that exist no more."""
-        self._limits: dict[tuple[int, Pins, bool], RelayLimits] = {}
-        """By pool mode, policies for pins, and strictness: every relay of a kind shares one."""
-        self.relay_limits = [self._limits_of(mode, Pins("allow"), strict=False) for mode in range(3)]
+        self._limits: dict[tuple[int, Pins, int, bool], RelayLimits] = {}
+        """By pool mode, policies for pins, what becomes of LISTEN, and strictness: every relay of a kind shares one."""
+        self.relay_limits = [self._limits_of(mode, Pins("allow"), LISTEN_SHARED, strict=False) for mode in range(3)]
         """By pool mode: for relays that are no client's of a database."""
 
     def limits_of(self, mode: int, database: Database) -> RelayLimits:
         """What the relay of a client of `database` keeps to."""
         pins = database.pin if isinstance(database.pin, Pins) else Pins(database.pin)
-        return self._limits_of(mode, pins, strict=self.config.strict or database.strict)
+        return self._limits_of(mode, pins, LISTEN_POLICIES[database.listen], strict=self.config.strict or database.strict)
 
-    def _limits_of(self, mode: int, pins: Pins, *, strict: bool) -> RelayLimits:
-        kind = (mode, pins, strict)
+    def _limits_of(self, mode: int, pins: Pins, listen: int, *, strict: bool) -> RelayLimits:
+        kind = (mode, pins, listen, strict)
         found = self._limits.get(kind)
         if found is None:
             policies = {reason: PIN_POLICIES[policy] for reason, policy in pins.by_reason().items()}
-            found = self._limits[kind] = RelayLimits(mode, pin_policy=PIN_POLICIES[pins.default], pin_policies=policies)
+            found = self._limits[kind] = RelayLimits(mode, pin_policy=PIN_POLICIES[pins.default], pin_policies=policies, listen=listen)
             found.strict = strict
             self._take_limits()
         return found
@@ -198,6 +206,14 @@ class Backends:
         target = attrs.evolve(entry.target, parameters=entry.target.parameters | login.parameters)
         settings = PoolSettings(size=1, query_wait=self.config.timeouts.query_wait)
         return self._make(entry.backend, entry.database, target, settings)
+
+    def listening_entry(self, entry: PoolEntry) -> PoolEntry:
+        """A pool of one connection, which listens for the clients of `entry`. To be closed after it."""
+        made = self._make(
+            entry.backend, entry.database, entry.target, PoolSettings(size=1, login_retry=self.config.timeouts.server_login_retry)
+        )
+        made.purpose = "listen"
+        return made
 
     def lookup_entry(self, backend: Backend, database: Database) -> PoolEntry:
         """The pool in which a backend's auth_query runs, in `database`, which may be on another backend. It never serves a client."""

@@ -129,6 +129,13 @@ class PinIdleTimeout(DualpoolError):
     severity = "FATAL"
 
 
+class ListenerTooSlow(DualpoolError):
+    """A client does not take the notifications that it listens to."""
+
+    sqlstate = "53400"
+    severity = "FATAL"
+
+
 class AdminShutdown(DualpoolError):
     """dualpool ends; the client should connect again, later or elsewhere."""
 

@@ -11,10 +11,23 @@ from typing import Final
 
 from dualpool.buffer import HIGH_WATER
 from dualpool.channel import Channel, ChannelOwner
-from dualpool.errors import AdminShutdown, DualpoolError, ServerLost, StateLeaked
+from dualpool.errors import AdminShutdown, DualpoolError, ListenerTooSlow, ServerLost, StateLeaked
 from dualpool.lease import Leasable, Party, Waiter
 from dualpool.migrations import is_of_a_tool
-from dualpool.protocol import BROKEN, CANCEL, CLOSE, NEEDS_SERVER, PINNED, REACCEPT, RELEASE, VACATE, ClientRelay, Engine, ServerRelay
+from dualpool.protocol import (
+    BROKEN,
+    CANCEL,
+    CLOSE,
+    LISTENS,
+    NEEDS_SERVER,
+    PINNED,
+    REACCEPT,
+    RELEASE,
+    VACATE,
+    ClientRelay,
+    Engine,
+    ServerRelay,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,6 +39,7 @@ if TYPE_CHECKING:
 
 UNSEEN: Final = 0.005
 """Seconds. A server connection that was idle for longer is looked at once more before a request is sent on it."""
+SLOW_LISTENER_HINT: Final = "Read them as they come, and end transactions; limits.client_buffer_bytes is half of the limit."
 VANISHED: Final = "client closed the connection"
 SAID_GOODBYE: Final = "client ended the session"
 CONNECTION_KILLED: Final = 1927
@@ -62,6 +76,10 @@ class Supervisor:
 
     def leaked(self, client: "Client", error: DualpoolError) -> None:
         """Strict mode has found what would have leaked to other clients; `client`, which made it, is ended with `error`."""
+        raise NotImplementedError
+
+    def listens(self, client: "Client") -> None:
+        """`client` is about to listen to `client.relay.wants_channel`. Answered by `Client.listen_answered`, not before this returns."""
         raise NotImplementedError
 
     def vacate(self, client: "Client", database: str) -> None:
@@ -330,6 +348,32 @@ class Client(ChannelOwner):
             else:
                 self.go_on()
 
+    def wait_for_channel(self) -> None:
+        """The client's next request is to listen, and has to wait."""
+        self.channel.pause()
+        self.supervisor.listens(self)
+
+    def listen_answered(self, shared: bool) -> None:
+        """What it has sent can go on. `shared`: a shared connection listens for it."""
+        if self.ended_by or self.returning:
+            return
+        self.channel.resume()
+        self.relay.listen_answered(shared)
+        try:
+            self.received(b"")
+        except Exception as error:
+            self.failed(error)
+
+    def notified(self, channel: str, message: bytes) -> None:
+        """A notification. A client that does not take them is ended: they would grow without end."""
+        relay = self.relay
+        relay.notified(channel, message)
+        self._flush_own_replies()
+        queue, subscriptions = self.channel.queue, relay.subscriptions
+        waiting = (queue.size if queue is not None else 0) + (subscriptions.mail_bytes if subscriptions is not None else 0)
+        if waiting > 2 * self.channel.high_water:
+            self.expel(ListenerTooSlow(f"{waiting} bytes of notifications wait for this client", hint=SLOW_LISTENER_HINT))
+
     def is_idle(self) -> bool:
         """True when the client asks for nothing and is in no transaction; in session mode it may hold a server connection."""
         return self.waiter is None and (self.server is None or self.server.relay.is_quiet())
@@ -371,6 +415,8 @@ class Client(ChannelOwner):
             server.release()
         if verdict & PINNED and server is not None:
             server.pins_changed()
+        if verdict & LISTENS:
+            self.wait_for_channel()
         if verdict & VACATE:
             database, self.relay.vacates = self.relay.vacates, ""
             self.supervisor.vacate(self, database)
@@ -517,6 +563,8 @@ class ServerConnection(Leasable, ChannelOwner):
             self.supervisor.cancel_inside(self.client, self.client.relay.cancel_key)
         if verdict & REACCEPT and self.client is not None:
             self.client.return_to_session()
+        if verdict & LISTENS and self.client is not None:
+            self.client.wait_for_channel()
         if verdict & BROKEN:
             self.lose(ServerLost("the server ended the connection"), told=True)
         elif verdict & RELEASE:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
     from dualpool.answers import Answer
     from dualpool.errors import DualpoolError
-    from dualpool.state import Settings
+    from dualpool.state import Settings, Subscriptions
 
 # Verdicts are bits: a chunk of bytes can both end a lease and end the client.
 FORWARD: Final = 0
@@ -40,6 +40,9 @@ VACATE: Final = 64
 """From `on_client_bytes` or `attach`: the client is about to drop, copy or rename the database `ClientRelay.vacates`."""
 REACCEPT: Final = 128
 """The client begins a new login with `ClientRelay.login_request`; nothing is outstanding, and what its session was is over."""
+LISTENS: Final = 256
+"""From `on_client_bytes` or `attach`: the client is about to listen to `ClientRelay.wants_channel`. What it sends waits until
+`listen_answered()`."""
 
 # What happens when a session begins to hold state that pins it.
 PIN_ALLOW: Final = 0
@@ -47,6 +50,12 @@ PIN_WARN: Final = 1
 """The client is told: once for each reason."""
 PIN_ERROR: Final = 2
 """The client is ended (FeatureRefused), and its server connection reset."""
+
+# What becomes of a LISTEN where a lease does not last as long as the session.
+LISTEN_SHARED: Final = 0
+"""One server connection listens for all clients of a pool."""
+LISTEN_PIN: Final = 1
+LISTEN_ERROR: Final = 2
 
 # How long a lease lasts.
 TRANSACTION: Final = 0
@@ -130,7 +139,18 @@ class ServerRelay:
 class ClientRelay:
     """One client's protocol state: the bytes that wait, its prepared statements, the settings that it wants."""
 
-    __slots__ = ("binds", "cancel_connection", "cancel_key", "login_request", "parses", "to_client", "to_server", "vacates")
+    __slots__ = (
+        "binds",
+        "cancel_connection",
+        "cancel_key",
+        "login_request",
+        "parses",
+        "subscriptions",
+        "to_client",
+        "to_server",
+        "vacates",
+        "wants_channel",
+    )
 
     def __init__(self) -> None:
         self.to_client: bytes = b""
@@ -143,6 +163,10 @@ class ClientRelay:
         """The database that VACATE means, as the server calls it."""
         self.login_request: bytes = b""
         """What the client has sent from the request on that REACCEPT means."""
+        self.wants_channel: str = ""
+        """The channel that LISTENS means."""
+        self.subscriptions: Subscriptions | None = None
+        """What the client listens to, if it ever has."""
         self.parses: int = 0
         """Statements that the client prepared, and `binds`: how often it ran one."""
         self.binds: int = 0
@@ -180,6 +204,15 @@ class ClientRelay:
 
     def cancel_done(self, found: bool) -> None:
         """What CANCEL asked for is over: answer it in `to_client`. `found`: `cancel_key` was a client that may be cancelled."""
+        raise NotImplementedError
+
+    def listen_answered(self, shared: bool) -> None:
+        """What LISTENS asked for: does the shared connection listen to the channel? If not, the client does itself. What it has sent can go
+        on: `on_client_bytes(b"")`."""
+        raise NotImplementedError
+
+    def notified(self, channel: str, message: bytes) -> None:
+        """A notification for this client. It is in `to_client` if the client may be told now, else it is told after its transaction."""
         raise NotImplementedError
 
     def error_message(self, error: "DualpoolError") -> bytes:
@@ -293,6 +326,50 @@ class DescribeCommand(Command):
         self.text = text
 
 
+# ----------------------------------------------------------------------------------------------------------------- listening
+
+
+class Notification:
+    """What a server tells those who listen to a channel. `process_id`: of the session that notified."""
+
+    __slots__ = ("channel", "payload", "process_id")
+
+    def __init__(self, channel: str, payload: bytes, process_id: int) -> None:
+        self.channel = channel
+        self.payload = payload
+        self.process_id = process_id
+
+
+class ListeningWords:
+    """The protocol of one server connection that only listens. What it is asked, it answers in order."""
+
+    __slots__ = ()
+
+    def begin(self) -> bytes:
+        """The first order."""
+        raise NotImplementedError
+
+    def listen(self, channel: str) -> bytes:
+        """The order to listen to `channel`."""
+        raise NotImplementedError
+
+    def unlisten(self, channel: str) -> bytes:
+        """The order to listen to it no more."""
+        raise NotImplementedError
+
+    def ping(self) -> bytes:
+        """An order that does nothing."""
+        raise NotImplementedError
+
+    def read(self, data: bytes) -> "list[Notification | str | None]":
+        """What the server has said: notifications, and the answers to orders: None, or why not. Raises ServerLost, RemoteProtocolError."""
+        raise NotImplementedError
+
+    def notification(self, notification: Notification, process_id: int) -> bytes:
+        """`notification` for a client, as if the session with `process_id` had sent it."""
+        raise NotImplementedError
+
+
 class ConnectionClosed(Exception):
     """The peer closed the connection in the middle of an exchange."""
 
@@ -389,6 +466,10 @@ class Engine:
         """On a new connection to the same server: cancel what `login` is running. Returns when the server has taken it."""
         raise NotImplementedError
 
+    def listening(self) -> ListeningWords:
+        """How to listen on a connection that has just logged in. Only asked of engines whose relays say LISTENS."""
+        raise NotImplementedError
+
     def console(self, login: "ClientLogin", process_id: int, secret: bytes) -> "Exchange[None]":
         """Welcome a client to the admin console and serve it there until it leaves. Yields RunCommand and DescribeCommand."""
         raise NotImplementedError
@@ -422,6 +503,7 @@ class RelayLimits:
 
     __slots__ = (
         "frame_bytes",
+        "listen",
         "mode",
         "pin_policies",
         "pin_policy",
@@ -440,11 +522,13 @@ class RelayLimits:
         statements_per_server: int = 200,
         pin_policy: int = PIN_WARN,
         pin_policies: "dict[str, int] | None" = None,
+        listen: int = LISTEN_SHARED,
     ) -> None:
         self.mode = mode
         self.pin_policy = pin_policy
         """What happens when a session is pinned, and `pin_policies`: the same for the reasons that have their own."""
         self.pin_policies: dict[str, int] = pin_policies or {}
+        self.listen = listen
         self.strict = False
         """For development: what a session really holds is compared with what its relay believes, at the end of each lease."""
         self.frame_bytes = frame_bytes

@@ -46,6 +46,7 @@ from dualpool.listener import (
     sockets_for,
     turn_away,
 )
+from dualpool.listening import Listening
 from dualpool.log import FOLDS, LOGGER, configure, event
 from dualpool.migrations import Migrations
 from dualpool.pool import Pool
@@ -110,6 +111,7 @@ class Server(Supervisor):
         self.gate = Gate(self)
         self.upkeep = Upkeep(self, pools_nursery)
         self.cancels = Cancels(self, pools_nursery)
+        self.listening = Listening(self, pools_nursery)
         self.backends = Backends(config, self.reactor.clock, self.upkeep)
         self.connector = Connector(self.reactor, self, config)
         self.suspension = Suspension(self)
@@ -147,6 +149,9 @@ class Server(Supervisor):
 
     def leaked(self, client: Client, error: DualpoolError) -> None:
         event(logging.ERROR, f"client {client.id}: {error.message}", client=client.id)
+
+    def listens(self, client: Client) -> None:
+        self.listening.wanted(client)
 
     def vacate(self, client: Client, database: str) -> None:
         backend = self.backends.entry_of(client.pool).backend
@@ -244,6 +249,7 @@ class Server(Supervisor):
         if not self.suspension.is_complete:
             for pool in self.backends.pools():
                 pool.sweep(now)
+            self.listening.sweep(now)
             deadlines.sweep(self.clients.by_id.values(), now)
             self.migrations.sweep(now)
         self.backends.forget_closed()
@@ -317,6 +323,7 @@ class Server(Supervisor):
 
     def close_pools(self) -> None:
         """No more server connections; idle ones are closed."""
+        self.listening.close()
         for pool in self.backends.pools():
             pool.close()
 

@@ -1,4 +1,5 @@
-"""Tracked session state: the settings that a client wants and that a server connection has. Shared by both engines.
+"""Tracked session state: the settings that a client wants and that a server connection has, and the channels that it listens to.
+Shared by both engines.
 
 A `Settings` is a set of (name, statement) pairs, where the statement is the SQL that establishes the setting. Equal sets are one and the
 same object, so that the question of every checkout, "is this server connection already as this client wants it?", is answered by `is`.
@@ -68,3 +69,38 @@ class Differences:
                 self._cache.clear()
             self._cache[pair] = found
         return found
+
+
+class Subscriptions:
+    """The channels that one client listens to through a connection that it shares with others (listening.py).
+
+    A channel's way: `ready` (the shared connection listens to it), `tentative` (the client's LISTEN has run), `active` (it is committed).
+    """
+
+    __slots__ = ("active", "mail", "mail_bytes", "own", "ready", "tentative")
+
+    def __init__(self) -> None:
+        self.active: set[str] = set()
+        self.tentative: set[str] = set()
+        self.ready: set[str] = set()
+        self.own: frozenset[str] = frozenset()
+        """What the client's own session at the server listens to: that tells it of these itself."""
+        self.mail: list[tuple[str, bytes]] = []
+        """What has come while the client was in a transaction: channel and message; `mail_bytes` of them."""
+        self.mail_bytes = 0
+
+    def hears(self, channel: str) -> bool:
+        """Does the client listen to it, or may it be about to, and nobody else tells it?"""
+        return (channel in self.active or channel in self.tentative) and channel not in self.own
+
+    def keep(self, channel: str, message: bytes) -> None:
+        """The client is in a transaction."""
+        self.mail.append((channel, message))
+        self.mail_bytes += len(message)
+
+    def take_mail(self) -> bytes:
+        """What the client is to be told now that its transaction is over."""
+        told = b"".join(message for channel, message in self.mail if channel in self.active)
+        self.mail = []
+        self.mail_bytes = 0
+        return told

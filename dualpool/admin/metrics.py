@@ -159,7 +159,7 @@ class _Dualpool(Collector):
 
 def label_of(names: Names, entry: "PoolEntry") -> list[str]:
     """The values of POOL_LABELS."""
-    return [names.shown[entry.database_key], entry.target.user, entry.database_key[0]]
+    return [names.shown[entry.database_key], entry.shown_user, entry.database_key[0]]
 
 
 def cumulative(buckets: list[int]) -> list[tuple[str, float]]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 from dualpool.admin.tables import Describer, Names, Row, Show
 from dualpool.answers import columns
 from dualpool.budget import LANES
+from dualpool.listening import listens_to
 from dualpool.protocol import APPLICATION, MAINTENANCE
 
 if TYPE_CHECKING:
@@ -98,6 +99,20 @@ def queue(server: "Server") -> list[Row]:
     return rows
 
 
+def channels(server: "Server") -> list[Row]:
+    """SHOW CHANNELS: who listens to what on a shared connection, and what has come there."""
+    names = Names(server)
+    rows: list[Row] = []
+    for pool, hub in server.listening.hubs.items():
+        name = names.shown[server.backends.entry_of(pool).database_key]
+        for channel, clients in sorted(hub.wanted.items()):
+            for client in sorted(clients, key=lambda client: client.id):
+                if listens_to(client, channel) and client.login is not None and not client.ended_by:
+                    conn = 0 if hub.conn is None or channel not in hub.heard else hub.conn.id
+                    rows.append((name, client.login.account.user, channel, client.id, conn, hub.counts[channel]))
+    return rows
+
+
 OWN_TABLES: Final[dict[str, Show]] = {
     "PINS": Show(
         columns(
@@ -126,6 +141,9 @@ OWN_TABLES: Final[dict[str, Show]] = {
             accepted="int8",
         ),
         listeners,
+    ),
+    "CHANNELS": Show(
+        columns(database="text", user="text", channel="text", client="int4", server="int4", notifications="int8"), channels
     ),
     "QUEUE": Show(
         columns(database="text", user="text", client="int4", lane="text", place="int4", waited_ms="int4", left_ms="int4"), queue

@@ -285,6 +285,11 @@ class Database:
         '{ default = "allow", advisory_lock = "error" }:',
         default="warn",
     )
+    listen: ListenPolicy = setting(
+        "LISTEN in transaction mode (PostgreSQL). shared: one server connection of each server user listens for all its clients; pin: each "
+        "client that listens keeps a server connection; error: it is refused.",
+        default="shared",
+    )
     strict: bool = setting("As the strict of the whole file, for this database.", default=False)
     idle_after: Seconds | None = setting("Instead of the backend's.", default=None, kind="duration", minimum=0, example='"5m"')
     server_lifetime: Seconds | None = instead_of("server_lifetime", "30m")

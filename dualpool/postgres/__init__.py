@@ -9,7 +9,7 @@ from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.sql import setter
 from dualpool.postgres.statements import shown
 from dualpool.protocol import ClientRelay as AnyClientRelay
-from dualpool.protocol import Exchange, RelayLimits
+from dualpool.protocol import Exchange, ListeningWords, RelayLimits
 from dualpool.protocol import ServerRelay as AnyServerRelay
 from dualpool.state import DEFAULTS, Settings, settings
 
@@ -61,6 +61,9 @@ class PostgresEngine(EngineOfModules[ServerRelay]):
 
     def error_message(self, error: DualpoolError, login: ClientLogin | None = None) -> bytes:
         return messages.error_message(error)
+
+    def listening(self) -> ListeningWords:
+        return backend.Listening()
 
     def shown(self, request: bytes, relay: AnyClientRelay, limit: int) -> str:
         assert isinstance(relay, ClientRelay)

@@ -14,8 +14,20 @@ from dualpool.postgres.codec import split
 from dualpool.postgres.requests import SYNC
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import DIFFERENCES
+from dualpool.postgres.sql import quoted
 from dualpool.postgres.statements import NEVER_PREPARED
-from dualpool.protocol import BROKEN, ConnectionClosed, Exchange, Receive, ReceiveSome, Send, StartTls, TlsInfo
+from dualpool.protocol import (
+    BROKEN,
+    ConnectionClosed,
+    Exchange,
+    ListeningWords,
+    Notification,
+    Receive,
+    ReceiveSome,
+    Send,
+    StartTls,
+    TlsInfo,
+)
 from dualpool.state import Settings
 
 MAX_LOGIN_MESSAGE: Final = 65_536
@@ -428,3 +440,48 @@ def _read(relay: ServerRelay) -> Exchange[None]:
         more, relay.to_server = relay.to_server, b""
         yield Send(more)
     _check_known(relay)
+
+
+# ------------------------------------------------------------------------------------------------------------------ listening
+
+
+class Listening(ListeningWords):
+    """LISTEN by simple queries. Bytes that are not a whole message yet wait in `_rest`."""
+
+    __slots__ = ("_refusal", "_rest")
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._refusal: str | None = None
+
+    def begin(self) -> bytes:
+        # Servers before 14 do not know it, and refuse; those that do may have a limit for idle sessions.
+        return wire.query(b"SET idle_session_timeout = 0")
+
+    def listen(self, channel: str) -> bytes:
+        return wire.query(messages.raw(f"LISTEN {quoted(channel)}"))
+
+    def unlisten(self, channel: str) -> bytes:
+        return wire.query(messages.raw(f"UNLISTEN {quoted(channel)}"))
+
+    def ping(self) -> bytes:
+        return wire.query(b"")
+
+    def read(self, data: bytes) -> list[Notification | str | None]:
+        whole, self._rest = split(self._rest + data)
+        said: list[Notification | str | None] = []
+        for kind, payload in whole:
+            if kind == wire.NOTIFICATION:
+                said.append(messages.parse_notification(payload))
+            elif kind == wire.ERROR_RESPONSE:
+                report = messages.parse_report(payload)
+                self._refusal = report.get("M", "no reason given")
+                if report.get("V") in {"FATAL", "PANIC"}:
+                    raise ServerLost(f"the server ended the connection: {self._refusal}")
+            elif kind == wire.READY:
+                said.append(self._refusal)
+                self._refusal = None
+        return said
+
+    def notification(self, notification: Notification, process_id: int) -> bytes:
+        return messages.notification(process_id, notification)

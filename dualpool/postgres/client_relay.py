@@ -6,10 +6,10 @@ from dualpool import protocol
 from dualpool.buffer import HeldBytes
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import messages, sql, wire
-from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender
+from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustWait
 from dualpool.postgres.codec import check_length
 from dualpool.postgres.requests import BARRIER, CALL, HIDDEN_SYNC, PREPARING, RUNNING, SYNC, SYNCED
-from dualpool.postgres.server_relay import ServerRelay
+from dualpool.postgres.server_relay import UNKNOWN, ServerRelay
 from dualpool.postgres.server_session import DIFFERENCES
 from dualpool.postgres.statements import STAND_IN_CLOSE
 from dualpool.postgres.states import (
@@ -29,7 +29,7 @@ from dualpool.postgres.states import (
     RELEASING,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import CLOSE, FORWARD, NEEDS_SERVER, RELEASE, SESSION, VACATE, RelayLimits
+from dualpool.protocol import CLOSE, FORWARD, LISTENS, NEEDS_SERVER, RELEASE, SESSION, VACATE, RelayLimits
 from dualpool.state import DEFAULTS, Settings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _unpack = HEADER.unpack_from
 SHORT_ACTIONS: Final = frozenset((C_NAMED, C_EXECUTE, C_SYNC, C_FLUSH))
 READY_IDLE: Final = wire.ready(wire.IDLE)
 UNTIL_ATTACHED: Final = 1 << 62
-"""`HeldBytes.need` of a client that waits for a server connection: whatever it sends is put behind."""
+"""`HeldBytes.need` of a client that waits for a server connection, or for an answer to LISTENS: whatever it sends is put behind."""
 ADVISORY_FUNCTIONS: Final = range(2880, 2893)
 """The OIDs of the session's advisory lock functions (pg_proc.dat); a FunctionCall names a function so."""
 CALLED_FUNCTIONS: Final = {2078: sql.SETTINGS | sql.COMPUTED} | dict.fromkeys(ADVISORY_FUNCTIONS, sql.LOCK | sql.RELEASED)
@@ -157,6 +157,11 @@ class ClientRelay(ClientSender):
         self.server = None
         if self._portals:
             self._portals.clear()
+
+    def listen_answered(self, shared: bool) -> None:
+        self.wants_channel = ""
+        self._listens_alone = not shared
+        self._held.need = 0
 
     def error_message(self, error: "DualpoolError") -> bytes:
         return messages.error_message(error)
@@ -287,10 +292,10 @@ class ClientRelay(ClientSender):
                     if ending:
                         instead = ending + (frame if instead is None else instead)
                 elif action == C_BIND:
-                    server.unsynced = RUNNING
-                    binds += 1
                     if rewrites:
                         instead = self._bind(data, position, following if whole else end, length, server)
+                    server.unsynced = RUNNING
+                    binds += 1
                 elif action == C_EXECUTE:
                     server.unsynced = RUNNING
                     if self._portals:
@@ -338,6 +343,14 @@ class ClientRelay(ClientSender):
                     position = end
                     break
                 position = following
+        except MustWait:
+            verdict |= LISTENS
+            if action == C_QUERY:
+                pending.pop()
+                server.unnamed = UNKNOWN
+                if ending:
+                    out = [*(out or ()), data[start:position], ending]
+                    start = position
         except (RemoteProtocolError, IndexError, ValueError) as error:
             # What stood before it in `data` is expected to be answered, and will not be sent.
             server.suspect = bool(pending)
@@ -346,7 +359,12 @@ class ClientRelay(ClientSender):
             raise RemoteProtocolError(f"malformed message of kind {chr(kind)!r}") from error
         if position < end:
             tail = data[position:end]
-            self._held.keep(tail, self._enough(kind, action, length) if len(tail) >= 5 else 5)
+            if verdict & LISTENS:
+                self._held.keep(tail, UNTIL_ATTACHED)
+                if not position and RELEASING[server.mode][wire.IDLE] and server.is_quiet():
+                    verdict |= RELEASE
+            else:
+                self._held.keep(tail, self._enough(kind, action, length) if len(tail) >= 5 else 5)
         if out is None:
             self.to_server = data if position == len(data) else data[:position]
         else:

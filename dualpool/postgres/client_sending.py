@@ -18,14 +18,16 @@ from dualpool.postgres.requests import (
     ClosedStep,
     DeallocatedStep,
     DuplicateStep,
+    ListenStep,
+    RefusedListenStep,
     StandInStep,
     TellingStep,
 )
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.statements import NEVER_PREPARED, SERVER_PREFIX, STAND_IN_CLOSE, Statement, shared
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import SESSION, RelayLimits
-from dualpool.state import DEFAULTS, Settings
+from dualpool.protocol import LISTEN_ERROR, LISTEN_SHARED, SESSION, RelayLimits
+from dualpool.state import DEFAULTS, Settings, Subscriptions
 
 SMALL_MESSAGE: Final = 1 << 16
 """Execute, Describe, Close, Sync and Flush are never longer than this; PostgreSQL has a similar limit (PQ_SMALL_MESSAGE_LIMIT)."""
@@ -37,23 +39,37 @@ TOO_LONG_TO_KEEP: Final = b"the unnamed statement was too long to be kept for an
 MAX_NAME: Final = 128
 """Bytes of a setting's name."""
 CLOSE_UNNAMED: Final = wire.message(wire.CLOSE, b"S\0")
+FAIL: Final = b"EXECUTE " + NEVER_PREPARED
+"""Runs, and fails, in place of a LISTEN that is not allowed."""
+FAIL_KEY: Final = FAIL + b"\0\0\0"
+ENCODING: Final = "client_encoding"
+
+
+class MustWait(Exception):
+    """The message that is being walked cannot be sent yet: `wants_channel` has to be answered first."""
 
 
 class ClientSender(ClientSession):
     """See the module. Each method returns what is sent instead of the message, or None: the message as it is."""
 
-    __slots__ = ("_portals",)
+    __slots__ = ("_listens_alone", "_portals")
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
         super().__init__(limits, wanted)
-        self._portals: dict[bytes, bytes] = {}
-        """The texts of portals bound in this lease, from the first telling one on."""
+        self._portals: dict[bytes, bytes | ListenStep | RefusedListenStep] = {}
+        """The texts of portals bound in this lease, from the first telling one on; or what an Execute does in place of a LISTEN."""
+        self._listens_alone = False
+        """The next LISTEN goes to the client's own server connection."""
 
     def _note_query(self, frame: bytes, marks: int, server: ServerRelay) -> bytes | None:
         """A simple Query of which something must be noted. Returns what is sent instead, or None."""
         text = frame[5:-1]
         self._note(text, marks, server)
-        return self._query_instead(text, server) if marks & sql.DEALLOCATES and server.mode != SESSION else None
+        if server.mode == SESSION:
+            return None
+        if marks & sql.LISTENS:
+            return self._listen_instead(text, server)
+        return self._query_instead(text, server) if marks & sql.DEALLOCATES else None
 
     def _note(self, text: bytes, marks: int, server: ServerRelay) -> None:
         """A statement is about to be run (or, for VACATES, will be soon)."""
@@ -70,6 +86,32 @@ class ClientSender(ClientSession):
         mark = server.pending.pop()
         server.pending.extend((DeallocatedStep(self, name), mark))
         return wire.query(DO_NOTHING)
+
+    def _listen_instead(self, text: bytes, server: ServerRelay) -> bytes | None:
+        """LISTEN. Raises MustWait."""
+        channel = sql.listened_channel(text)
+        if self.limits.listen == LISTEN_ERROR and channel is not None:
+            server.pending.insert(-1, RefusedListenStep())
+            return wire.query(FAIL)
+        if channel is None or not self._is_shared(channel, server):
+            return None
+        # The name is the same, so that it is refused where LISTEN would refuse it (a reserved word).
+        server.pending.insert(-1, ListenStep(channel))
+        return wire.query(sql.unlisten_instead(text))
+
+    def _is_shared(self, channel: str, server: ServerRelay) -> bool:
+        """Does the shared connection listen to `channel` for this client? Raises MustWait while that is not known."""
+        if self.limits.listen != LISTEN_SHARED or server.reported.get(ENCODING) != server.baseline.get(ENCODING):
+            return False
+        if self.subscriptions is None:
+            self.subscriptions = Subscriptions()
+        if channel in self.subscriptions.ready:
+            return True
+        if self._listens_alone:
+            self._listens_alone = False
+            return False
+        self.wants_channel = channel
+        raise MustWait
 
     def _parse(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay, rewrites: bool) -> bytes | None:
         self.parses += 1
@@ -131,9 +173,11 @@ class ClientSender(ClientSession):
             if statement.marks & sql.NOTABLE:
                 self._note_bound(statement.text(), statement.marks, data[name_end + 1 : end], server)
             if statement.telling or self._portals:
-                self._portals[data[position + 5 : portal_end]] = statement.text()
-                if statement.deallocates in self.statements.names:
-                    statement, name = shared(DO_NOTHING_KEY), b""
+                stand_in = self._bind_telling(
+                    statement.text(), statement.deallocates, statement.listens, data[position + 5 : portal_end], server
+                )
+                if stand_in is not None:
+                    statement, name = stand_in, b""
         server.segment_statement = statement
         known = server.statements.known
         step = known.get(statement)
@@ -156,14 +200,29 @@ class ClientSender(ClientSession):
                 text = unnamed[6 : unnamed.index(0, 6)]
                 if marks & sql.NOTABLE:
                     self._note_bound(text, marks, data[portal_end + 2 : end], server)
-                if self._portals or marks & sql.TELLING:
-                    self._portals[data[position + 5 : portal_end]] = text
-                    if marks & sql.DEALLOCATES and sql.deallocated_name(text) in self.statements.names:
-                        nothing = shared(DO_NOTHING_KEY)
-                        prefix = self._ensure(nothing, server, b"")
-                        return prefix + bound_to(nothing.name, data, position, portal_end, portal_end + 1, end, length)
+                if self._portals or marks & (sql.TELLING | sql.LISTENS):
+                    deallocates = sql.deallocated_name(text) if marks & sql.DEALLOCATES else None
+                    listens = sql.listened_channel(text) if marks & sql.LISTENS else None
+                    stand_in = self._bind_telling(text, deallocates, listens, data[position + 5 : portal_end], server)
+                    if stand_in is not None:
+                        prefix = self._ensure(stand_in, server, b"")
+                        return prefix + bound_to(stand_in.name, data, position, portal_end, portal_end + 1, end, length)
         again = self._unnamed_again(server)
         return again + data[position:end] if again else None
+
+    def _bind_telling(
+        self, text: bytes, deallocates: bytes | None, listens: str | None, portal: bytes, server: ServerRelay
+    ) -> Statement | None:
+        """Bind of a statement whose text matters when it has run. Returns what is bound instead, or None. Raises MustWait."""
+        if listens is not None:
+            if self.limits.listen == LISTEN_ERROR:
+                self._portals[portal] = RefusedListenStep()
+                return shared(FAIL_KEY)
+            if self._is_shared(listens, server):
+                self._portals[portal] = ListenStep(listens)
+                return shared(DO_NOTHING_KEY)
+        self._portals[portal] = text
+        return shared(DO_NOTHING_KEY) if deallocates in self.statements.names else None
 
     def _note_bound(self, text: bytes, marks: int, values: bytes, server: ServerRelay) -> None:
         """A statement of which something must be noted is about to run. `values`: its parameters, as Bind has them."""
@@ -187,6 +246,9 @@ class ClientSender(ClientSession):
     def _executed(self, data: bytes, position: int, server: ServerRelay) -> None:
         """Execute of a portal whose statement may be a telling one."""
         text = self._portals.get(data[position + 5 : data.index(0, position + 5)])
+        if isinstance(text, ListenStep | RefusedListenStep):
+            server.pending.append(text)
+            return
         if text is None or sql.first_word(text) not in sql.TELLING_WORDS:
             return
         name = sql.deallocated_name(text)

@@ -34,6 +34,16 @@ class ClientSession(protocol.ClientRelay):
         self.told = 0
         """The kinds of pins that the client has been told of."""
 
+    def notified(self, channel: str, message: bytes) -> None:
+        subscriptions, server = self.subscriptions, self.server
+        if subscriptions is None:
+            return
+        if server is not None and not server.is_between():
+            subscriptions.keep(channel, message)
+            server.attentive = True
+        elif channel in subscriptions.active:
+            self.to_client += message
+
     def count_statements(self) -> int:
         return len(self.statements.names)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from dualpool.errors import DualpoolError, RemoteProtocolError
 from dualpool.postgres import wire
+from dualpool.protocol import Notification
 
 # The first word of an Authentication message.
 AUTH_OK: Final = 0
@@ -19,6 +20,8 @@ AUTH_SASL_FINAL: Final = 12
 AUTH_NAMES: Final = {2: "Kerberos V5", 6: "SCM credentials", 7: "GSSAPI", 8: "GSSAPI", 9: "SSPI"}
 """What a server can ask for that dualpool cannot answer."""
 
+NULL_LENGTH: Final = 0xFFFFFFFF
+"""-1, without its sign."""
 MAX_CANCEL_KEY: Final = 256
 """Bytes of a cancel key in protocol 3.2; in 3.0 it has 4."""
 
@@ -68,6 +71,19 @@ def parse_report(payload: bytes) -> dict[str, str]:
     return fields
 
 
+def parse_notification(payload: bytes) -> Notification:
+    """A NotificationResponse. Raises RemoteProtocolError."""
+    words = payload[4:].split(b"\0")
+    if len(words) != 3:
+        raise RemoteProtocolError("invalid NotificationResponse message")
+    return Notification(text(words[0]), words[1], wire.INT32.unpack_from(payload)[0])
+
+
+def notification(process_id: int, content: Notification) -> bytes:
+    """A NotificationResponse that names `process_id` as its sender."""
+    return wire.message(wire.NOTIFICATION, wire.INT32.pack(process_id) + _string(content.channel) + content.payload + b"\0")
+
+
 def parse_row(payload: bytes) -> list[bytes | None]:
     """The columns of a DataRow."""
     values: list[bytes | None] = []
@@ -75,8 +91,11 @@ def parse_row(payload: bytes) -> list[bytes | None]:
     while position < len(payload):
         (length,) = wire.INT32.unpack_from(payload, position)
         position += 4
-        values.append(None if length < 0 else payload[position : position + length])
-        position += max(length, 0)
+        if length == NULL_LENGTH:
+            values.append(None)
+        else:
+            values.append(payload[position : position + length])
+            position += length
     return values
 
 

@@ -88,6 +88,21 @@ class DeallocatedStep:
         self.statement = client.statements.remove(name)
 
 
+class ListenStep:
+    """A LISTEN of a client, for which the server runs a statement that does nothing: a shared connection listens."""
+
+    __slots__ = ("channel",)
+
+    def __init__(self, channel: str) -> None:
+        self.channel = channel
+
+
+class RefusedListenStep:
+    """A LISTEN of a client that is not allowed: what the server runs instead fails, and the client is told why."""
+
+    __slots__ = ()
+
+
 class EvictStep:
     """A Close of ours. If the server skips it, what `prepared` made is still there."""
 

@@ -24,10 +24,11 @@ from dualpool.postgres.requests import (
     DeallocatedStep,
     DuplicateStep,
     EvictStep,
+    RefusedListenStep,
     StandInStep,
 )
 from dualpool.postgres.server_session import TAGS, ServerSession
-from dualpool.postgres.statements import SERVER_PREFIX, ClientStatements, PreparedStep, Statement
+from dualpool.postgres.statements import NEVER_PREPARED, SERVER_PREFIX, ClientStatements, PreparedStep, Statement
 from dualpool.postgres.states import (
     RELEASING,
     S_ASYNC,
@@ -50,6 +51,9 @@ _unpack = HEADER.unpack_from
 MAX_ANSWER: Final = 1 << 24
 """An error, notice or parameter of the server may be this long."""
 CACHED_PLAN: Final = b"cached plan must not change result type"
+LISTEN_REFUSED: Final = FeatureRefused(
+    'LISTEN is not allowed in this database (listen = "error")', hint="Use a listener in session mode, or a connection to the server."
+)
 UNKNOWN: Final = b"?"
 """`ServerRelay.unnamed` when nobody can tell which one the session has: not this client's, at any rate."""
 
@@ -163,11 +167,16 @@ class ServerRelay(ServerSession):
                     raise RemoteProtocolError(f"ReadyForQuery of {length} bytes")
                 ready = True
                 hidden = self._ready(data[position + 5]) or hidden
-                if self._rows is not None:
+                if self.attentive:
                     pins = self.pins
-                    instead = self._looked(self._rows)
+                    instead = self._attend()
                     if self.pins != pins:
                         verdict |= PINNED
+                    if instead and not hidden:
+                        # Notifications come before ReadyForQuery, as from a server.
+                        out = [] if out is None else out
+                        out += (data[start:position], instead)
+                        start = position
             elif action == S_COMPLETE:
                 self.copying_in = False
                 if not hidden:
@@ -249,6 +258,26 @@ class ServerRelay(ServerSession):
         ):
             self._ask_what_is_due()
 
+    def is_between(self) -> bool:
+        """True between two transactions, with nothing on its way to the client."""
+        return not (self.pending or self.in_transaction or self.unsynced or self._rest.size or self._skip)
+
+    def _attend(self) -> bytes:
+        """ReadyForQuery, and something has waited for it. Returns what the client is told."""
+        told = b""
+        if self._rows is not None:
+            told = self._looked(self._rows)
+            self.attentive = self.has_mail()
+        if self.has_mail() and not self.in_transaction and self.client is not None and self.client.subscriptions is not None:
+            told += self.client.subscriptions.take_mail()
+            self.attentive = False
+        return told
+
+    def has_mail(self) -> bool:
+        """Do notifications wait for the end of the client's transaction?"""
+        client = self.client
+        return client is not None and client.subscriptions is not None and bool(client.subscriptions.mail)
+
     # ----------------------------------------------------------------------------------------------------------------- answers
 
     def _ready(self, status: int) -> bool:
@@ -267,10 +296,10 @@ class ServerRelay(ServerSession):
         self._hiding = bool(pending) and (pending[0] == HIDDEN_QUERY or pending[0] == PROBE)
         self._texts_seen = 0
         if self.changes_in_transaction and status == wire.IDLE:
-            if not self._in_error:
-                self.changes += self.changes_in_transaction
-            self.changes_in_transaction = []
-            self.savepoints = []
+            if self._in_error:
+                self._drop_changes()
+            else:
+                self._commit_changes()
         self._in_error = False
         if status != wire.IDLE and self.mode == STATEMENT and mark != HIDDEN_QUERY:
             self.suspect = bool(pending)
@@ -363,6 +392,8 @@ class ServerRelay(ServerSession):
         if SERVER_PREFIX not in payload or self.client is None:
             return b""
         head = self.pending[0] if self.pending else None
+        if isinstance(head, RefusedListenStep) and NEVER_PREPARED in payload:
+            return messages.error_message(LISTEN_REFUSED)
         if isinstance(head, DuplicateStep):
             payload = payload.replace(b'"' + head.statement.name + b'"', b'"' + head.name + b'"')
         for name, statement in self.client.statements.names.items():

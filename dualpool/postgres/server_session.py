@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Final
 from dualpool import protocol
 from dualpool.errors import FeatureRefused, StateLeaked
 from dualpool.postgres import messages, sql, wire
-from dualpool.postgres.requests import PROBE, DeallocatedStep, TellingStep
+from dualpool.postgres.requests import PROBE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.statements import PreparedStep, ServerStatements, Statement
-from dualpool.protocol import PIN_ERROR, PIN_WARN, SESSION, RelayLimits
+from dualpool.protocol import LISTEN_ERROR, PIN_WARN, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Differences, Settings
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ TAGS.update({b"DROP " + kind: T_DOUBT | sql.TEMPORARY << sql.ENDS << TAG_BITS fo
 ASK_AGAIN: Final = 16
 """While a session is pinned, what it holds is asked every so many transactions even if nothing seems to have ended it."""
 DEALLOCATED: Final = wire.message(wire.COMMAND_COMPLETE, b"DEALLOCATE\0")
+LISTENING: Final = wire.message(wire.COMMAND_COMPLETE, b"LISTEN\0")
 
 
 def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:
@@ -93,7 +94,7 @@ def _role_rank(name: str) -> int:
 
 def quoted_name(name: str) -> str:
     """A setting's name for RESET; `a.b` is two identifiers."""
-    return ".".join('"' + part.replace('"', '""') + '"' for part in name.split("."))
+    return ".".join(map(sql.quoted, name.split(".")))
 
 
 DIFFERENCES: Final = Differences(render_difference)
@@ -124,7 +125,8 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `mode` is the lease's, set by the client that attaches."""
 
     __slots__ = (
-        "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_retried", "_rows", "_texts_seen", "_unasked", "baseline",
+        "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_retried", "_rows", "_texts_seen", "_unasked", "attentive",
+        "baseline",
         "changes", "changes_in_transaction", "client", "doubts", "last_error", "mode", "names_in_doubt", "pending", "reported",
         "savepoints", "segment_statement", "session_changed", "settings", "statements", "strict", "suspect", "unnamed",
     )  # fmt: skip
@@ -160,6 +162,8 @@ class ServerSession(protocol.ServerRelay):
         """Settings to be asked for by name."""
         self._doubtful = b""
         """The text that raised the newest doubt."""
+        self.attentive = False
+        """At the next ReadyForQuery there is more to do: a probe is under way, or notifications wait."""
         self._rows: list[bytes] | None = None
         """The rows of the probe under way, `_asked`: which kinds it is about, `_retried`: the one before it has failed."""
         self._asked = 0
@@ -219,6 +223,7 @@ class ServerSession(protocol.ServerRelay):
     def _ask(self, kinds: int) -> None:
         self._asked = kinds
         self._rows = []
+        self.attentive = True
         self._hiding = True
         self.last_error = b""
         self.pending.append(PROBE)
@@ -250,6 +255,8 @@ class ServerSession(protocol.ServerRelay):
                     self.doubts |= sql.ALWAYS
                 self._compare(found & ~asked & ~before, values[1:], asked)
             self.pins = before & ~(asked & sql.PROBED | sql.UNKNOWN) | found
+            if asked & sql.LISTENING and client.subscriptions is not None:
+                client.subscriptions.own = frozenset(messages.text(value) for name, value in values[1:] if name is None and value)
             if asked & sql.SETTINGS:
                 self._track(values[1:])
         if not self.pins & ~before:
@@ -262,7 +269,10 @@ class ServerSession(protocol.ServerRelay):
         """The session holds more than before. Returns the notices for the client; raises FeatureRefused if that is not allowed."""
         new = [words for kind, words in sql.HOLDINGS.items() if kinds & kind & ~client.told]
         limits = client.limits
-        refused = next((words for kind, words in sql.HOLDINGS.items() if kinds & kind and limits.policy_of(words[0]) == PIN_ERROR), None)
+        forbidden = limits.refused_pins({kind: name for kind, (name, _) in sql.HOLDINGS.items()})
+        if limits.listen == LISTEN_ERROR:
+            forbidden |= sql.LISTENING
+        refused = next((words for kind, words in sql.HOLDINGS.items() if kinds & kind & forbidden), None)
         if refused is not None:
             self.suspect = bool(self.pending)
             name, end = refused
@@ -344,24 +354,22 @@ class ServerSession(protocol.ServerRelay):
 
     def _tagged(self, tag: int) -> bytes:
         """A command that matters has run. Returns what the client is told in place of its tag, or b""."""
+        if self.mode == SESSION:
+            return b""  # The session is reset when the lease ends.
         marks = tag >> TAG_BITS
         tag &= (1 << TAG_BITS) - 1
-        if marks and self.mode != SESSION:
+        if marks:
             self.suspect_of(marks, self._asked_text())
         if tag >= T_DOUBT:
-            if tag == T_CREATE and self.mode != SESSION and self._creates_temporary():
+            if tag == T_CREATE and self._creates_temporary():
                 self.suspect_of(sql.TEMPORARY, self._asked_text())
             return b""
-        if tag == T_UNLISTEN:
-            if not (self.pending and isinstance(self.pending[0], DeallocatedStep)):
-                return b""
-            self.pending.popleft()
-            return DEALLOCATED
+        instead = self._stood_in() if tag == T_UNLISTEN else b""
+        if instead:
+            return instead
         statement = self._text()
         if tag == T_COMMIT:
-            self.changes += self.changes_in_transaction
-            self.changes_in_transaction = []
-            self.savepoints = []
+            self._commit_changes()
             self._in_error = False
         elif tag == T_ROLLBACK:
             self._rolled_back(statement)
@@ -374,16 +382,57 @@ class ServerSession(protocol.ServerRelay):
             if statement:
                 self.changes_in_transaction += sql.changes(statement)
                 self.session_changed = True
+        elif tag == T_UNLISTEN:
+            if statement:
+                self.changes_in_transaction += sql.unlistened(statement)
         elif tag == T_DEALLOCATE_ALL:
             self._deallocated_all()
         elif tag == T_DISCARD_ALL:
             self._deallocated_all()
-            self.changes_in_transaction.append(("*", None))
+            self.changes_in_transaction += [("*", None), (sql.UNLISTENED, None)]
             self.session_changed = True
             self.pins &= sql.LIBRARY
             if not self.pins:
                 self.pinned_at = 0.0
         return b""
+
+    def _stood_in(self) -> bytes:
+        """UNLISTEN has run. If it was in the place of something else: what the client is told of that."""
+        step = self.pending[0] if self.pending else None
+        if isinstance(step, DeallocatedStep):
+            self.pending.popleft()
+            return DEALLOCATED
+        if isinstance(step, ListenStep):
+            self.pending.popleft()
+            self.changes_in_transaction.append((sql.LISTENED, step.channel))
+            if self.client is not None and self.client.subscriptions is not None:
+                self.client.subscriptions.tentative.add(step.channel)
+            return LISTENING
+        return b""
+
+    def _commit_changes(self) -> None:
+        """The transaction has done what it did."""
+        subscriptions = self.client.subscriptions if self.client is not None else None
+        for change in self.changes_in_transaction:
+            name, value = change
+            if name not in {sql.LISTENED, sql.UNLISTENED}:
+                self.changes.append(change)
+            elif subscriptions is None:
+                continue
+            elif value is None:
+                subscriptions.active.clear()
+            elif name == sql.LISTENED:
+                subscriptions.active.add(value)
+            else:
+                subscriptions.active.discard(value)
+        self._drop_changes()
+
+    def _drop_changes(self) -> None:
+        """The transaction is over."""
+        self.changes_in_transaction = []
+        self.savepoints = []
+        if self.client is not None and self.client.subscriptions is not None:
+            self.client.subscriptions.tentative.clear()
 
     def _creates_temporary(self) -> bool:
         """With pg_temp in the search path, CREATE need not say TEMPORARY."""
@@ -401,8 +450,7 @@ class ServerSession(protocol.ServerRelay):
         """ROLLBACK, or ROLLBACK TO a savepoint, which keeps what was set before it."""
         self._in_error = False
         if not sql.is_rollback_to(statement):
-            self.changes_in_transaction = []
-            self.savepoints = []
+            self._drop_changes()
             return
         index = self._savepoint(statement)
         if index < len(self.savepoints):

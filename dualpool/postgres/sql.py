@@ -29,11 +29,21 @@ BLANK: Final = re.compile(rb"(?:\s++|--[^\n]*+)*+")
 WORD: Final = re.compile(rb"\s*+([A-Za-z]*+)")
 NAME_START: Final = re.compile(rb'["A-Za-z_\x80-\xff]')
 
-TELLING_WORDS: Final = frozenset(b"set reset discard deallocate commit end prepare rollback abort savepoint release".split())
+TELLING_WORDS: Final = frozenset(b"set reset discard deallocate unlisten commit end prepare rollback abort savepoint release".split())
 """Statements of which the relay keeps the text until the server has said that they ran."""
 
 Change = tuple[str, str | None]
-"""A setting's name, and the SQL that establishes it; None: back to its default. The name "*": all of them."""
+"""A setting's name, and the SQL that establishes it; None: back to its default. The name "*": all of them.
+
+Or LISTENED and a channel, UNLISTENED and a channel; None: all of them.
+"""
+LISTENED: Final = "\0listen"
+UNLISTENED: Final = "\0unlisten"
+PLAIN_NAME: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_$]*+")
+QUOTED_NAME: Final = re.compile(rb'"(?:[^"]++|"")++"')
+MAX_NAME: Final = 63
+"""Bytes of a name; longer ones are cut off (docs: Identifiers and Key Words). Of names that are not ASCII, a third: in the server's
+encoding they may be longer."""
 
 
 def first_word(text: bytes, position: int = 0) -> bytes:
@@ -69,6 +79,34 @@ def deallocated_name(text: bytes) -> bytes | None:
     if len(words) != 1 or words[0].lower() == b"all" or not NAME_START.match(words[0]):
         return None
     return identifier(words[0])
+
+
+def listened_channel(text: bytes) -> str | None:
+    """The channel that a lone LISTEN names; None for anything else, and for names whose meaning depends on more than the text."""
+    words = list(islice(_each_token(text), 4))
+    if words and words[-1] == b";":
+        words.pop()
+    if len(words) != 2 or words[0].lower() != b"listen" or not (PLAIN_NAME.fullmatch(words[1]) or QUOTED_NAME.fullmatch(words[1])):
+        return None
+    name = identifier(words[1])
+    return name.decode("utf-8", "surrogateescape") if len(name) <= (MAX_NAME if name.isascii() else MAX_NAME // 3) else None
+
+
+def unlistened(statement: list[bytes]) -> list[Change]:
+    """What an UNLISTEN that has run means."""
+    channel = None if statement[1:] == [b"*"] else identifier(statement[-1]).decode("utf-8", "surrogateescape")
+    return [(UNLISTENED, channel)]
+
+
+def unlisten_instead(text: bytes) -> bytes:
+    """A lone LISTEN with UNLISTEN in its place."""
+    start = _start(text, 0)
+    return text[:start] + b"UN" + text[start:]
+
+
+def quoted(name: str) -> str:
+    """A name as an identifier."""
+    return '"' + name.replace('"', '""') + '"'
 
 
 def identifier(token: bytes) -> bytes:
@@ -253,6 +291,8 @@ UNASKED: Final = COMPUTED | LIBRARY
 
 # The marks of a text: doubts, `doubt << ENDS` for what it may end, and these.
 ENDS: Final = 10
+LISTENS: Final = 1 << 17
+"""Begins with LISTEN."""
 VACATES: Final = 1 << 18
 """DROP DATABASE and its like, which fail while somebody is connected to that database."""
 DEALLOCATES: Final = 1 << 19
@@ -329,6 +369,8 @@ def _read(text: bytes) -> int:
             found |= TELLING
             if word == b"deallocate":
                 found |= DEALLOCATES
+        elif word == b"listen":
+            found |= LISTENS
         elif word in BODY_WORDS:
             found |= EVERYTHING | PROBED << ENDS
         if b"database" in lower and vacated_database(text):
@@ -444,6 +486,7 @@ SESSION_SETTINGS: Final = (
     f" UNION ALL SELECT name, setting FROM pg_catalog.pg_settings WHERE source {_IS} 'session'"
     " UNION ALL SELECT name, pg_catalog.current_setting(name, true) FROM (VALUES ('role'::pg_catalog.text), ('session_authorization')"
 )
+CHANNELS: Final = " UNION ALL SELECT NULL, channel FROM pg_catalog.pg_listening_channels() AS channel"
 UNHURRIED: Final = "SET LOCAL statement_timeout = 0; "
 """The client's own time limit is not for our questions."""
 
@@ -451,10 +494,12 @@ UNHURRIED: Final = "SET LOCAL statement_timeout = 0; "
 def probe(kinds: int, names: Iterable[str] = ()) -> str:
     """SQL that tells which of `kinds` the session holds: a row with an empty name and the LETTERS of those.
 
-    With SETTINGS, a row for every setting of the session, and for each of `names`.
+    With LISTENING, a row without a name for every channel. With SETTINGS, a row for every setting of the session, and for each of `names`.
     """
     cases = "".join(f", CASE WHEN EXISTS ({QUESTIONS[kind]}) THEN '{LETTERS[kind]}' END" for kind in QUESTIONS if kinds & kind)
     text = f"SELECT ''::pg_catalog.text AS name, pg_catalog.concat(''{cases}) AS setting"
+    if kinds & LISTENING:
+        text += CHANNELS
     if kinds & SETTINGS:
         asked = "".join(f", ({literal(name)})" for name in sorted(names))
         text += f"{SESSION_SETTINGS}{asked}) AS asked(name)"

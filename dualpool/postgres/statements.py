@@ -5,7 +5,7 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from dualpool.errors import RemoteProtocolError
-from dualpool.postgres.sql import NOTABLE, TELLING, deallocated_name, marks, masked_safely
+from dualpool.postgres.sql import LISTENS, NOTABLE, TELLING, deallocated_name, listened_channel, marks, masked_safely
 from dualpool.postgres.wire import BIND, CLOSE, PARSE, QUERY, message
 
 SERVER_PREFIX: Final = b"dualpool_"
@@ -18,7 +18,7 @@ STAND_IN_CLOSE: Final = message(CLOSE, b"S" + NEVER_PREPARED + b"\0")
 class Statement:
     """A text with its parameter types: the same object for every client that prepares the same. Its name on servers is `name`."""
 
-    __slots__ = ("__weakref__", "deallocates", "key", "marks", "name", "notable", "parse", "telling")
+    __slots__ = ("__weakref__", "deallocates", "key", "listens", "marks", "name", "notable", "parse", "telling")
 
     def __init__(self, key: bytes, number: int) -> None:
         self.key = key
@@ -26,11 +26,12 @@ class Statement:
         self.parse = message(PARSE, self.name + b"\0" + key)
         text = self.text()
         self.marks = marks(text)
-        self.telling = bool(self.marks & TELLING)
+        self.telling = bool(self.marks & (TELLING | LISTENS))
         """The relay must know when this one has run: it changes the session."""
         self.notable = bool(self.marks & (TELLING | NOTABLE))
         """Its marks matter when it is bound."""
         self.deallocates = deallocated_name(text) if self.telling else None
+        self.listens = listened_channel(text) if self.marks & LISTENS else None
 
     def text(self) -> bytes:
         """The SQL."""

@@ -235,7 +235,7 @@ def test_extended_queries_raise_doubts_when_they_are_bound() -> None:
 
 def test_tags_raise_doubts() -> None:
     for text, tag, kinds in (
-        (b"listen x", b"LISTEN", sql.LISTENING), (b"prepare p as select 1", b"PREPARE", sql.PREPARED), (b"load 'x'", b"LOAD", sql.LIBRARY),
+        (b"select 1; listen x", b"LISTEN", sql.LISTENING), (b"prepare p as select 1", b"PREPARE", sql.PREPARED), (b"load 'x'", b"LOAD", sql.LIBRARY),
         (b"call p()", b"CALL", sql.EVERYTHING),
     ):  # fmt: skip
         pair = Pair()
@@ -400,3 +400,18 @@ def test_strict_mode_has_no_objection_to_what_it_sees() -> None:
     assert verdict == PINNED
     assert b"advisory lock" in read
     assert sent == query(b"select 2")
+
+
+def test_each_reason_may_have_its_own_policy() -> None:
+    policies = {"advisory lock": PIN_ERROR, "cursor": PIN_ALLOW}
+    pair = Pair(pin_policies=policies)
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    told, verdict, _ = pair.answer(holds(b"ct"))
+    assert verdict == PINNED
+    assert b"temporary table" in told
+    assert b"cursor" not in told
+    pair.ask(query(LOCK))
+    pair.answer(ANSWER)
+    with pytest.raises(FeatureRefused, match="advisory lock"):
+        pair.answer(holds(b"ctl"))
