@@ -19,6 +19,10 @@ from tests.helpers.servers import PostgresServer
 
 DEADLINE: Final = 60.0
 """Seconds after which something that should come is taken not to come: on a machine under load everything is only slow."""
+CROWD_DEADLINE: Final = 10 * DEADLINE
+"""The same for hundreds of clients at once."""
+PATIENT: Final = f'[timeouts]\nclient_login = "{CROWD_DEADLINE:.0f}s"\nquery_wait = "{CROWD_DEADLINE:.0f}s"\n'
+"""More of a configuration, for them."""
 Row = tuple[Any, ...]
 Found = TypeVar("Found")
 

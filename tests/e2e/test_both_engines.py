@@ -13,7 +13,7 @@ import trio
 from tests.e2e import mysql_world, postgres_world
 from tests.e2e import test_mysql_many_clients as mysql_clients
 from tests.e2e import test_postgres_many_clients as postgres_clients
-from tests.e2e.postgres_world import DEADLINE
+from tests.e2e.postgres_world import CROWD_DEADLINE, PATIENT
 from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 
@@ -52,7 +52,7 @@ def example(environment: dict[str, str]) -> str:
     assert ports == 3
     assert pools == 2
     assert all("${" + name in text for name in environment)
-    return text.replace('http = "127.0.0.1:9127"', "")
+    return text.replace('http = "127.0.0.1:9127"', "") + PATIENT
 
 
 @pytest.fixture(params=[("postgres18", "mysql"), ("postgres15", "mariadb")], ids="-".join)
@@ -78,7 +78,7 @@ def both(request: pytest.FixtureRequest, servers: Servers) -> Iterator[Both]:
 async def test_200_clients_of_each_engine_at_once(both: Both) -> None:
     postgres_clients.create_tables(both.postgres)
     mysql_clients.create_tables(both.mysql)
-    with postgres_world.Sampler(both.postgres) as postgres, mysql_world.Sampler(both.mysql) as mysql, trio.fail_after(3 * DEADLINE):
+    with postgres_world.Sampler(both.postgres) as postgres, mysql_world.Sampler(both.mysql) as mysql, trio.fail_after(CROWD_DEADLINE):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(postgres_clients.run_clients, both.postgres)
             nursery.start_soon(mysql_clients.run_clients, both.mysql)

@@ -62,7 +62,7 @@ failed_login_delay = "0s"
 
 [timeouts]
 query_wait = "3s"
-query = "4s"
+query = "60s"
 
 [log]
 {log}
@@ -160,6 +160,8 @@ def test_timeouts_and_commands(noisy: Pooler) -> None:
         assert event(noisy, "waited in vain")["pool"] == "app/app"
         for holder in (one, two):
             run(holder, "ROLLBACK")
+        with connect(noisy, "postgres", database="dualpool") as console:
+            run(console, "SET query_timeout = '1s'")
         with pytest.raises(psycopg.errors.QueryCanceled):
             run(three, "SELECT pg_sleep(600)")
     assert event(noisy, "the query took too long")["level"] == "warning"
@@ -207,12 +209,15 @@ def test_slow_queries_from_a_reload_on(servers: Servers) -> None:
 
 
 def test_failed_logins_are_folded(noisy: Pooler) -> None:
-    for _ in range(15):
+    for _ in range(60):
         with pytest.raises(psycopg.OperationalError):
             connect(noisy, "postgres", PASSWORD)
     noisy.stop()
-    assert sum("login of" in line and "repeated" not in line for line in noisy.log.splitlines()) == 10
-    assert "... repeated 5 times" in noisy.log
+    failed = [one for one in events(noisy) if "login of" in one["message"]]
+    repeated = sum(one.get("repeated", 0) for one in failed)
+    # How many go out depends on how many come within ten seconds.
+    assert repeated > 0
+    assert repeated + sum("repeated" not in one for one in failed) == 60
 
 
 def test_what_else_is_told(noisy: Pooler, servers: Servers) -> None:
@@ -221,23 +226,21 @@ def test_what_else_is_told(noisy: Pooler, servers: Servers) -> None:
         pinned = event(noisy, "keeps server connection")
         assert "CREATE TEMPORARY TABLE pinning AS SELECT ? AS it" in pinned["message"]
         assert pinned["client"] == event(noisy, "logged in")["client"]
-        sleeping = in_thread(lambda: run(client, "SELECT pg_sleep(60)"))
+        sleeping = in_thread(lambda: run(client, "SELECT pg_sleep(600)"))
         wait_until(lambda: bool(servers.postgres(15).execute(RUNNING, database="app")), "it runs")
         client.cancel_safe()
         with pytest.raises(psycopg.errors.QueryCanceled):
             sleeping.result()
         canceled = event(noisy, "cancel request")
         assert (canceled["level"], canceled["client"], canceled["server"]) == ("debug", pinned["client"], pinned["server"])
-        pid = servers.postgres(15).execute("SELECT pid FROM pg_stat_activity WHERE datname = 'app' AND state = 'idle'", database="app")[0][
-            0
-        ]
+        [(pid,)] = client.execute("SELECT pg_backend_pid()").fetchall()
         servers.postgres(15).execute(f"SELECT pg_terminate_backend({pid})")
         lost = event(noisy, "lost server connection")
         assert (lost["level"], lost["server"]) == ("warning", pinned["server"])
     assert_nothing_secret(noisy)
 
 
-RUNNING: Final = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND state = 'active'"
+RUNNING: Final = "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(600)' AND state = 'active'"
 
 
 def test_another_host_is_told(servers: Servers) -> None:
@@ -264,8 +267,8 @@ def test_pgbouncers_lines(servers: Servers, tmp_path: Path) -> None:
     path, log = tmp_path / "pgbouncer.ini", tmp_path / "log"
     path.write_text(
         f"[databases]\napp = host={server.host} port={server.port}\n[pgbouncer]\nunix_socket_dir = {tmp_path}\nlisten_port = 6432\n"
-        f"pool_mode = transaction\nlogfile = {log}\nauth_type = md5\nauth_file = {tmp_path}/userlist.txt\nquery_timeout = 0.2\n"
-        "idle_transaction_timeout = 0.5\nadmin_users = app\n"
+        f"pool_mode = transaction\nlogfile = {log}\nauth_type = md5\nauth_file = {tmp_path}/userlist.txt\nquery_timeout = 2\n"
+        "idle_transaction_timeout = 2\nadmin_users = app\n"
     )
     process = subprocess.Popen([sys.executable, "-c", SHORT_PERIOD, "pgbouncer", "-q", str(path)])
     try:

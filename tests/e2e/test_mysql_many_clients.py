@@ -12,7 +12,7 @@ import trio_asyncio
 from trio_asyncio import aio_as_trio
 
 from tests.e2e.mysql_world import RunWorld, Sampler, World
-from tests.e2e.postgres_world import DEADLINE
+from tests.e2e.postgres_world import CROWD_DEADLINE, PATIENT
 from tests.helpers.servers import MySQLServer
 
 CLIENTS = 200
@@ -43,7 +43,7 @@ class Asyncmy:
     def options(self, world: World) -> dict[str, Any]:
         address = world.address()
         address["db"] = address.pop("database")
-        return {**address, "connect_timeout": 3 * int(DEADLINE)}
+        return {**address, "connect_timeout": int(CROWD_DEADLINE)}
 
     def number(self) -> int:
         """Another one than all other clients have."""
@@ -95,7 +95,7 @@ class Blocking:
         self.rng = rng
 
     def run(self, world: World) -> None:
-        with world.connector(connect_timeout=3 * int(DEADLINE)) as self.client:
+        with world.connector(connect_timeout=int(CROWD_DEADLINE)) as self.client:
             cursor = self.client.cursor(prepared=True)
             cursor.execute("SET @@session.group_concat_max_len = %s", (20_000 + int(self.marker[1:]),))
             cursor.close()
@@ -166,9 +166,9 @@ async def run_clients(world: World) -> None:
 
 
 async def test_200_clients_on_10_server_connections_get_their_own_replies(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
-    world = run_mysql(mysql_server, pool_size=10)
+    world = run_mysql(mysql_server, pool_size=10, more=PATIENT)
     create_tables(world)
-    with Sampler(world) as sampler, trio.fail_after(3 * DEADLINE):
+    with Sampler(world) as sampler, trio.fail_after(CROWD_DEADLINE):
         await run_clients(world)
     assert sampler.samples > 10
     assert 1 < sampler.most <= 10

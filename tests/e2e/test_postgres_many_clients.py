@@ -11,7 +11,7 @@ import trio
 import trio_asyncio
 from trio_asyncio import aio_as_trio
 
-from tests.e2e.postgres_world import DEADLINE, RunWorld, Sampler, World
+from tests.e2e.postgres_world import CROWD_DEADLINE, PATIENT, RunWorld, Sampler, World
 from tests.helpers.servers import PostgresServer
 
 CLIENTS = 200
@@ -27,7 +27,7 @@ class Psycopg:
 
     async def run(self, world: World) -> None:
         actions = [self.simple, self.extended, self.prepared, self.transaction, self.failed_transaction, self.pipeline, self.rows]
-        self.client = await psycopg.AsyncConnection.connect(world.url(), autocommit=True, connect_timeout=3 * int(DEADLINE))
+        self.client = await psycopg.AsyncConnection.connect(world.url(), autocommit=True, connect_timeout=int(CROWD_DEADLINE))
         async with self.client:
             await self.client.execute(f"SET app.marker = '{self.marker}'")
             for _ in range(ROUNDS):
@@ -84,7 +84,7 @@ class Asyncpg:
         self.rng = rng
 
     async def run(self, world: World) -> None:
-        self.client = await asyncpg.connect(world.url(), timeout=3 * DEADLINE)
+        self.client = await asyncpg.connect(world.url(), timeout=CROWD_DEADLINE)
         try:
             await self.client.execute(f"SET app.marker = '{self.marker}'")
             for _ in range(ROUNDS):
@@ -142,9 +142,9 @@ async def run_clients(world: World) -> None:
 
 
 async def test_200_clients_on_10_server_connections_get_their_own_replies(run_world: RunWorld, postgres_server: PostgresServer) -> None:
-    world = run_world(postgres_server, pool_size=10)
+    world = run_world(postgres_server, pool_size=10, more=PATIENT)
     create_tables(world)
-    with Sampler(world) as sampler, trio.fail_after(3 * DEADLINE):
+    with Sampler(world) as sampler, trio.fail_after(CROWD_DEADLINE):
         await run_clients(world)
     assert sampler.samples > 10
     assert 1 < sampler.most <= 10
