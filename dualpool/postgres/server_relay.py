@@ -114,6 +114,7 @@ class ServerRelay(ServerSession):
         if not self.pending:
             self._hiding = True
         self.pending.append(HIDDEN_QUERY)
+        self.unnamed = None  # a simple Query ends it (docs: Extended Query)
         self.last_error = b""
 
     # ------------------------------------------------------------------------------------------------------ the server's bytes

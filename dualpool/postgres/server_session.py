@@ -227,6 +227,7 @@ class ServerSession(protocol.ServerRelay):
         self._hiding = True
         self.last_error = b""
         self.pending.append(PROBE)
+        self.unnamed = None  # a simple Query ends it (docs: Extended Query)
         text = sql.probe(sql.EVERYTHING if self.strict else kinds, self.names_in_doubt)
         self.to_server += wire.query(messages.raw(sql.UNHURRIED + text if self._retried else text))
 
