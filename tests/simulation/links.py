@@ -424,7 +424,7 @@ class World:
         """A host becomes something else and goes on."""
         machine = self._choose_machine(ANSWERS)
         if machine is not None:
-            machine.take_role(self.rng.choice(machine.roles))
+            machine.take_role(self.rng.choice([role for role in machine.roles if role != machine.role]))
             self.tell(f"now: {machine}")
 
     def crowd(self) -> None:
@@ -657,7 +657,7 @@ class World:
         if conn.state in IN_TIME:
             session = self._session_of(conn)
             machine = session.machine
-            if machine.state == HANGS and self.now - machine.unchanged_since > EXCHANGES[conn.state]:
+            if machine.state == HANGS and machine.unchanged_since <= self.patience.since((conn, conn.state)) < self.now:
                 if not any(said in reason for said in IN_TIME[conn.state]):
                     raise Violation(f"{machine} hangs, and a connection to it is given up because: {reason}")
             elif session.told_role and self.target in TAKES_WRITES and session.told_role not in FITS[self.target]:
@@ -764,7 +764,7 @@ DECK: Sequence[Action] = (
     + [World.cancel] * 4
     + [World.let_time_pass] * 3
     + [World.vanish, World.vanish, World.say_goodbye, World.kill, World.refuse_dial, World.reconnect]
-    + [World.crash, World.hang, World.switch, World.crowd]
+    + [World.crash, World.hang, World.switch, World.switch, World.crowd]
     + [World.come_back] * 4
 )
 

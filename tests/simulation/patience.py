@@ -1,5 +1,6 @@
 """Nothing takes longer than it may."""
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Final
 
@@ -15,6 +16,10 @@ class Patience:
     def __init__(self) -> None:
         self._under_way: dict[Hashable, list[float]] = {}
         """When it was seen first, and in how many checks it was overdue."""
+
+    def since(self, key: Hashable) -> float:
+        """When it was seen first, if it is under way."""
+        return self._under_way.get(key, [math.inf])[0]
 
     def check(self, now: float, under_way: Mapping[Hashable, float]) -> None:
         """`under_way`: all that is, with the seconds that it may take. Raises Violation."""

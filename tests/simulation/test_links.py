@@ -7,7 +7,6 @@ import attrs
 import pytest
 
 from dualpool import deadlines
-from dualpool.backends import BackendState
 from dualpool.budget import Budget
 from dualpool.hosts import Host, Hosts, Search
 from dualpool.link import ServerConnection
@@ -49,10 +48,6 @@ def _no_reset(server: Server, conn: ServerConnection, cancel: bool) -> None:
     conn.ready_again()
 
 
-def _without(limit: str) -> Any:
-    return attrs.evolve(links.TIMEOUTS, **{limit: 0.0})
-
-
 _work = Upkeep._work
 
 
@@ -78,14 +73,13 @@ def _forget_why(search: Search, host: Host, error: Exception) -> None:
         (Server, "tidy", _no_reset),
         (Upkeep, "check", lambda upkeep, conn: None),
         (Upkeep, "_work", _say_little),
-        (BackendState, "reject", lambda backend, host, now: None),
         (Search, "judge", lambda search, host, role: None),
         (Search, "asks_role", False),
         (Search, "failed", _forget_why),
         (Hosts, "order", lambda hosts, now: list(hosts._hosts[:1])),
         (Budget, "sweep", lambda budget, now: None),
         (deadlines, "sweep", lambda clients, now: None),
-        *((links, "TIMEOUTS", _without(limit)) for limit in ("server_connect", "reset", "recover", "cancel_wait", "query_wait")),
+        (links, "TIMEOUTS", attrs.evolve(links.TIMEOUTS, server_connect=0.0)),
     ],
 )
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, broken: object) -> None:
