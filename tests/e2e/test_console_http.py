@@ -7,6 +7,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.admin.world import SHOWS, ConsoleWorld, console_world, dualpool
+from tests.e2e.postgres_world import wait_for, wait_until
 from tests.golden.record import exported
 from tests.helpers.servers import Servers
 
@@ -136,11 +137,11 @@ def test_metrics_of_pins(world: ConsoleWorld) -> None:
     with world.client() as client, world.mysql_client() as other, other.cursor() as cursor:
         client.execute("CREATE TEMPORARY TABLE kept (id int)")
         cursor.execute("SELECT GET_LOCK('kept', 10)")
-        reasons = {(row["database"], row["reason"]) for row in world.show("PINS")}
-        assert {database for database, _ in reasons} == {"app", "shop"}
+        rows = wait_for(lambda: world.show("PINS"), lambda found: {row["database"] for row in found} == {"app", "shop"}, "both pins")
+        reasons = {(row["database"], row["reason"]) for row in rows}
         assert pinned(world, "dualpool_pins_total") == dict.fromkeys(reasons, 1.0)
         assert pinned(world, "dualpool_pinned_connections") == dict.fromkeys(reasons, 1.0)
         client.execute("DROP TABLE kept")
         cursor.execute("SELECT RELEASE_LOCK('kept')")
-        assert pinned(world, "dualpool_pinned_connections") == dict.fromkeys(reasons, 0.0)
+        wait_until(lambda: pinned(world, "dualpool_pinned_connections") == dict.fromkeys(reasons, 0.0), "no pin")
         assert pinned(world, "dualpool_pins_total") == dict.fromkeys(reasons, 1.0)

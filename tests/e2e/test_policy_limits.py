@@ -103,6 +103,8 @@ def test_a_migration_tool_need_not_wait_for_applications(build: Build) -> None:
 
 def test_the_tools_of_a_user_may_be_kept_out(build: Build) -> None:
     world = build(pool_size=1, user="migration_tools = false", more='[timeouts]\nquery_wait = "300ms"')
+    # The first connect may take longer than anybody waits; the connection is there afterwards.
+    wait_until(lambda: lets_in(world), "a server connection")
     with world.connect() as application, world.connect() as tool:
         application.execute("BEGIN")
         application.execute("SELECT 1")

@@ -213,12 +213,16 @@ def test_nothing_is_lost_under_load(each: World) -> None:
             client.execute("LISTEN load")
         work = in_thread(notify)
         found: dict[Client, list[str]] = {client: [] for client in listeners}
-        while not all(len(payloads) >= count for payloads in found.values()):
+
+        def hear() -> bool:
             for client, payloads in found.items():
                 # Notifications arrive with the answers of transactions, and between them.
                 with client.transaction():
                     client.execute("SELECT 1")
                 payloads += [notify.payload for notify in client.notifies(timeout=0.01)]
+            return all(len(payloads) >= count for payloads in found.values())
+
+        wait_until(hear, "all notifications", 3 * DEADLINE)
         work.result()
         for payloads in found.values():
             assert payloads == [str(number) for number in range(count)]
@@ -248,7 +252,7 @@ def test_orders_of_the_console(one: World, order: str) -> None:
             one.pooler.write_config(one.pooler.toml.replace("pool_size = 3", "pool_size = 2"))
         console(one, order)
         if order == "PAUSE":
-            assert one.server_connections() == []
+            wait_until(lambda: one.server_connections() == [], "no server connection")
             console(one, "RESUME")
         if order != "RELOAD":
             wait_until(lambda: one.server_connections(SHARED) not in ([], before), "another connection")
