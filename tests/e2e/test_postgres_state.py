@@ -24,7 +24,9 @@ PRISMA_LOCK: Final = 72707369
 
 
 @contextlib.contextmanager
-def strict_world(server: PostgresServer, pool_size: int = 1, keys: str = "strict = true", more: str = "") -> Iterator[World]:
+def strict_world(
+    server: PostgresServer, pool_size: int = 1, keys: str = 'strict = true\nlisten = "pin"', more: str = ""
+) -> Iterator[World]:
     """A World with few server connections. `keys` are the database's."""
     with server.temporary_database() as database:
         toml = configuration(server, database, pool_size, more).replace(f"pool_size = {pool_size}", f"pool_size = {pool_size}\n{keys}", 1)
@@ -320,7 +322,7 @@ def test_allowed_without_a_word(postgres_server: PostgresServer) -> None:
 
 
 def test_a_pinned_client_that_is_idle_for_too_long(postgres_server: PostgresServer) -> None:
-    with strict_world(postgres_server, keys='pin_idle = "200ms"') as world:
+    with strict_world(postgres_server, keys='pin_idle = "200ms"\nlisten = "pin"') as world:
         with world.connect() as idle, Raw(world.pooler.port("trust")).log_in() as pinned:
             idle.execute("SELECT 1")
             pinned.ask(query("LISTEN news"))
