@@ -1,18 +1,12 @@
 """A client's session: the settings and prepared statements that it finds on whatever server connection it meets."""
 
-from typing import Final
-
 from dualpool import protocol
 from dualpool.postgres import sql
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.server_session import apply_change
+from dualpool.postgres.server_session import READ_ONLY_SETTINGS, apply_change
 from dualpool.postgres.statements import ClientStatements
 from dualpool.protocol import RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
-
-READ_ONLY_SETTINGS: Final = frozenset(
-    ("server_version", "server_encoding", "integer_datetimes", "is_superuser", "in_hot_standby", "session_authorization")
-)
 
 
 class ClientSession(protocol.ClientRelay):
@@ -57,9 +51,10 @@ class ClientSession(protocol.ClientRelay):
             apply_change(wanted, name, statement, self.base.values)
             if statement is None:
                 back_to_base.update(self.base.values if name == "*" else (name,))
-        names = {name.lower(): name for name in server.reported}
-        for lowered, name in names.items():
-            if name in READ_ONLY_SETTINGS:
+        changed = {name for name, _ in server.changes}
+        for name in server.reported:
+            lowered = name.lower()
+            if lowered in READ_ONLY_SETTINGS or not (name in server.moved or lowered in changed):
                 continue
             value = server.reported[name]
             if value == server.baseline.get(name):

@@ -36,9 +36,13 @@ BARRIER: Final = 10
 """A do-nothing Close before a Query (or FunctionCall) that follows a Bind or Execute without Sync (so pgjdbc sets its savepoints). Until it
 is answered, an error is one that makes the server skip the Query, too; afterwards an error is the Query's own."""
 
-READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE))
+RESTORE: Final = 11
+"""A hidden Query that brings settings back to those of the client's start-up. The client is told what the server reports of them."""
+
+READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE, RESTORE))
 SYNCS: Final = frozenset((SYNC, HIDDEN_SYNC))
-HIDDEN_MARKS: Final = frozenset((HIDDEN_QUERY, HIDDEN_SYNC, PROBE))
+HIDDEN_QUERIES: Final = frozenset((HIDDEN_QUERY, PROBE, RESTORE))
+HIDDEN_MARKS: Final = HIDDEN_QUERIES | {HIDDEN_SYNC}
 
 # ServerRelay.unsynced.
 SYNCED: Final = 0

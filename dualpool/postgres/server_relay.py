@@ -12,10 +12,10 @@ from dualpool.postgres.requests import (
     HIDDEN_CLOSE,
     HIDDEN_MARKS,
     HIDDEN_PARSE,
+    HIDDEN_QUERIES,
     HIDDEN_QUERY,
     HIDDEN_SYNC,
     PARSE,
-    PROBE,
     READY_MARKS,
     SYNC,
     SYNCED,
@@ -44,7 +44,7 @@ from dualpool.postgres.states import (
     SERVER_ACTION,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import BROKEN, FORWARD, PINNED, RELEASE, STATEMENT, RelayLimits
+from dualpool.protocol import BROKEN, FORWARD, PINNED, RELEASE, SESSION, STATEMENT, RelayLimits
 
 _unpack = HEADER.unpack_from
 
@@ -170,7 +170,7 @@ class ServerRelay(ServerSession):
                 hidden = self._ready(data[position + 5]) or hidden
                 if self.attentive:
                     pins = self.pins
-                    instead = self._attend()
+                    instead = self._attend(data[position + 5])
                     if self.pins != pins:
                         verdict |= PINNED
                     if instead and not hidden:
@@ -208,7 +208,7 @@ class ServerRelay(ServerSession):
                     hidden = bool(instead)
                 self._after_error()
             elif action == S_PARAMETER:
-                self._report(data[position + 5 : following - 1])
+                hidden = self._report(data[position + 5 : following - 1])
             elif action == S_COPY_IN:
                 self.copying_in = True
             elif action == S_ILLEGAL:
@@ -263,18 +263,20 @@ class ServerRelay(ServerSession):
         """True between two transactions, with nothing on its way to the client."""
         return not (self.pending or self.in_transaction or self.unsynced or self._rest.size or self._skip)
 
-    def _attend(self) -> bytes:
+    def _attend(self, status: int) -> bytes:
         """ReadyForQuery, and something has waited for it. Returns what the client is told."""
-        told = b""
-        if self._rows is not None:
-            told = self._looked(self._rows)
-            self.attentive = self.has_mail()
-        if self.has_mail() and not self.in_transaction and self.client is not None and self.client.subscriptions is not None:
-            told += self.client.subscriptions.take_mail()
-            self.attentive = False
+        told = b"" if self._rows is None else self._looked(self._rows)
+        if self.to_restore and status != wire.FAILED and not (self.pending or self.unsynced or self.unfinished):
+            self._restore()
+        if status == wire.IDLE:
+            if self.moved and self.mode != SESSION:
+                self._explain_reports()
+            if self.client is not None and self.client.subscriptions is not None:
+                told += self.client.subscriptions.take_mail()
+        self.attentive = bool(self._rows is not None or self.to_restore or (status != wire.IDLE and (self.moved or self._has_mail())))
         return told
 
-    def has_mail(self) -> bool:
+    def _has_mail(self) -> bool:
         """Do notifications wait for the end of the client's transaction?"""
         client = self.client
         return client is not None and client.subscriptions is not None and bool(client.subscriptions.mail)
@@ -294,11 +296,12 @@ class ServerRelay(ServerSession):
             mark = pending.popleft()
         self.in_transaction = status != wire.IDLE
         self.copying_in = False
-        self._hiding = bool(pending) and (pending[0] == HIDDEN_QUERY or pending[0] == PROBE)
+        self._hiding = bool(pending) and pending[0] in HIDDEN_QUERIES
         self._texts_seen = 0
         if self.changes_in_transaction and status == wire.IDLE:
             if self._in_error:
                 self._drop_changes()
+                self.to_restore.clear()
             else:
                 self._commit_changes()
         self._in_error = False

@@ -6,12 +6,13 @@ SQL only says when to ask: it is a query of ours, hidden from the client, that s
 """
 
 from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
 from dualpool.errors import FeatureRefused, StateLeaked
 from dualpool.postgres import messages, sql, wire
-from dualpool.postgres.requests import PROBE, DeallocatedStep, ListenStep, TellingStep
+from dualpool.postgres.requests import PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.statements import PreparedStep, ServerStatements, Statement
 from dualpool.protocol import LISTEN_ERROR, PIN_WARN, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Differences, Settings
@@ -84,6 +85,10 @@ def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:
 
 BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
 """Whatever the default is: one of them may wait (default_transaction_deferrable)."""
+READ_ONLY_SETTINGS: Final = frozenset(
+    ("server_version", "server_encoding", "integer_datetimes", "is_superuser", "in_hot_standby", "session_authorization")
+)
+"""Reported settings that no client sets, or that follow another one."""
 ROLES: Final = ("session_authorization", "role")
 """Another session user ends the role."""
 
@@ -127,8 +132,8 @@ class ServerSession(protocol.ServerRelay):
     __slots__ = (
         "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_retried", "_rows", "_texts_seen", "_unasked", "attentive",
         "baseline",
-        "changes", "changes_in_transaction", "client", "doubts", "last_error", "mode", "names_in_doubt", "pending", "reported",
-        "savepoints", "segment_statement", "session_changed", "settings", "statements", "strict", "suspect", "unnamed",
+        "changes", "changes_in_transaction", "client", "doubts", "last_error", "mode", "moved", "names_in_doubt", "pending", "reported",
+        "savepoints", "segment_statement", "session_changed", "settings", "statements", "strict", "suspect", "to_restore", "unnamed",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
@@ -158,6 +163,10 @@ class ServerSession(protocol.ServerRelay):
         """What the session may hold by now: kinds of sql.py. Before the lease may end, the server is asked."""
         self._ends = 0
         """Of which kinds it may hold less by now. That matters if it is pinned by them."""
+        self.moved: dict[str, str] = {}
+        """Reported settings that have changed in this lease: what they were before."""
+        self.to_restore: set[str] = set()
+        """Settings of the client's start-up that a RESET or DISCARD ALL has taken away."""
         self.names_in_doubt: set[str] = set()
         """Settings to be asked for by name."""
         self._doubtful = b""
@@ -189,7 +198,7 @@ class ServerSession(protocol.ServerRelay):
         self.settings = DEFAULTS
         self.statements.known.clear()
         self.unnamed = None
-        self.reported = dict(self.baseline)
+        self.baseline = dict(self.reported)
         self.pins = self.doubts = self._ends = 0
         self.pinned_at = 0.0
         self.dirty = False
@@ -300,6 +309,10 @@ class ServerSession(protocol.ServerRelay):
         for name, value in found.items():
             unchanged = value == ("none" if name == "role" else self.baseline.get(name) if name == "session_authorization" else None)
             self.changes.append((name, None if unchanged else sql.setter(name, value)))
+        for name in self.moved:
+            if name.lower() not in found:
+                # The server's own default has changed.
+                self.baseline[name] = self.moved[name] = self.reported[name]
         self.names_in_doubt.clear()
         self.session_changed = True
 
@@ -341,22 +354,46 @@ class ServerSession(protocol.ServerRelay):
 
     # ---------------------------------------------------------------------------------------------------------------- settings
 
-    def _report(self, payload: bytes) -> None:
-        """ParameterStatus."""
+    def _report(self, payload: bytes) -> bool:
+        """ParameterStatus. True if the client need not know of it."""
         raw_name, _, raw_value = payload.partition(b"\0")
         name, value = messages.text(raw_name), messages.text(raw_value)
+        before = self.reported.get(name)
         self.reported[name] = value
+        lowered = name.lower()
+        if self.client is None:
+            if not self._hiding and lowered not in self.settings.values:
+                self.baseline[name] = value  # the server's own default has changed (a reload, a failover)
+            return self._hiding
         if self._hiding:
-            return  # the answer to a difference that we sent: both sides know
-        if self.client is not None:
-            self.session_changed = True
-        elif name.lower() not in self.settings.values:
-            self.baseline[name] = value  # the server's own default has changed (a reload, a failover)
+            if self.pending[0] == RESTORE:
+                return False
+            if lowered not in self._believed():
+                self.baseline[name] = value
+            return True  # the answer to a difference that we sent: both sides know
+        self.session_changed = True
+        if self.mode != SESSION and lowered not in READ_ONLY_SETTINGS:
+            self.moved.setdefault(name, before or "")
+            self.attentive = True
+        return lowered in self.to_restore
+
+    def _explain_reports(self) -> None:
+        """The transaction is over, and reported settings have moved: by the client, as far as can be seen, or because the server's defaults
+        have changed. Where it cannot be seen the server is asked."""
+        changed = {name for name, _ in self.changes}
+        for name, before in self.moved.items():
+            value, lowered = self.reported[name], name.lower()
+            by_reset = "*" in changed and value == self.baseline.get(name)
+            if value != before and lowered not in changed and not by_reset:
+                self.suspect_of(sql.SETTINGS, self._last_text())
+                return
 
     def _tagged(self, tag: int) -> bytes:
         """A command that matters has run. Returns what the client is told in place of its tag, or b""."""
         if self.mode == SESSION:
-            return b""  # The session is reset when the lease ends.
+            if self.client is not None and self.client.base.values:
+                self._restore_after(tag & (1 << TAG_BITS) - 1)
+            return b""  # All else is reset when the lease ends.
         marks = tag >> TAG_BITS
         tag &= (1 << TAG_BITS) - 1
         if marks:
@@ -381,8 +418,10 @@ class ServerSession(protocol.ServerRelay):
             del self.savepoints[self._savepoint(statement) :]
         elif tag == T_SET:
             if statement:
-                self.changes_in_transaction += sql.changes(statement)
+                changes = sql.changes(statement)
+                self.changes_in_transaction += changes
                 self.session_changed = True
+                self._restore_later(name for name, value in changes if value is None)
         elif tag == T_UNLISTEN:
             if statement:
                 self.changes_in_transaction += sql.unlistened(statement)
@@ -392,10 +431,44 @@ class ServerSession(protocol.ServerRelay):
             self._deallocated_all()
             self.changes_in_transaction += [("*", None), (sql.UNLISTENED, None)]
             self.session_changed = True
+            self._restore_later(("*",))
             self.pins &= sql.LIBRARY
             if not self.pins:
                 self.pinned_at = 0.0
         return b""
+
+    def _restore_after(self, tag: int) -> None:
+        """Session mode: a command has run. (Of an extended query nobody has kept the text.)"""
+        statement = self._text() if tag < T_DOUBT else []
+        if tag == T_DISCARD_ALL:
+            self._restore_later(("*",))
+        elif tag == T_SET and statement:
+            self._restore_later(name for name, value in sql.changes(statement) if value is None)
+
+    def _restore_later(self, names: Iterable[str]) -> None:
+        """These settings are back at the server's defaults. Those of the client's start-up must be as it said there: see `_restore`."""
+        base = self.client.base.values if self.client is not None else {}
+        for name in names:
+            if name == "*":
+                self.to_restore.update(base.keys() - set(ROLES))
+            elif name in base:
+                self.to_restore.add(name)
+        self.attentive = self.attentive or bool(self.to_restore)
+
+    def _restore(self) -> None:
+        """ReadyForQuery: the client has its answer, and what it asks next is answered behind this."""
+        client, names = self.client, sorted(self.to_restore)
+        self.to_restore.clear()
+        if client is None:
+            return
+        restored = [(name, client.base.values[name]) for name in names]
+        if self.mode != SESSION:
+            (self.changes_in_transaction if self.in_transaction else self.changes).extend(restored)
+        self._hiding = True
+        self.unnamed = None
+        self.pending.append(RESTORE)
+        self.last_error = b""
+        self.to_server += wire.query(messages.raw("; ".join(statement for _, statement in restored)))
 
     def _stood_in(self) -> bytes:
         """UNLISTEN has run. If it was in the place of something else: what the client is told of that."""
@@ -452,6 +525,7 @@ class ServerSession(protocol.ServerRelay):
         self._in_error = False
         if not sql.is_rollback_to(statement):
             self._drop_changes()
+            self.to_restore.clear()
             return
         index = self._savepoint(statement)
         if index < len(self.savepoints):
@@ -493,6 +567,8 @@ class ServerSession(protocol.ServerRelay):
     def forget_changes(self) -> None:
         """What the lease has set is dealt with."""
         self.session_changed = False
+        self.moved.clear()
+        self.to_restore.clear()
         self.changes = []
         self.changes_in_transaction = []
         self.savepoints = []

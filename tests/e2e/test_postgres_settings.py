@@ -6,7 +6,7 @@ import psycopg
 import pytest
 
 from tests.e2e.postgres_raw import SYNC, Raw, bind, error_of, execute, parse, query, startup
-from tests.e2e.postgres_world import DEADLINE, Client, World, in_thread
+from tests.e2e.postgres_world import DEADLINE, Client, World, in_thread, wait_until
 
 
 @pytest.fixture
@@ -304,3 +304,39 @@ def test_replayed_settings_that_the_server_refuses_are_told(world: World) -> Non
             error = error_of(client.until_closed())
             assert (error["C"], role in error["M"]) == ("22023", True)
     world.assert_unharmed()
+
+
+@pytest.mark.parametrize("listener", ["postgres", "session"])
+@pytest.mark.parametrize("how", ["RESET ALL", "RESET TimeZone", "SET TimeZone TO DEFAULT", "DISCARD ALL", "SELECT 1; RESET ALL"])
+def test_a_reset_brings_back_what_the_client_said_at_its_start_at_once(world: World, listener: str, how: str) -> None:
+    with world.connect(listener, options="-c TimeZone=Asia/Tokyo") as client:
+        client.execute("SET TimeZone = 'Europe/Paris'")
+        # (So that the server connection stays the same.)
+        client.execute("SELECT pg_advisory_lock_shared(1)")
+        client.execute(how)
+        assert show(client, "TimeZone") == "Asia/Tokyo"
+        assert client.info.parameter_status("TimeZone") == "Asia/Tokyo"
+        if how != "DISCARD ALL":
+            with client.transaction():
+                client.execute("SET TimeZone = 'Europe/Paris'")
+                client.execute(how)
+                assert show(client, "TimeZone") == "Asia/Tokyo"
+
+
+def test_a_default_of_the_server_that_changes_is_not_the_clients(world: World) -> None:
+    def change(order: str, value: str, client: Client) -> None:
+        world.server.execute(f"ALTER SYSTEM {order}")
+        world.server.execute("SELECT pg_reload_conf()")
+        with client.transaction():
+            wait_until(lambda: show(client, "IntervalStyle") == value, f"{value} for whom it is told inside a transaction")
+
+    with world.connect() as client, world.connect() as other:
+        client.execute("SET DateStyle = 'German'")
+        change("SET IntervalStyle = 'iso_8601'", "iso_8601", client)
+        try:
+            assert everywhere(world, other, "IntervalStyle") == {"iso_8601"}
+        finally:
+            change("RESET IntervalStyle", "postgres", client)
+        assert everywhere(world, client, "IntervalStyle") == {"postgres"}
+        assert everywhere(world, other, "IntervalStyle") == {"postgres"}
+        assert everywhere(world, client, "DateStyle") == {"German, DMY"}

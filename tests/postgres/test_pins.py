@@ -235,8 +235,8 @@ def test_extended_queries_raise_doubts_when_they_are_bound() -> None:
 
 def test_tags_raise_doubts() -> None:
     for text, tag, kinds in (
-        (b"select 1; listen x", b"LISTEN", sql.LISTENING), (b"prepare p as select 1", b"PREPARE", sql.PREPARED), (b"load 'x'", b"LOAD", sql.LIBRARY),
-        (b"call p()", b"CALL", sql.EVERYTHING),
+        (b"select 1; listen x", b"LISTEN", sql.LISTENING), (b"prepare p as select 1", b"PREPARE", sql.PREPARED),
+        (b"load 'x'", b"LOAD", sql.LIBRARY), (b"call p()", b"CALL", sql.EVERYTHING),
     ):  # fmt: skip
         pair = Pair()
         pair.ask(query(text))

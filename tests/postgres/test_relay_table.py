@@ -431,14 +431,14 @@ SETTINGS = [
         asks(parse(b"", WORK_MEM) + bind(b"", b"") + execute() + parse(b"", b"x") + RUN),
         released(PARSED + BOUND + complete(b"SET") + SYNTAX + READY), *NOT_KNOWN,
     )),
-    Row("a reported setting, whoever set it", (
-        asks(query(b"select set_timezone('A')")), released(ANSWER + status(b"TimeZone", b"A") + READY), OtherServer(),
+    Row("a reported setting is replayed as it was reported", (
+        asks(query(b"set time zone a")), released(complete(b"SET") + status(b"TimeZone", b"A") + READY), OtherServer(),
         asks(query(b"x"), difference(b"SELECT pg_catalog.set_config('TimeZone', 'A', false)") + query(b"x")),
         released(ANSWER + status(b"TimeZone", b"A") + READY + SYNTAX + READY, SYNTAX + READY),
     )),
     Row("a reported setting that is back at its default", (
-        asks(query(b"x")), released(status(b"TimeZone", b"A") + READY), asks(query(b"x")), released(status(b"TimeZone", b"UTC") + READY),
-        *NOT_KNOWN,
+        asks(query(b"set timezone to a")), released(complete(b"SET") + status(b"TimeZone", b"A") + READY),
+        asks(query(b"set timezone to 'utc'")), released(complete(b"SET") + status(b"TimeZone", b"UTC") + READY), *NOT_KNOWN,
     )),
     Row("a setting in a text that is not ASCII", (
         *set_by("set app.x = 'żółw'".encode()), OtherServer(),
@@ -446,7 +446,8 @@ SETTINGS = [
         released(complete(b"SET") + READY + SYNTAX + READY, SYNTAX + READY),
     )),
     Row("a reported value that is not ASCII", (
-        asks(query(b"x")), released(status(b"application_name", "żółw".encode()) + READY), OtherServer(),
+        asks(query(b"set application_name = x")),
+        released(complete(b"SET") + status(b"application_name", "żółw".encode()) + READY), OtherServer(),
         asks(query(b"x"), difference("SELECT pg_catalog.set_config('application_name', 'żółw', false)".encode()) + query(b"x")),
         released(ANSWER + READY + SYNTAX + READY, SYNTAX + READY),
     )),
