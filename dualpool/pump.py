@@ -1,6 +1,7 @@
 """Where the reactor meets Trio: one task that runs its batches."""
 
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 import trio
@@ -9,6 +10,10 @@ from dualpool.reactor import READ, WRITE, Reactor, TaskPoller
 
 BATCHES: Final = 32
 """So many batches in a row, then Trio's other tasks get a turn."""
+SLICE: Final = 0.003
+"""Seconds after which they get one anyway: a batch in which hundreds of clients leave takes milliseconds."""
+EVENTS: Final = 32
+"""In one batch, so that it stays within the slice."""
 LINGER: Final = 0.001
 """Seconds. While traffic flows the next event is usually nearer than this; waiting for it here saves a round through Trio's scheduler.
 
@@ -35,8 +40,10 @@ async def pump(reactor: Reactor) -> None:
             await trio.lowlevel.checkpoint()
         else:
             await trio.lowlevel.wait_readable(fd)
+        clock = reactor.clock
+        until = monotonic() + SLICE
         for _ in range(BATCHES):
-            if not reactor.dispatch(LINGER):
+            if not reactor.dispatch(LINGER, EVENTS) or clock.now > until:
                 break
 
 
