@@ -18,7 +18,7 @@ from tests.helpers.servers import MySQLServer, Servers
 JARS: Final = tuple(Path("/usr/share/java") / name for name in ("postgresql.jar", "mariadb-java-client.jar"))
 PROGRAM: Final = Path(__file__).parent / "jdbc" / "Traffic.java"
 CHECKS: Final = 16
-SECONDS: Final = 180
+SECONDS: Final = 300
 
 
 @pytest.fixture(scope="module")

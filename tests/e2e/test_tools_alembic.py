@@ -18,7 +18,7 @@ from tests.e2e.alembic_site.models import metadata
 from tests.helpers.servers import REPOSITORY, Servers
 
 SITE: Final = Path(__file__).parent / "alembic_site"
-SECONDS: Final = 60.0
+SECONDS: Final = 180.0
 World = mysql_world.World | postgres_world.World
 
 

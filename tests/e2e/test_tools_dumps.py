@@ -15,7 +15,7 @@ from tests.e2e.postgres_world import in_thread
 from tests.helpers.servers import Servers
 
 FOLDER: Final = Path(__file__).parent / "dumps"
-SECONDS: Final = 120.0
+SECONDS: Final = 300.0
 JOBS: Final = 3
 
 

@@ -20,7 +20,7 @@ from tests.e2e import mysql_world, postgres_world
 from tests.helpers.servers import Servers, report_unavailable
 
 FOLDER: Final = Path(__file__).parent / "node_tools"
-SECONDS: Final = 120.0
+SECONDS: Final = 300.0
 SCRIPTS: Final = {
     "postgres15": ("pg.mjs", "postgresjs.mjs", "migrations.mjs"),
     "mariadb": ("mysql2.mjs", "migrations.mjs"),
