@@ -14,7 +14,7 @@ from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
 from dualpool.mysql.statements import ClientStatement, bound_types, close_packet
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet, put_lenenc
-from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, PIN_ERROR, REACCEPT, SESSION
+from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, REACCEPT, SESSION
 
 # Errors that we answer ourselves: MySQL Server Error Reference.
 UNKNOWN_COMMAND: Final = 1047
@@ -186,7 +186,7 @@ class ClientRelay(ClientSender):
             server.dirty = True
         server.client = None
         self.server = None
-        self.at_rest = self.state == IDLE and not (self._held or self._passing or self._more or self.counts_rows)
+        self.at_rest = self.state == IDLE and not (self._held or self._passing or self._more or self.always)
 
     def error_message(self, error: DualpoolError) -> bytes:
         return error_message(error)
@@ -203,7 +203,7 @@ class ClientRelay(ClientSender):
 
     def _query(self) -> int:
         self.text = text = self._head[1:]
-        self._marks = marks = sql.marks(text) | (sql.M_CALC_FOUND_ROWS if self.counts_rows else 0)
+        self._marks = marks = sql.marks(text) | self.always
         self._steps = ()
         if marks & sql.M_STEPS or (self.server is not None and self.server.is_pinned()):
             self._steps = sql.steps(text, "ANSI" in self.parsing)
@@ -246,7 +246,7 @@ class ClientRelay(ClientSender):
         return [row for row in self._warnings if row.startswith(ERROR_LEVEL)]
 
     def _refuse_found_rows(self) -> int:
-        self.counts_rows = True
+        self.always |= sql.M_CALC_FOUND_ROWS
         text = "FOUND_ROWS() is not known of this statement: it had no SQL_CALC_FOUND_ROWS, and ran outside a transaction."
         text += " From now on the rows of this session's results are counted."
         return self._refuse_command(NOT_SUPPORTED, "42000", text)
@@ -254,8 +254,8 @@ class ClientRelay(ClientSender):
     def _to_server(self) -> int:
         """The command needs a server connection."""
         server = self.server
-        if self._steps and self.limits.pin_policy == PIN_ERROR and self.mode != SESSION:
-            pins = s.may_pin(self._steps)
+        if self._steps and self.refused_pins:
+            pins = s.may_pin(self._steps) & self.refused_pins
             if pins:
                 return self._end_with(NOT_SUPPORTED, "42000", refusal(pins))
         if server is None:
@@ -291,8 +291,12 @@ class ClientRelay(ClientSender):
             return self._answer_number(question.name, self.connection_id) if self.connection_id and self.mode != SESSION else None
         if kind == sql.Q_ROW_COUNT:
             return self._answer_number(question.name, self._row_count)
-        if self.server is not None and not self.disturbed:
-            return None  # the statement that it is about ran on this very server connection
+        if self.server is not None:
+            # (Behind the last answer it may have been found to pin.)
+            self.note(self.server.pins)
+            self.take_notes()
+            if not self.disturbed and not (self._noted and kind != sql.Q_FOUND_ROWS):
+                return None  # the statement that it is about ran on this very server connection
         if kind == sql.Q_FOUND_ROWS:
             found = self.found_rows()
             return self._answer_number(question.name, found) if found >= 0 else self._refuse_found_rows()
@@ -397,6 +401,7 @@ class ClientRelay(ClientSender):
             return self._refuse_command(error.errno, "42000", f"{error.message}. {error.hint}")
         self.parses += 1
         self._marks = 0
+        self._steps = ()
         return self._to_server()
 
     def _with_own_id(self, text: bytes, marks: int) -> bytes:
@@ -426,7 +431,7 @@ class ClientRelay(ClientSender):
             if answered is not None:
                 return answered
         self._execution = statement
-        self._marks = statement.marks | (sql.M_CALC_FOUND_ROWS if self.counts_rows else 0)
+        self._marks = statement.marks | self.always
         self._steps = statement.steps
         self.text = statement.text
         self._healed = False

@@ -117,6 +117,9 @@ class ClientSender(ClientSession):
             self.to_server = self.to_server + self._held if self.to_server else self._held
             self._held = b""
             return FORWARD
+        if self.always & sql.M_STRICT and server.baseline is None:
+            self.to_server += server.look_first()
+            return FORWARD
         execution = self._execution if self._action == s.C_EXECUTE else None
         found: ServerStatement | None = None
         key: Key | None = None
@@ -376,33 +379,43 @@ class ClientSender(ClientSession):
             captures &= ~OF_ONE_STATEMENT
             self.disturbed = False
             self._warnings = []
+            self._noted = 0
             self._answer = b""
             self._found_rows = -1
             self._row_count = -1
+        self.take_notes()
         if error:
             captures |= CAPTURE_WARNINGS | CAPTURE_STATUS
         elif ok is not None:
             self._row_count = ok.affected
             if ok.insert_id:
                 self.insert_id = server.insert_id = ok.insert_id
-            if ok.warnings:
-                captures |= CAPTURE_WARNINGS
+            if ok.warnings > self._noted:
+                # (Among ours they must be known before anybody asks.)
+                captures |= CAPTURE_WARNINGS | CAPTURE_STATUS if self._noted else CAPTURE_WARNINGS
             if marks & (sql.M_CALC_FOUND_ROWS | sql.M_SETS_INSERT_ID):
                 captures |= CAPTURE_FOUND_ROWS if marks & sql.M_CALC_FOUND_ROWS else 0
                 captures |= CAPTURE_INSERT_ID if marks & sql.M_SETS_INSERT_ID else 0
         if self._suspects:
             captures |= CAPTURE_VALUES
         self.captures = captures
+        if error:
+            self.apply_steps(server, ok=False)
         holds = server.holds
-        if self._steps:
-            holds.apply(self._steps, not error, self._quoted_schema(server))
-            server.repin(self.text)
         if "insert_id" in holds.one_shot:
             holds.unsettled |= s.PIN_VARIABLE
+        if self.always & sql.M_STRICT:
+            holds.unsettled |= s.DOUBT
         if self._action != s.C_QUERY:
             self._after(server, ok)
         self._execution = None
         self._preparing = None
+
+    def apply_steps(self, server: ServerRelay, ok: bool) -> None:
+        """The statement is over: what of the session its text says that it has changed."""
+        if self._steps:
+            server.holds.apply(self._steps, ok, self._quoted_schema(server))
+            server.repin(self.text)
 
     def answered_quickly(self, affected: int, answer: bytes) -> None:
         """The same for an answer in which there is nothing but that number (-1: rows). `answer`: all of it if it is short, and rows."""

@@ -28,7 +28,8 @@ from dualpool.mysql.requests import (
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_KNOWN, ServerSession
 from dualpool.mysql.statements import ClientStatement, ClientStatements
-from dualpool.protocol import RelayLimits
+from dualpool.mysql.wire import put_lenenc_bytes
+from dualpool.protocol import PIN_WARN, SESSION, RelayLimits
 from dualpool.state import Settings
 
 SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
@@ -43,9 +44,10 @@ class ClientSession(protocol.ClientRelay):
     """
 
     __slots__ = (
-        "_action", "_answer", "_execution", "_found_rows", "_healed", "_login_settings", "_marks", "_preparing", "_row_count", "_steps",
-        "_suspects", "_warning_columns", "_warnings", "capabilities", "captures", "connection_id", "counts_rows", "disturbed", "insert_id",
-        "limits", "mode", "multi", "parsing", "schema", "server", "settings", "statements", "text",
+        "_action", "_answer", "_execution", "_found_rows", "_healed", "_login_settings", "_marks", "_noted", "_notes", "_preparing",
+        "_row_count", "_steps", "_suspects", "_warning_columns", "_warnings", "always", "capabilities", "captures", "connection_id",
+        "disturbed", "insert_id", "limits", "mode", "multi", "parsing", "refused_pins", "schema", "server", "settings", "statements",
+        "text", "untold_pins",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -57,6 +59,12 @@ class ClientSession(protocol.ClientRelay):
         self.server: ServerRelay | None = None
         self._login_settings = login_settings
         self.statements = ClientStatements(limits.statements_per_client, limits.statement_bytes)
+        shared = limits.mode != SESSION
+        self.refused_pins = limits.refused_pins(s.PIN_REASONS) if shared else 0
+        self.untold_pins = 0
+        """The pins of which the client is to be told when they come."""
+        if shared:
+            self.untold_pins = sum(pin for pin, reason in s.PIN_REASONS.items() if limits.policy_of(reason.partition(";")[0]) == PIN_WARN)
         self._action = s.C_REFUSED
         self._forget_session()
         self.schema: str | None = None
@@ -78,9 +86,13 @@ class ClientSession(protocol.ClientRelay):
         self._found_rows = -1
         self._answer = b""
         """The whole answer to the last statement, if it was a short and plain result: if need be its rows can be counted."""
-        self.counts_rows = False
-        """FOUND_ROWS() could not be answered once. So from then on it is asked for behind every statement."""
+        self.always = sql.M_STRICT if self.limits.strict and self.mode != SESSION else 0
+        """Marks that every statement has. M_CALC_FOUND_ROWS: FOUND_ROWS() could not be answered once, so from then on it is asked for."""
         self._warnings: list[bytes] = []
+        """The rows of SHOW WARNINGS, as far as they are known. The first `_noted` of them are our own."""
+        self._noted = 0
+        self._notes: list[bytes] = []
+        """Rows that are to be among the warnings of the statement that is being answered."""
         self._warning_columns: list[bytes] = []
         self._suspects: set[str] = set()
         self._execution: ClientStatement | None = None
@@ -114,6 +126,27 @@ class ClientSession(protocol.ClientRelay):
             # (An answer passes as a plain one only with CLIENT_DEPRECATE_EOF.)
             self._found_rows = len(codec.parse_result(self._answer, wire.CLIENT_DEPRECATE_EOF).rows)
         return self._found_rows
+
+    def has_notes(self) -> bool:
+        """Is there something of ours to be told with the answer that is passing?"""
+        return bool(self._notes)
+
+    def note(self, pins: int) -> int:
+        """Tell the client of these pins, as far as it wants to know and has not been told yet. Returns how many warnings that makes."""
+        pins &= self.untold_pins
+        if not pins:
+            return 0
+        self.untold_pins &= ~pins
+        new = [note_row(reason) for pin, reason in s.PIN_REASONS.items() if pins & pin]
+        self._notes += new
+        return len(new)
+
+    def take_notes(self) -> None:
+        """What is to be told belongs to the warnings of the last statement."""
+        if self._notes:
+            self._noted += len(self._notes)
+            self._warnings = self._notes + self._warnings
+            self._notes = []
 
     # ---------------------------------------------------------------------------------------------------------------- captures
 
@@ -162,7 +195,7 @@ class ClientSession(protocol.ClientRelay):
             return
         if purpose == FOR_WARNINGS:
             result = codec.parse_result(b"".join(kept), server.capabilities)
-            self._warnings = result.rows
+            self._warnings = self._warnings[: self._noted] + result.rows
             self._warning_columns = result.columns
             return
         values = first_row(kept, server.capabilities)
@@ -175,3 +208,14 @@ class ClientSession(protocol.ClientRelay):
                 self._found_rows = int(values[0])
             elif purpose == FOR_INSERT_ID:
                 self.insert_id = server.insert_id = int(values[0])
+
+
+NOTE: Final = put_lenenc_bytes(b"Note") + put_lenenc_bytes(b"1105")
+
+
+def note_row(reason: str) -> bytes:
+    """A row of SHOW WARNINGS (its code is ER_UNKNOWN_ERROR) that says that something pins: one of states.PIN_REASONS."""
+    held, _, until = reason.partition("; until ")
+    text = f"This session keeps its server connection after the transaction: {held}. It lasts until {until}."
+    text += " A listener in session mode is there for what lasts longer."
+    return NOTE + put_lenenc_bytes(text.encode())

@@ -35,6 +35,12 @@ FOR_LOCKS: Final = 10
 FOR_UNNAMED_LOCKS: Final = 11
 FOR_TABLE: Final = 12
 FOR_INSERT_NUMBER: Final = 13
+FOR_UNSEEN_LOCKS: Final = 18
+# Strict mode: what a session has after its login or a reset, and what it has before it goes to another client.
+FOR_BASELINE: Final = 14
+FOR_VARIABLES: Final = 15
+FOR_ANY_LOCKS: Final = 16
+FOR_REST: Final = 17
 
 # What must be asked of the server before it may go (`ClientSession.captures`).
 CAPTURE_WARNINGS: Final = 1
@@ -84,8 +90,9 @@ FIELDS_REQUEST: Final = Request(FOR_CLIENT, s.FIELDS)
 TEXT_REQUEST: Final = Request(FOR_CLIENT, s.TEXT)
 EXCHANGE_REQUEST: Final = Request(FOR_EXCHANGE)
 OPTION_REQUEST: Final = Request(FOR_SETTINGS)
-PROBES: Final = frozenset((FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER))
-KEPT: Final = PROBES | {FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES}
+PROBES: Final = frozenset((FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER, FOR_UNSEEN_LOCKS))
+LOOKS: Final = frozenset((FOR_BASELINE, FOR_VARIABLES, FOR_ANY_LOCKS, FOR_REST))
+KEPT: Final = PROBES | LOOKS | {FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES}
 """Purposes for which the answer itself is wanted."""
 PASSED_ON: Final = {s.C_FETCH: FETCH_REQUEST, s.C_FIELD_LIST: FIELDS_REQUEST, s.C_STATISTICS: TEXT_REQUEST}
 IN_FRONT: Final = frozenset((FOR_SCHEMA, FOR_STATEMENT))

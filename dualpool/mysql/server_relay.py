@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Final
 
 from dualpool.buffer import HeldBytes
-from dualpool.errors import RemoteProtocolError
+from dualpool.errors import FeatureRefused, RemoteProtocolError
 from dualpool.mysql import sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.codec import Ok, after_definitions, build_ok, parse_ok, skip_rows, skip_rows_shifting
@@ -16,6 +16,7 @@ from dualpool.mysql.requests import (
     FOR_SETTINGS,
     IDLE,
     IN_FRONT,
+    LOOKS,
     PROBES,
     SENDING_FILE,
     SYNCING,
@@ -24,7 +25,7 @@ from dualpool.mysql.requests import (
 from dualpool.mysql.server_session import MAX_PROVEN, NOT_KNOWN, NOT_SUPPORTED, ServerSession, refusal
 from dualpool.mysql.statements import ServerStatement
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, get_lenenc, packet
-from dualpool.protocol import BROKEN, CLOSE, FORWARD, PIN_ERROR, PINNED, RELEASE, SESSION, STATEMENT, RelayLimits
+from dualpool.protocol import BROKEN, CLOSE, FORWARD, PINNED, RELEASE, STATEMENT, RelayLimits
 
 if TYPE_CHECKING:
     from dualpool.mysql.client_relay import ClientRelay
@@ -45,8 +46,6 @@ ROWS_MATCHED: Final = b"Rows matched: "
 READ_ONLY: Final = frozenset(number.to_bytes(2, "little") for number in (1290, 1792, 1836))
 """ER_OPTION_PREVENTS_STATEMENT (read_only), ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE."""
 NO_TRANSACTIONS: Final = "Transactions are not allowed in statement mode. Use a listener with pool_mode = transaction."
-REFUSED_PINS: Final = s.PIN_STATE | s.PIN_VARIABLE
-"""What a statement's text does not tell beforehand."""
 NOT_QUICK: Final = -1
 MAX_SHORT: Final = 4096
 """Bytes of an answer that is kept until the next statement, in case its rows must be counted."""
@@ -457,8 +456,14 @@ class ServerRelay(ServerSession):
             self._move(s.P_OK_MORE if more else s.P_OK)
         else:
             self._move(s.P_END_MORE if more else s.P_END)
-        if ok.changes and not self._hiding:
-            self._track(ok.changes)
+        client = self.client
+        pins = 0
+        if not self._hiding:
+            if ok.changes:
+                self._track(ok.changes)
+            if client is not None and self._phase == s.DONE:
+                client.apply_steps(self, ok=True)
+            pins = self.pins | s.PIN_CURSOR if cursor else self.pins
         if self._hiding:
             self._hide(position, following)
         elif self._file_refused and not more:
@@ -467,9 +472,11 @@ class ServerRelay(ServerSession):
             return self._over(None, b"") if self._phase == s.DONE else FORWARD
         elif self.mode == STATEMENT and self.in_transaction and self.client is not None:
             return self._refuse_result(position, following, NO_TRANSACTIONS)
-        elif self.client is not None and self.client.limits.pin_policy == PIN_ERROR and self.pins & REFUSED_PINS and self.mode != SESSION:
-            return self._refuse_result(position, following, refusal(self.pins & REFUSED_PINS))
+        elif client is not None and client.refused_pins & pins:
+            return self._refuse_result(position, following, refusal(client.refused_pins & pins))
         else:
+            if pins and client is not None and self._phase == s.DONE:
+                ok.warnings += client.note(pins)
             self._show_ok(position, following, first, phase, ok, cursor)
         if first == wire.EOF:
             ok.affected = -1  # what ROW_COUNT() says after a result
@@ -478,14 +485,12 @@ class ServerRelay(ServerSession):
     def _show_ok(self, position: int, following: int, first: int, phase: int, ok: Ok, cursor: bool) -> None:
         """Let an OK packet pass in the client's dialect."""
         dialect_differs = self.dialect
-        if not dialect_differs:
-            return
         client = self.client
-        if client is None:
+        if client is None or not (dialect_differs or client.has_notes()):
             return
         if first == wire.EOF and phase == s.FIRST_ROW and dialect_differs & ADD_EOF and not cursor:
             self._add_eof(position, self._chunk[position + 3])
-        rewrite = first == wire.EOF and dialect_differs & (ADD_EOF | DROP_EOF)
+        rewrite = client.has_notes() or (first == wire.EOF and dialect_differs & (ADD_EOF | DROP_EOF))
         if dialect_differs & OK_DIFFERS and following - position > 11:
             rewrite = True
         if dialect_differs & ROWS_DIFFER and ok.info.startswith(ROWS_MATCHED):
@@ -614,14 +619,18 @@ class ServerRelay(ServerSession):
         elif client is not None:
             if purpose in PROBES:
                 self._settled(request, kept, error, client)
+            elif purpose in LOOKS:
+                self._looked(request, kept, client)
             else:
                 client.captured(self, request, kept, error)
 
     def settle(self) -> int:
-        """Everything that was asked is answered. What now?"""
+        """Everything that was asked is answered. What now? Raises FeatureRefused if the client has to go."""
         client = self.client
         if client is None or self.requests:
             return FORWARD
+        if self._refusal is not None:
+            raise self._refusal
         state = client.state
         if state == SYNCING:
             return client.advance(self)
@@ -632,10 +641,16 @@ class ServerRelay(ServerSession):
         # It may leave, as far as is known without asking.
         leaving = free and not self.pins & ~unsettled
         if client.captures and client.capture(self, leaving):
-            if leaving and unsettled:
+            if leaving and unsettled & ~s.DOUBT:
                 self._probe(unsettled, client)
             return FORWARD
-        if leaving and unsettled and self._probe(unsettled, client):
+        if leaving and unsettled & ~s.DOUBT and self._probe(unsettled, client):
+            return FORWARD
+        if self.pins & client.refused_pins and free:
+            self.dirty = True
+            raise FeatureRefused(refusal(self.pins & client.refused_pins))
+        if leaving and not self.pins and self.holds.unsettled:
+            self.look(client)
             return FORWARD
         return RELEASE if leaving and not self.pins else client.go_on()
 

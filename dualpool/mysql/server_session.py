@@ -9,11 +9,25 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
-from dualpool.errors import RemoteProtocolError
+from dualpool.errors import FeatureRefused, RemoteProtocolError, StateLeaked
 from dualpool.mysql import codec, sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.codec import first_row
-from dualpool.mysql.requests import FOR_INSERT_NUMBER, FOR_LOCKS, FOR_TABLE, FOR_UNNAMED_LOCKS, FOR_USER_VARIABLES, KEPT, QUERY, Request
+from dualpool.mysql.requests import (
+    FOR_ANY_LOCKS,
+    FOR_BASELINE,
+    FOR_INSERT_NUMBER,
+    FOR_LOCKS,
+    FOR_REST,
+    FOR_TABLE,
+    FOR_UNNAMED_LOCKS,
+    FOR_UNSEEN_LOCKS,
+    FOR_USER_VARIABLES,
+    FOR_VARIABLES,
+    KEPT,
+    QUERY,
+    Request,
+)
 from dualpool.mysql.statements import ServerStatements
 from dualpool.mysql.wire import packet
 from dualpool.protocol import RelayLimits
@@ -35,8 +49,9 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `settings`, `schema`, `multi` and `insert_id` are what the session has now."""
 
     __slots__ = (
-        "_hiding", "_kept", "_phase", "_shift", "_told", "capabilities", "client", "holds", "insert_id", "last_error", "login_schema",
-        "mode", "multi", "proven", "requests", "schema", "settings", "spoiled", "statements", "tracks", "version",
+        "_counts_locks", "_hiding", "_kept", "_leaked", "_phase", "_refusal", "_shift", "_told", "baseline", "capabilities", "client",
+        "holds", "insert_id", "last_error", "login_schema", "mode", "multi", "proven", "requests", "schema", "settings", "spoiled",
+        "statements", "tracks", "version",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -53,6 +68,13 @@ class ServerSession(protocol.ServerRelay):
         self.holds = s.Holdings()
         self._told = 0
         """The `pins` of which the link knows."""
+        self._counts_locks = "MariaDB" not in version
+        """As far as we know, the server tells this user how many locks the session holds."""
+        self.baseline: dict[str, bytes] | None = None
+        """Strict mode: the variables that differed from the global ones when no client had had the session."""
+        self._leaked: list[str] = []
+        self._refusal: FeatureRefused | None = None
+        """Why the client has to go, as soon as nothing is outstanding."""
         self.multi: bool | None = bool(capabilities & wire.CLIENT_MULTI_STATEMENTS)
         self.insert_id = 0
         self.tracks = True
@@ -103,6 +125,8 @@ class ServerSession(protocol.ServerRelay):
             self._told = 0
             self.pinned_at = 0.0
         self.dirty = False
+        self.baseline = None
+        self._refusal = None
 
     # -------------------------------------------------------------------------------------------------------- what it is asked
 
@@ -137,14 +161,16 @@ class ServerSession(protocol.ServerRelay):
         """Ask the server what it knows of what is unsettled. True if something was asked; then the session says no more about the client's
         last statement (`ClientRelay.disturbed`)."""
         holds = self.holds
-        holds.unsettled = 0
+        holds.unsettled &= s.DOUBT
         asked: list[tuple[int, tuple[bytes, ...], bytes]] = []
         if unsettled & s.PIN_USER_VARIABLE and s.UNREAD not in holds.assigned:
             names = tuple(sorted(holds.assigned))
             asked.append((FOR_USER_VARIABLES, names, sql.select_user_variables(names)))
         if unsettled & s.PIN_LOCK and holds.locks:
             names = tuple(sorted(holds.locks - {s.UNREAD, s.UNSEEN}))
-            if len(names) < len(holds.locks):
+            if s.UNSEEN in holds.locks and not self._counts_locks and len(holds.locks) == 1:
+                asked.append((FOR_UNSEEN_LOCKS, (), sql.RELEASE_ALL_LOCKS))
+            elif s.UNREAD in holds.locks or (s.UNSEEN in holds.locks and self._counts_locks):
                 asked.append((FOR_UNNAMED_LOCKS, names, sql.count_locks(self.version)))
             if names:
                 asked.append((FOR_LOCKS, names, sql.are_locks_mine(names)))
@@ -178,12 +204,19 @@ class ServerSession(protocol.ServerRelay):
             count = b"".join(value or b"" for value in first_row(kept, self.capabilities))
             if count == b"0":
                 holds.locks.clear()
-            elif not count and s.UNSEEN in holds.locks:
-                # It is not likely, and a reset sees to it that nobody else has to bear it.
-                self.dirty = True
-            holds.locks.discard(s.UNSEEN)
-            if count not in (b"", b"0"):
+            elif count:
+                holds.locks.discard(s.UNSEEN)
                 holds.locks.add(s.UNREAD)
+            else:
+                self._counts_locks = False
+        elif purpose == FOR_UNSEEN_LOCKS:
+            holds.locks.discard(s.UNSEEN)
+            if first_row(kept, self.capabilities) != [b"0"]:
+                self.dirty = True
+                self._refusal = FeatureRefused(
+                    f"a lock that a procedure took with GET_LOCK() could not be kept: {sql.masked(client.text)}",
+                    hint="This server does not tell of it. Take it in a statement of its own, or use a listener in session mode.",
+                )
         elif purpose == FOR_LOCKS and not error:
             row = first_row(kept, self.capabilities)
             holds.locks -= {name for name, mine in zip(names, row, strict=False) if mine == b"0"}
@@ -193,7 +226,55 @@ class ServerSession(protocol.ServerRelay):
                 holds.temporary.discard(names[0])
         elif purpose == FOR_INSERT_NUMBER and first_row(kept, self.capabilities) == [b"0"]:
             holds.one_shot.discard("insert_id")
+        if s.UNSEEN in holds.locks and not self._counts_locks and len(holds.locks) == 1:
+            holds.unsettled |= s.PIN_LOCK
         self.repin(client.text)
+
+    # ------------------------------------------------------------------------------------------------------------- strict mode
+
+    def look_first(self) -> bytes:
+        """Ask what the session has before its first client."""
+        return self.ask(Request(FOR_BASELINE), QUERY + sql.select_differing(self.version, ()))
+
+    def look(self, client: "ClientRelay") -> None:
+        """Ask for everything that the session may hold."""
+        self.holds.unsettled = 0
+        self._leaked = []
+        client.disturbed = True
+        variables = QUERY + sql.select_differing(self.version, self.settings.values)
+        client.to_server += self.ask(Request(FOR_VARIABLES), variables)
+        client.to_server += self.ask(Request(FOR_ANY_LOCKS), QUERY + sql.RELEASE_ALL_LOCKS)
+        client.to_server += self.ask(Request(FOR_REST), QUERY + sql.select_rest(self.version))
+
+    def _looked(self, request: Request, kept: list[bytes], client: "ClientRelay") -> None:
+        """What is there. (What the server does not tell, for want of a right or of a table, is not compared.)"""
+        purpose = request.purpose
+        result = codec.parse_result(b"".join(kept), self.capabilities)
+        rows = [[value or b"" for value in codec.row_values(row)] for row in result.rows]
+        if purpose == FOR_BASELINE:
+            self.baseline = {row[0].decode(): row[1] for row in rows}
+        elif purpose == FOR_VARIABLES and result.ended:
+            self._leaked += sql.unexpected(self.settings, self.baseline or {}, {row[0].decode(): row[1] for row in rows})
+        elif purpose == FOR_ANY_LOCKS and result.ended and rows[0] != [b"0"]:
+            self._leaked.append("lock of GET_LOCK()")
+        elif purpose == FOR_REST:
+            if result.ended:
+                self._compare_rest({row[0].decode("utf-8", "surrogateescape") for row in rows})
+            if self._leaked:
+                self._leak(client)
+
+    def _compare_rest(self, found: set[str]) -> None:
+        believed = {name.lower() for name in self.settings.values if name[0] == "@"}
+        # (An empty one has no value for performance_schema, so none is missed.)
+        self._leaked += sorted({name.lower() if name[0] == "@" else name for name in found} - believed)
+
+    def _leak(self, client: "ClientRelay") -> None:
+        self.dirty = True
+        self._refusal = StateLeaked(
+            f"strict mode: the session holds what could not be seen to begin: {', '.join(self._leaked)}; "
+            f"the last statement was: {sql.masked(client.text)}",
+            hint="Do it in a statement of its own, not inside a function; or use a listener in session mode.",
+        )
 
     # -------------------------------------------------------------------------------------------------------- session trackers
 

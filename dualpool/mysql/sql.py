@@ -8,6 +8,7 @@ Sources: MySQL Reference Manual, "SET Syntax for Variable Assignment", "Informat
 """
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from dualpool.mysql import codec
@@ -59,6 +60,8 @@ M_STEPS: Final = 256
 M_OWN_ID: Final = 512
 """It reads CONNECTION_ID(); and M_NUMBERS: what only the session knows that the statement before ran in. `own_numbers()` says where."""
 M_NUMBERS: Final = 1024
+M_STRICT: Final = 2048
+"""Strict mode: no answer is passed on unseen."""
 
 LOOKED_AT: Final = 1 << 18
 """Bytes of a statement that are looked at."""
@@ -737,6 +740,69 @@ def assignments(values: dict[str, str]) -> str:
 def _quoted(variable: str) -> str:
     """A user variable as SQL."""
     return "@`" + variable[1:].replace("`", "``") + "`"
+
+
+# ------------------------------------------------------------------------------------------------------------------ strict mode
+
+VOLATILE: Final = IGNORED | TRACKERS | PINNING | {"in_transaction", "wsrep_gtid_seq_no"}
+"""Not a setting, or watched by other means."""
+MANY: Final = 1 << 20
+"""A LIMIT, so that the session's sql_select_limit does not apply."""
+DIFFERING: Final = (
+    "SELECT LOWER(s.VARIABLE_NAME), CAST(s.VARIABLE_VALUE AS BINARY) FROM performance_schema.session_variables s"
+    " LEFT JOIN performance_schema.global_variables g ON g.VARIABLE_NAME = s.VARIABLE_NAME"
+    " WHERE NOT s.VARIABLE_VALUE <=> g.VARIABLE_VALUE OR s.VARIABLE_NAME IN ({}) LIMIT {}"
+)
+MARIADB_DIFFERING: Final = (
+    "SELECT LOWER(VARIABLE_NAME), CAST(SESSION_VALUE AS BINARY) FROM information_schema.SYSTEM_VARIABLES"
+    " WHERE VARIABLE_SCOPE <> 'GLOBAL' AND (NOT SESSION_VALUE <=> GLOBAL_VALUE OR VARIABLE_NAME IN ({})) LIMIT {}"
+)
+THREAD: Final = "(SELECT THREAD_ID FROM performance_schema.threads WHERE PROCESSLIST_ID = CONNECTION_ID())"
+REST: Final = (
+    "SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM performance_schema.user_variables_by_thread"
+    f" WHERE VARIABLE_VALUE IS NOT NULL AND THREAD_ID = {THREAD}"
+    " UNION ALL SELECT CAST(CONCAT(LOWER(OBJECT_TYPE), ' lock ', COALESCE(OBJECT_NAME, '')) AS BINARY) FROM"
+    f" performance_schema.metadata_locks WHERE LOCK_DURATION = 'EXPLICIT' AND OWNER_THREAD_ID = {THREAD}"
+    " UNION ALL SELECT CAST(CONCAT('prepared statement ', STATEMENT_NAME) AS BINARY) FROM"
+    f" performance_schema.prepared_statements_instances WHERE STATEMENT_NAME IS NOT NULL AND OWNER_THREAD_ID = {THREAD} LIMIT {MANY}"
+)
+"""User variables, table locks and handlers, prepared statements of SQL: for those who may read these tables."""
+MARIADB_REST: Final = (
+    "SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES"
+    f" WHERE VARIABLE_VALUE IS NOT NULL LIMIT {MANY}"
+)
+RELEASE_ALL_LOCKS: Final = b"SELECT RELEASE_ALL_LOCKS()"
+"""Its answer is how many there were."""
+
+
+def select_differing(version: str, names: Iterable[str]) -> bytes:
+    """A query for the session variables whose values are not the global ones, and those of `names`."""
+    template = MARIADB_DIFFERING if "MariaDB" in version else DIFFERING
+    return template.format(",".join(f"'{name}'" for name in ("", *sorted(names)) if name[:1] != "@"), MANY).encode()
+
+
+def select_rest(version: str) -> bytes:
+    """A query for the names of what else a session holds, as far as the server can tell."""
+    return (MARIADB_REST if "MariaDB" in version else REST).encode()
+
+
+def unexpected(believed: Settings, baseline: dict[str, bytes], found: dict[str, bytes]) -> list[str]:
+    """The session variables in `found` that are neither as believed nor, where nothing is believed of them, as in `baseline`."""
+    values = believed.values
+    wrong: list[str] = []
+    for name, value in found.items():
+        wanted = values.get(CONNECTION if name == COLLATION else name)
+        if name in VOLATILE or "(" in (wanted or ""):
+            continue
+        if wanted is None:
+            as_it_was = baseline.get(name, value) == value and name in baseline
+        elif name in (CONNECTION, COLLATION):
+            as_it_was = literal(name, value) in wanted or (name == COLLATION and "," not in wanted)
+        else:
+            as_it_was = literal(name, value) == wanted
+        if not as_it_was:
+            wrong.append(name)
+    return sorted(wrong)
 
 
 # ---------------------------------------------------------------------------------------------------------------- user variables

@@ -156,6 +156,8 @@ PIN_PREPARED: Final = 256
 PIN_HANDLER: Final = 512
 PIN_XA: Final = 1024
 PIN_ROLE: Final = 2048
+DOUBT: Final = 1 << 12
+"""Strict mode, in `Holdings.unsettled`: before the lease ends, the server is asked for all that it can tell of the session."""
 PINS_ELSEWHERE: Final = PIN_CURSOR | PIN_NEXT_TRANSACTION | PIN_STATE
 """Pins that `Holdings` knows nothing of."""
 PIN_REASONS: Final = {

@@ -12,6 +12,7 @@ import pymysql
 import pytest
 
 from tests.e2e.mysql_world import Client, RunWorld, World, rows, value, world
+from tests.e2e.postgres_world import wait_until
 from tests.helpers.servers import MySQLServer
 
 BACKEND = "SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()"
@@ -25,7 +26,7 @@ WAITED = 1040
 @pytest.fixture(scope="module")
 def single(mysql_server: MySQLServer) -> Iterator[World]:
     """A pool of one server connection."""
-    with world(mysql_server, 1, HASTY) as made:
+    with world(mysql_server, 1, HASTY, keys="strict = true") as made:
         made.execute("CREATE TABLE t (id INT PRIMARY KEY, name VARCHAR(20)) ENGINE=InnoDB")
         made.execute("INSERT INTO t VALUES (1, 'one'), (2, 'two'), (3, 'three')")
         made.execute("CREATE PROCEDURE assigns() SET @inside = 'a procedure'")
@@ -301,14 +302,14 @@ def test_prepared_statements_of_the_protocol_pin_and_unpin_too(run_mysql: RunWor
         assert client.get_rows()[0] == [("a value",)]
 
 
-def test_migration_tools_locks_over_many_transactions(single: World) -> None:
+def test_a_lock_over_many_transactions(single: World) -> None:
     with clients(single) as (client, _):
         for _ in range(5):
-            assert value(client, "SELECT GET_LOCK('prisma_migrate', 10)") == 1
+            assert value(client, "SELECT GET_LOCK('a long job', 10)") == 1
             for number in range(3):
                 run(client, f"CREATE TABLE m{number} (a INT); INSERT INTO m{number} VALUES (1); DROP TABLE m{number}")
             assert is_held(single)
-            assert value(client, "SELECT RELEASE_LOCK('prisma_migrate')") == 1
+            assert value(client, "SELECT RELEASE_LOCK('a long job')") == 1
             assert is_free(single)
 
 
@@ -331,6 +332,141 @@ def test_a_prepared_question_for_the_connection_id(run_mysql: RunWorld, mysql_se
                 cursor.execute("SELECT CONNECTION_ID()")
                 assert cursor.column_names == ("CONNECTION_ID()",)
                 assert cursor.fetchall() == [(client.connection_id,)]
+
+
+def warnings_of(client: Client, sql: str) -> tuple[int, list[tuple[object, ...]]]:
+    """How many warnings a statement's answer announces, and what SHOW WARNINGS says of it."""
+    with client.cursor() as cursor:
+        cursor.execute(sql)
+        announced = cursor.warning_count
+    return announced, rows(client, "SHOW WARNINGS")
+
+
+KEEPS = "This session keeps its server connection after the transaction: "
+
+
+def test_a_client_is_told_once_of_each_reason(single: World) -> None:
+    with single.connect(autocommit=True) as client:
+        announced, [(level, _, message)] = warnings_of(client, "CREATE TEMPORARY TABLE mine (x INT)")
+        assert (announced, level) == (1, "Note")
+        assert message.startswith(f"{KEEPS}temporary table. It lasts until it is dropped.")
+        assert value(client, "SELECT @@warning_count") == 1
+        assert rows(client, "SHOW ERRORS") == []
+        assert warnings_of(client, "CREATE TEMPORARY TABLE another (x INT)") == (0, [])
+        announced, told = warnings_of(client, "PREPARE one FROM 'SELECT 1/0'")
+        assert announced == 1
+        assert told[0][2].startswith(f"{KEEPS}prepared statement")
+        assert warnings_of(client, "EXECUTE one") == (1, [("Warning", 1365, "Division by 0")])
+        assert warnings_of(client, "SELECT COUNT(*) FROM t") == (0, [])
+    with single.connect(autocommit=True) as later:
+        assert warnings_of(later, "DO 1") == (0, [])
+
+
+def test_a_note_stands_beside_the_server_s_warnings(single: World) -> None:
+    with single.connect(autocommit=True) as client:
+        rows(client, "SET sql_mode = 'ERROR_FOR_DIVISION_BY_ZERO'")
+        announced, told = warnings_of(client, "CREATE TEMPORARY TABLE mine AS SELECT 1/0 AS x FROM t WHERE id = 1")
+        assert announced == len(told) > 1
+        assert told[0][2].startswith(KEEPS)
+        assert {code for _, code, _ in told[1:]} == {1365}
+        assert rows(client, "SHOW WARNINGS LIMIT 1, 1") == told[1:2]
+
+
+def test_a_pin_that_is_found_behind_the_answer_is_told_of(single: World) -> None:
+    with single.connect(autocommit=True) as client:
+        assert value(client, "SELECT GET_LOCK('one', 0)") == 1
+        assert rows(client, "SHOW WARNINGS")[0][2].startswith(f"{KEEPS}lock. It lasts until RELEASE_LOCK()")
+    with single.connect(autocommit=True) as client:
+        assert value(client, "SELECT GET_LOCK('one', 0)") == 1
+        announced, told = warnings_of(client, "SELECT COUNT(*) FROM t")
+        assert (announced, len(told)) == (1, 1)
+        assert warnings_of(client, "SELECT COUNT(*) FROM t") == (0, [])
+
+
+@pytest.mark.parametrize(("policy", "listener"), [("allow", "mysql"), ("warn", "session")])
+def test_who_does_not_want_to_know_is_not_told(run_mysql: RunWorld, mysql_server: MySQLServer, policy: str, listener: str) -> None:
+    world = run_mysql(mysql_server, 1, keys=f'pin = "{policy}"')
+    with world.connect(listener, autocommit=True) as client:
+        assert warnings_of(client, "CREATE TEMPORARY TABLE mine (x INT)") == (0, [])
+
+
+def test_policies_by_reason(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
+    world = run_mysql(
+        mysql_server, 1, keys='pin = { default = "allow", lock = "error", user_variable = "error", temporary_table = "warn" }'
+    )
+    with world.connect(autocommit=True) as client:
+        assert warnings_of(client, "PREPARE one FROM 'SELECT 1'") == (0, [])
+        assert warnings_of(client, "CREATE TEMPORARY TABLE mine (x INT)")[0] == 1
+        with pytest.raises(pymysql.err.MySQLError) as caught:
+            rows(client, "DO GET_LOCK('x', 0)")
+        assert caught.value.args[0] == 1235
+    with world.connect(autocommit=True) as client:
+        rows(client, "SET @big = REPEAT('x', 100000)")
+        with pytest.raises(pymysql.err.MySQLError) as caught:
+            rows(client, "SELECT 1")
+        assert caught.value.args[0] == 1235
+        assert "user variable" in caught.value.args[1]
+    with world.connect(autocommit=True) as client:
+        assert value(client, "SELECT @big") is None
+
+
+def test_a_lock_that_a_procedure_takes(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
+    world = run_mysql(mysql_server, 1)
+    world.execute("CREATE PROCEDURE takes() DO GET_LOCK('inside', 0)")
+    world.execute("CREATE PROCEDURE nothing() DO 1")
+    with world.connect(autocommit=True) as client:
+        if mysql_server.is_mariadb:
+            # No table of its says which locks there are: but that there were some is told when they are released.
+            rows(client, "CALL takes()")
+            with pytest.raises(pymysql.err.MySQLError) as caught:
+                rows(client, "SELECT 1")
+            assert caught.value.args[0] == 1235
+            assert "a lock that a procedure took" in caught.value.args[1]
+        else:
+            rows(client, "CALL takes()")
+            assert rows(client, "SELECT IS_FREE_LOCK('inside'), IS_USED_LOCK('inside') = CONNECTION_ID()") == [(0, 1)]
+            rows(client, "DO RELEASE_ALL_LOCKS()")
+    with (
+        world.connect(autocommit=True) as client,
+        world.connector() as preparing,
+        contextlib.closing(preparing.cursor(prepared=True)) as one,
+    ):
+        one.execute("SELECT 'prepared' + %s", (1,))
+        one.fetchall()
+        prepared = "SHOW SESSION STATUS LIKE 'Com_stmt_prepare'"
+        before = rows(client, prepared)
+        for _ in range(5):
+            rows(client, "CALL nothing()")
+            one.execute("SELECT 'prepared' + %s", (1,))
+            one.fetchall()
+        assert rows(client, prepared) == before, "the session was reset, and so its statements had to be prepared again"
+        assert value(client, "SELECT IS_FREE_LOCK('inside')") == 1
+
+
+# ----------------------------------------------------------------------------------------------------------------- strict mode
+
+
+def test_strict_mode_finds_what_nobody_could_see(single: World) -> None:
+    single.execute("CREATE FUNCTION IF NOT EXISTS takes() RETURNS INT NO SQL BEGIN DO GET_LOCK('unseen', 0); RETURN 1; END")
+    with single.connect(autocommit=True) as client, single.connect(autocommit=True) as other:
+        run(client, "SELECT takes()")
+        with pytest.raises(pymysql.err.MySQLError) as caught:
+            rows(client, "SELECT 1")
+        assert caught.value.args[0] == 1235
+        assert "strict mode: the session holds what could not be seen to begin: lock" in caught.value.args[1]
+        assert "SELECT takes()" in caught.value.args[1]
+        single.pooler.wait_for_log("strict mode: .*takes")
+        assert value(other, "SELECT IS_FREE_LOCK('unseen')") == 1
+
+
+def test_strict_mode_uses_another_connection_each_time(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
+    world = run_mysql(mysql_server, 2, keys="strict = true")
+    with world.connect(autocommit=True) as client:
+        wait_until(lambda: len(world.server_connections()) == 2, "two server connections")
+        numbers = [value(client, BACKEND) for _ in range(6)]
+        assert set(numbers[::2]).isdisjoint(numbers[1::2])
+        rows(client, "SET @a = 5, time_zone = '+05:00', sql_mode = ''")
+        assert [rows(client, "SELECT @a, @@time_zone, @@sql_mode") for _ in range(4)] == [[(5, "+05:00", "")]] * 4
 
 
 def test_a_pin_is_in_the_log_without_its_values(single: World) -> None:
