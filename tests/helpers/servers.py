@@ -191,7 +191,7 @@ class MySQLServer(DatabaseServer):
 
     def execute(self, sql: str, *parameters: Any, database: str | None = None) -> list[tuple[Any, ...]]:
         admin = {"user": self.admin_user, "password": self.admin_password, "database": database, "autocommit": True}
-        connection = self.connect(**admin)
+        connection = self.connect(**admin, read_timeout=5 * CONNECT_SECONDS)
         try:
             with connection.cursor() as cursor:
                 cursor.execute(sql, parameters or None)
