@@ -13,6 +13,7 @@ from typing import ClassVar
 from dualpool.accounts import Account, ClientLogin
 from dualpool.mysql import wire
 from dualpool.mysql.client_relay import PLAIN_QUERIES
+from dualpool.protocol import SESSION
 from tests.simulation import mysql_wire as m
 from tests.simulation.mysql_server import MysqlSession
 from tests.simulation.mysql_wire import GLOBAL, Reader, insert_id, string
@@ -76,6 +77,8 @@ class MysqlClient(Client):
         self.settings = {name: value for name, value in GLOBAL.items() if not name.startswith("session_track")}
         self.set_names(*m.CHARACTER_SETS[self.charset])
         self.connection_id = 0
+        self._is_servers = False
+        """It keeps its server connection for good, whose id is its own."""
         self._database = ""
         self._buffer = bytearray()
         self._number = 0
@@ -108,6 +111,7 @@ class MysqlClient(Client):
 
     def login(self, database: str, mode: int, lane: int) -> ClientLogin:
         self._database = self._schema = database
+        self._is_servers = mode == SESSION
         return ClientLogin(Account("app", database, (m.PASSWORD,), mode=mode, lane=lane), {}, None, None)
 
     def logs_in(self) -> bool:
@@ -423,6 +427,8 @@ class MysqlClient(Client):
         return self._text("SELECT FOUND_ROWS()", ("row", str(self._found_rows)))
 
     def _show_connection_id(self) -> bytes:
+        if self._is_servers:
+            return self._select()
         return self._text("SELECT CONNECTION_ID()", ("row", str(self.connection_id)), effect=self._forget_warnings)
 
     def _set_user_variable(self) -> bytes:
