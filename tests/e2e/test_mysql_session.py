@@ -275,6 +275,17 @@ def test_long_results_and_long_rows(each_mysql: World, listener: str) -> None:
         assert value(client, "SELECT LENGTH(%s)", "y" * (size - 1000)) == size - 1000
 
 
+def test_changes_of_the_schema_cost_no_login(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
+    world = run_mysql(mysql_server, pool_size=1)
+    with world.connect(autocommit=True) as moving, world.connect(autocommit=True) as staying:
+        for _ in range(5):
+            moving.select_db("information_schema")
+            rows(moving, "USE `information_schema`")
+            assert value(staying, "SELECT DATABASE()") == world.database
+            assert value(moving, "SELECT DATABASE()") == "information_schema"
+    assert world.pooler.log.count("new server connection") == 1
+
+
 def test_an_exhausted_pool_answers_pings(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
     world = run_mysql(mysql_server, pool_size=1, more='[timeouts]\nquery_wait = "300ms"')
     wait_until(world.is_served, "the server connection, for which nobody waits long enough")
