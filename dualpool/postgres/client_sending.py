@@ -81,7 +81,10 @@ class ClientSender(ClientSession):
     def _query_instead(self, text: bytes, server: ServerRelay) -> bytes | None:
         """DEALLOCATE of a statement that the client prepared by protocol: the server never knew its name."""
         name = sql.deallocated_name(text)
-        if name is None or name not in self.statements.names:
+        if name is None:
+            others = sql.without_deallocates(text, self.statements.names, DO_NOTHING)
+            return None if others is None else wire.query(others)
+        if name not in self.statements.names:
             return None
         mark = server.pending.pop()
         server.pending.extend((DeallocatedStep(self, name), mark))

@@ -423,6 +423,11 @@ class ServerSession(protocol.ServerRelay):
                 self.session_changed = True
                 self._restore_later(name for name, value in changes if value is None)
         elif tag == T_UNLISTEN:
+            if statement and statement[0].lower() == b"deallocate":
+                # One among several statements: see ClientSender._query_instead.
+                if self.client is not None:
+                    self.client.statements.remove(sql.identifier(statement[-1]))
+                return DEALLOCATED
             if statement:
                 self.changes_in_transaction += sql.unlistened(statement)
         elif tag == T_DEALLOCATE_ALL:

@@ -4,7 +4,7 @@ Source: PostgreSQL docs, "SQL Syntax: Lexical Structure", "SET", "SET SESSION AU
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import islice
 from typing import Final
 
@@ -122,6 +122,12 @@ def tokens(text: bytes) -> list[bytes]:
 
 
 def _each_token(text: bytes) -> Iterator[bytes]:
+    for start, end in _each_span(text):
+        yield text[start:end]
+
+
+def _each_span(text: bytes) -> Iterator[tuple[int, int]]:
+    """Where the tokens are."""
     position = 0
     while position < len(text):
         match = TOKEN.match(text, position)
@@ -133,9 +139,9 @@ def _each_token(text: bytes) -> Iterator[bytes]:
         elif kind == "dollar":
             end = text.find(match[0], position)
             position = len(text) if end < 0 else end + len(match[0])
-            yield text[match.start() : position]
+            yield match.start(), position
         elif kind != "space":
-            yield match[0]
+            yield match.start(), position
 
 
 def statements(text: bytes) -> list[list[bytes]]:
@@ -147,6 +153,35 @@ def statements(text: bytes) -> list[list[bytes]]:
         else:
             result[-1].append(token)
     return [statement for statement in result if statement]
+
+
+def without_deallocates(text: bytes, names: Container[bytes], instead: bytes) -> bytes | None:
+    """A simple Query of several statements with `instead` in the place of each first DEALLOCATE of one of `names`; None: there is none."""
+    gone: set[bytes] = set()
+    pieces: list[bytes] = []
+    done = 0
+    for start, end in _statement_spans(text):
+        name = deallocated_name(text[start:end])
+        if name is not None and name in names and name not in gone:
+            gone.add(name)
+            pieces += (text[done:start], instead)
+            done = end
+    return b"".join((*pieces, text[done:])) if pieces else None
+
+
+def _statement_spans(text: bytes) -> Iterator[tuple[int, int]]:
+    """Where the statements of a simple Query are, without what separates them."""
+    start = last = -1
+    for position, end in _each_span(text):
+        if text[position:end] == b";":
+            if start >= 0:
+                yield start, last
+            start = -1
+        else:
+            start = position if start < 0 else start
+            last = end
+    if start >= 0:
+        yield start, last
 
 
 def savepoint_name(statement: list[bytes]) -> bytes:
@@ -296,6 +331,7 @@ LISTENS: Final = 1 << 17
 VACATES: Final = 1 << 18
 """DROP DATABASE and its like, which fail while somebody is connected to that database."""
 DEALLOCATES: Final = 1 << 19
+"""Has the word somewhere."""
 TELLING: Final = 1 << 20
 """Begins with one of TELLING_WORDS."""
 NOTABLE: Final = TELLING - 1
@@ -361,14 +397,14 @@ def _read(text: bytes) -> int:
         found |= TEMPORARY
     if b"hold" in lower and WITH_HOLD.search(lower):
         found |= CURSOR
+    if b"deallocate" in lower:
+        found |= DEALLOCATES
     if b"set_config" in lower:
         found |= _set_config(lower)
     if not lower.startswith(PLAIN_VERBS):
         word = first_word(lower)
         if word in TELLING_WORDS:
             found |= TELLING
-            if word == b"deallocate":
-                found |= DEALLOCATES
         elif word == b"listen":
             found |= LISTENS
         elif word in BODY_WORDS:

@@ -279,3 +279,14 @@ def test_a_stale_plan_inside_a_transaction_is_told_to_the_client(world: World) -
         client.execute("ROLLBACK")
         with world.connect() as other:
             assert other.execute("SELECT 1").fetchone() == (1,)
+
+
+def test_deallocate_among_other_statements(world: World) -> None:
+    with Raw(world.pooler.port("trust")).log_in() as client:
+        client.ask(parse("mine", "SELECT 5") + SYNC)
+        assert kinds(client.ask(query("SELECT 1; DEALLOCATE mine; SELECT 2"))) == "TDCCTDCZ"
+        answer = client.ask(bind("mine") + execute() + SYNC)
+        assert error_of(answer)["C"] == "26000"
+        client.ask(parse("mine", "SELECT 5") + SYNC)
+        client.ask(query("SELECT 1/0; DEALLOCATE mine"))
+        assert client.value(bind("mine") + execute() + SYNC) == "5"

@@ -18,6 +18,7 @@ from dualpool.postgres.sql import (
     setter,
     statements,
     tokens,
+    without_deallocates,
 )  # fmt: skip
 
 CHANGES: dict[bytes, list[Change]] = {
@@ -203,3 +204,17 @@ def test_garbage(text: bytes) -> None:
     first_word(text)
     deallocated_name(text)
     deallocated_name(b"deallocate " + text)
+
+
+AMONG_OTHERS = {
+    b"select 1; deallocate a; select 2": b"select 1; X; select 2",
+    b'DEALLOCATE PREPARE "B"; /* ; */ deallocate a;': b"X; /* ; */ X;",
+    b"deallocate a; deallocate a": b"X; deallocate a",
+    b"select 'deallocate a;'; deallocate all; deallocate c": None,
+    b"": None,
+}
+
+
+@pytest.mark.parametrize("text", AMONG_OTHERS)
+def test_deallocates_among_other_statements(text: bytes) -> None:
+    assert without_deallocates(text, {b"a", b"B"}, b"X") == AMONG_OTHERS[text]
