@@ -95,7 +95,11 @@ class Listener:
         "trust: not at all; if there are no users in this file, everybody is let in. hba: as the rules of auth.hba say.",
         default="auto",
     )
-    backlog: int = setting("Connections that the kernel queues before they are accepted.", default=128, minimum=1)
+    backlog: int = setting(
+        "Connections that the kernel queues before they are accepted. MySQL clients that find the queue full wait for nothing.",
+        default=1024,
+        minimum=1,
+    )
     reuse_port: bool = setting(
         "Another process of the same user may listen here too (SO_REUSEPORT; a Unix socket goes over to whoever came last): for a restart "
         "that clients do not notice, start the new process, then send SIGTERM to the old one.",

@@ -1,6 +1,8 @@
 """Many clients on few server connections: each reply goes to the client that asked, and the server never sees more than the pool allows."""
 
+import contextlib
 import random
+import socket
 from typing import Any
 
 import asyncmy
@@ -174,3 +176,17 @@ async def test_200_clients_on_10_server_connections_get_their_own_replies(run_my
     assert 1 < sampler.most <= 10
     assert world.execute("SELECT COUNT(*) FROM markers WHERE n < 0") == [(0,)]
     world.wait_until_rested()
+
+
+def test_hundreds_who_connect_in_the_same_moment_are_all_greeted(run_mysql: RunWorld, mariadb: MySQLServer) -> None:
+    """The server speaks first in MySQL: who finds the kernel's queue full is connected, as it thinks, and would wait for ever."""
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", run_mysql(mariadb, 1).pooler.port("mysql"))
+        clients = [stack.enter_context(socket.socket()) for _ in range(3 * CLIENTS)]
+        for client in clients:
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.connect(address)
+        for client in clients:
+            client.settimeout(CROWD_DEADLINE)
+            assert client.recv(1 << 10)[4] == 10
