@@ -185,6 +185,10 @@ class _LoginAnew(_Login):
         if len(self.request) > self.talk.limit:
             text = f"a packet of {len(self.request)} bytes is longer than the {self.talk.limit} that are allowed here"
             raise RemoteProtocolError(text, errno=1153)
+        if not self.before.capabilities & wire.CLIENT_PLUGIN_AUTH:
+            raise LoginFailed(
+                "This client is too old for COM_CHANGE_USER: it cannot be given another nonce.", hint="Connect again instead."
+            )
         self.response = parse_change_user(self.request, self.before.capabilities, self.before.character_set)
         return (yield from self._prove())
 

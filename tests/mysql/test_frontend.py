@@ -406,8 +406,8 @@ def change_user(plugin: str = auth.NATIVE, token: bytes = b"\1" * 20, *, user: s
     return b"\x11" + user.encode() + b"\0" + bytes((len(token),)) + token + b"shop\0" + (usual if tail is None else tail)
 
 
-def switch(plugin: str) -> bytes:
-    return wire.packet(1, b"\xfe" + plugin.encode() + b"\0" + NONCE[:20] + b"\0")
+def switch(plugin: str, sequence: int = 1) -> bytes:
+    return wire.packet(sequence, b"\xfe" + plugin.encode() + b"\0" + NONCE[:20] + b"\0")
 
 
 @pytest.mark.usefixtures("_known_nonce")
@@ -477,8 +477,10 @@ class TestChangesOfUser:
 
     def test_clients_that_cannot_be_given_another_nonce(self) -> None:
         before = attrs.evolve(BEFORE, capabilities=CAPABILITIES & ~wire.CLIENT_PLUGIN_AUTH)
-        play = Play(frontend.reaccept(POLICY, before, wire.packet(0, change_user(tail=b""))), answers=[account("app")])
-        assert play.take() == refusal(1)
+        play = Play(frontend.reaccept(POLICY, before, wire.packet(0, change_user(tail=b""))))
+        text = "This client is too old for COM_CHANGE_USER: it cannot be given another nonce. Connect again instead."
+        assert play.take() == refusal(1, text)
+        assert isinstance(play.error, LoginFailed)
 
     def test_too_long(self) -> None:
         play = Play(frontend.reaccept(POLICY, BEFORE, wire.packet(0, change_user(user="a" * 10_000))))
@@ -491,6 +493,18 @@ class TestChangesOfUser:
             play = Play(frontend.reaccept(POLICY, BEFORE, wire.packet(0, whole[:cut])), answers=[account("app")])
             play.hang_up()
             assert isinstance(play.error, (ConnectionClosed, DualpoolError)), (cut, play.error)
+
+
+@pytest.mark.usefixtures("_known_nonce")
+@pytest.mark.parametrize("plugin", ["parsec", "dialog", "authentication_webauthn_client", "client_of_tomorrow"])
+@pytest.mark.parametrize("token", [b"", b"of its own"], ids=["silent", "eager"])
+def test_a_plugin_that_nobody_knows_is_declined(plugin: str, token: bytes) -> None:
+    """MariaDB's parsec, which the server would have to know a salt and a key for, among others: the client is switched to one of ours."""
+    play = Play(frontend.accept(POLICY), answers=[account("app")])
+    assert play.take() == greeting()
+    assert play.feed(wire.packet(1, response(plugin, token))) == switch(auth.CACHING_SHA2, 2)
+    assert play.feed(wire.packet(3, sha2())) == wire.packet(4, b"\x01\x03")
+    assert play.result is not None
 
 
 @given(st.binary(max_size=200), st.binary(max_size=60), st.sampled_from(sorted(SECRETS.values())))
