@@ -174,6 +174,33 @@ def test_whom_a_kill_means() -> None:
         assert sql.kill_target(text, 9) is None
 
 
+BELIEVED = sql.settings(
+    {"autocommit": "0", "time_zone": "'+01:00'", "sql_mode": "CONCAT_WS(',',@@global.sql_mode)", sql.CONNECTION: "'utf8mb4'", "@a": "5"}
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("autocommit", b"OFF", True),
+        ("autocommit", b"ON", False),
+        ("time_zone", b"+01:00", True),
+        ("time_zone", b"SYSTEM", False),
+        ("sql_mode", b"ANSI_QUOTES", True),
+        ("character_set_connection", b"utf8mb4", True),
+        ("character_set_connection", b"latin1", False),
+        ("collation_connection", b"utf8mb4_bin", True),
+        ("work_dir", b"/as/it/was", True),
+        ("work_dir", b"/other", False),
+        ("unheard_of", b"1", False),
+        ("timestamp", b"1795166597.9", True),
+        ("last_insert_id", b"7", True),
+    ],
+)
+def test_what_strict_mode_expects(name: str, value: bytes, expected: bool) -> None:
+    assert sql.unexpected(BELIEVED, {"work_dir": b"/as/it/was"}, {name: value}) == ([] if expected else [name])
+
+
 def test_values_as_sql() -> None:
     assert sql.literal("autocommit", b"OFF") == "0"
     assert sql.literal("autocommit", b"1") == "1"
