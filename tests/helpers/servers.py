@@ -29,6 +29,7 @@ import pymysql.cursors
 import pytest
 
 from dualpool.dev import DevError, EmbeddedMySQL, EmbeddedPostgres, EmbeddedServer
+from dualpool.dev.folders import OURSELVES, make_folder
 from dualpool.dev.mysql_server import Installation, find_mysqld, installed_servers
 from dualpool.dev.postgres_server import installed_bindirs, server_version, wheel_bindirs
 from tests.helpers.certificates import Certificates, KeyPair
@@ -298,7 +299,8 @@ class Servers:
         folder = self.folder(name or f"postgres{major}")
         has_tls = major != 18
         account = {"user": "postgres", "password": "postgres", "database": "postgres"}
-        embedded = EmbeddedPostgres(folder / "data", bindir, port=reserved_port(), **account)
+        embedded = EmbeddedPostgres(folder / "data", bindir, **account)
+        prefer_reserved_port(embedded)
         certificates, user_certificate, options, hba = None, None, {}, HBA
         if has_tls:
             certificates = Certificates(folder)
@@ -338,7 +340,8 @@ class Servers:
         folder = self.folder(name)
         certificates = Certificates(folder)
         account = {"user": "admin", "password": "admin", "database": "app"}
-        embedded = EmbeddedMySQL(folder / "data", installation, port=reserved_port(), **account)
+        embedded = EmbeddedMySQL(folder / "data", installation, **account)
+        prefer_reserved_port(embedded)
         own = certificates.issue("localhost", "127.0.0.1", owner=embedded.identity)
         tls = {"ssl-ca": str(certificates.ca), "ssl-cert": str(own.cert), "ssl-key": str(own.key)}
         embedded.settings = {**MYSQL_SETTINGS, **tls, **(settings or {})}
@@ -372,6 +375,12 @@ class Servers:
         version = server.execute("SELECT VERSION()")[0][0]
         server.version = tuple(int(part) for part in version.partition("-")[0].split("."))
         return server
+
+
+def prefer_reserved_port(embedded: EmbeddedServer) -> None:
+    """Let a new server try a port first that no other test takes, now or while the server is stopped; another, if a stranger has it."""
+    make_folder(embedded.data_dir, OURSELVES, 0o755)
+    (embedded.data_dir / f"{embedded.edition}.port").write_text(f"{reserved_port()}\n")
 
 
 def _postgres_bindir(major: int) -> Path:
