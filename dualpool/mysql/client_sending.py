@@ -59,7 +59,7 @@ class ClientSender(ClientSession):
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
         super().__init__(limits, capabilities, login_settings, connection_id)
-        self.at_rest = True
+        self.at_rest = not self.always
         """Nothing waits and nothing is under way. (False may mean only that nobody has looked.)"""
         self.quick = False
         """The command that is being answered was plain: a plain answer to it needs no looking at."""

@@ -255,7 +255,7 @@ class ServerSession(protocol.ServerRelay):
             self.baseline = {row[0].decode(): row[1] for row in rows}
         elif purpose == FOR_VARIABLES and result.ended:
             self._leaked += sql.unexpected(self.settings, self.baseline or {}, {row[0].decode(): row[1] for row in rows})
-        elif purpose == FOR_ANY_LOCKS and result.ended and rows[0] != [b"0"]:
+        elif purpose == FOR_ANY_LOCKS and result.ended and rows != [[b"0"]]:
             self._leaked.append("lock of GET_LOCK()")
         elif purpose == FOR_REST:
             if result.ended:

@@ -751,11 +751,11 @@ MANY: Final = 1 << 20
 DIFFERING: Final = (
     "SELECT LOWER(s.VARIABLE_NAME), CAST(s.VARIABLE_VALUE AS BINARY) FROM performance_schema.session_variables s"
     " LEFT JOIN performance_schema.global_variables g ON g.VARIABLE_NAME = s.VARIABLE_NAME"
-    " WHERE NOT s.VARIABLE_VALUE <=> g.VARIABLE_VALUE OR s.VARIABLE_NAME IN ({}) LIMIT {}"
+    " WHERE NOT (s.VARIABLE_VALUE <=> g.VARIABLE_VALUE) OR s.VARIABLE_NAME IN ({}) LIMIT {}"
 )
 MARIADB_DIFFERING: Final = (
     "SELECT LOWER(VARIABLE_NAME), CAST(SESSION_VALUE AS BINARY) FROM information_schema.SYSTEM_VARIABLES"
-    " WHERE VARIABLE_SCOPE <> 'GLOBAL' AND (NOT SESSION_VALUE <=> GLOBAL_VALUE OR VARIABLE_NAME IN ({})) LIMIT {}"
+    " WHERE VARIABLE_SCOPE <> 'GLOBAL' AND (NOT (SESSION_VALUE <=> GLOBAL_VALUE) OR VARIABLE_NAME IN ({})) LIMIT {}"
 )
 THREAD: Final = "(SELECT THREAD_ID FROM performance_schema.threads WHERE PROCESSLIST_ID = CONNECTION_ID())"
 REST: Final = (
@@ -771,8 +771,8 @@ MARIADB_REST: Final = (
     "SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES"
     f" WHERE VARIABLE_VALUE IS NOT NULL LIMIT {MANY}"
 )
-RELEASE_ALL_LOCKS: Final = b"SELECT RELEASE_ALL_LOCKS()"
-"""Its answer is how many there were."""
+RELEASE_ALL_LOCKS: Final = b"SELECT RELEASE_ALL_LOCKS() LIMIT 1"
+"""Its answer is how many there were. (The LIMIT is there in the place of sql_select_limit.)"""
 
 
 def select_differing(version: str, names: Iterable[str]) -> bytes:
