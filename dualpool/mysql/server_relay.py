@@ -57,10 +57,11 @@ NOT_QUICK_STATUS: Final = (
     | wire.STATUS_SESSION_STATE_CHANGED
 )
 EOF_HEAD: Final = b"\x05\0\0"
-BEGINNINGS: Final = frozenset((s.DONE, s.HEAD, s.PREPARED, s.TEXT))
+BEGINNINGS: Final = frozenset((s.DONE, s.HEAD, s.PREPARED, s.TEXT, s.FETCHED, s.FIRST_FIELD))
 NOT_A_COUNT: Final = frozenset((wire.OK, wire.EOF, wire.ERR, wire.LOCAL_INFILE))
 OKS: Final = frozenset((wire.OK, wire.EOF))
-ROW_PHASES: Final = frozenset((s.FIRST_ROW, s.ROWS))
+ROW_PHASES: Final = frozenset((s.FIRST_ROW, s.FETCHED, s.ROWS))
+FIELD_PHASES: Final = frozenset((s.FIRST_FIELD, s.FIELDS))
 CURSOR_PHASES: Final = frozenset((s.COLUMNS_END, s.FIRST_ROW))
 DEFINITIONS: Final = frozenset((s.COLUMNS, s.PARAMETERS, s.RESULT_COLUMNS))
 ENDS_OF_DEFINITIONS: Final = frozenset((s.COLUMNS_END, s.PARAMETERS_END, s.RESULT_COLUMNS_END))
@@ -236,7 +237,7 @@ class ServerRelay(ServerSession):
         while end - position >= 4:
             phase = self._phase
             if phase in ROW_PHASES and not self._continued:
-                if phase == s.FIRST_ROW and not self._first_row(position, end):
+                if phase != s.ROWS and not self._first_row(position, end):
                     if end - position < 5:
                         break
                 else:
@@ -282,11 +283,12 @@ class ServerRelay(ServerSession):
         return following
 
     def _first_row(self, position: int, end: int) -> bool:
-        """True when a row stands at `position`, the first of its result; then the client has its EOF packet in front of it."""
+        """True when a row stands at `position`, the first of its result; then the client has the definitions' EOF packet in front of it."""
         if end - position < 5 or (self._chunk[position + 4] > 0xFD and self._size(position) < MAX_PAYLOAD):
             return False
-        self._phase = s.NEXT[s.FIRST_ROW * s.EVENTS + s.P_ROW]
-        if self.dialect & ADD_EOF and not self._hiding:
+        defined = self._phase == s.FIRST_ROW
+        self._move(s.P_ROW)
+        if defined and self.dialect & ADD_EOF and not self._hiding:
             self._add_eof(position, self._chunk[position + 3])
         return True
 
@@ -315,7 +317,7 @@ class ServerRelay(ServerSession):
             return self._prepared(position, following, first)
         elif phase == s.HEAD and first == wire.LOCAL_INFILE:
             self._file(position, following)
-        elif phase == s.FIELDS and first != wire.EOF:
+        elif phase in FIELD_PHASES and first != wire.EOF:
             self._plain(position, following, s.P_DEFINITION)
         elif phase == s.TEXT:
             self._plain(position, following, s.P_ANY)

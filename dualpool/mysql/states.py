@@ -73,6 +73,11 @@ FIELDS: Final = 12
 """COM_FIELD_LIST: column definitions up to the end of a result."""
 TEXT: Final = 13
 """COM_STATISTICS: one packet without any mark."""
+FETCHED: Final = 14
+"""COM_STMT_FETCH: nothing has come yet of its rows, which have no definitions in front."""
+FIRST_FIELD: Final = 15
+"""COM_FIELD_LIST: nothing has come yet."""
+PHASES: Final = 16
 ILLEGAL: Final = 255
 
 # What a packet of the server is, in its place. `..._MORE`: with SERVER_MORE_RESULTS_EXISTS.
@@ -115,6 +120,8 @@ SERVER_LEGAL: Final = {
     },
     RESULT_COLUMNS_END: {P_END: DONE},
     FIELDS: {P_DEFINITION: FIELDS, P_END: DONE, P_ERR: DONE},
+    FETCHED: {P_ROW: ROWS, P_END: DONE, P_ERR: DONE},
+    FIRST_FIELD: {P_DEFINITION: FIELDS, P_END: DONE, P_ERR: DONE},
     TEXT: {P_ANY: DONE, P_ERR: DONE},
 }  # fmt: skip
 
@@ -134,7 +141,7 @@ MAY_RELEASE: Final = {
 
 def flatten(legal: dict[int, dict[int, int]]) -> bytes:
     """The same as `legal`, for one index operation: NEXT[phase * EVENTS + event]."""
-    return bytes(legal.get(phase, {}).get(event, ILLEGAL) for phase in range(TEXT + 1) for event in range(EVENTS))
+    return bytes(legal.get(phase, {}).get(event, ILLEGAL) for phase in range(PHASES) for event in range(EVENTS))
 
 
 CLIENT_ACTION: Final = bytes(CLIENT_LEGAL.get(command, C_REFUSED) for command in range(256))

@@ -747,6 +747,36 @@ def test_hidden_commands_of_exchanges() -> None:
         servers.expect_hidden()
 
 
+def open_cursor() -> tuple[ClientRelay, ServerRelay, bytes]:
+    """A client with an open cursor; its COM_STMT_FETCH."""
+    clients, servers, execute = prepared_pair()
+    attached(clients, servers, execute[:5] + b"\1" + execute[6:])
+    servers.on_server_bytes(answer([b"\0" + struct.pack("<IHHBH", 4, 0, 1, 0, 0), COLUMN], MODERN))
+    servers.on_server_bytes(answer([b"\x01", COLUMN, end(AUTOCOMMIT | wire.STATUS_CURSOR_EXISTS)], MODERN))
+    take_server(servers), take_client(servers)
+    return clients, servers, b"\x1c" + struct.pack("<II", 1, 5)
+
+
+@pytest.mark.parametrize("command", [name for name in ANSWERS if name not in ("ok", "ok with info")] + ["fetch", "fetch of nothing"])
+def test_an_answer_has_begun_with_its_first_packet(command: str) -> None:
+    if command in ANSWERS:
+        clients, servers = pair(server=PLAIN)
+        asked, parts = ANSWERS[command]
+    else:
+        clients, servers, asked = open_cursor()
+        rows: list[bytes | Part] = [b"\0\0aaaaaaaa", b"\0\0bbbbbbbb"] if command == "fetch" else []
+        parts = [*rows, end(AUTOCOMMIT | wire.STATUS_LAST_ROW_SENT)]
+    attached(clients, servers, asked)
+    whole = answer(parts, servers.capabilities)
+    first = 4 + int.from_bytes(whole[:3], "little")
+    assert not servers.is_midway()
+    servers.on_server_bytes(whole[:first])
+    assert servers.is_midway() == (len(whole) > first)
+    servers.on_server_bytes(whole[first:])
+    assert not servers.is_midway()
+    assert take_client(servers) == answer(parts, PLAIN)
+
+
 def test_a_client_that_leaves_in_the_middle_of_an_answer() -> None:
     clients, servers = pair()
     attached(clients, servers, QUERY)

@@ -621,9 +621,7 @@ class MysqlClient(Client):
     # -------------------------------------------------------------------------------------------------------------- replies
 
     def in_message(self) -> bool:
-        # The rows of a fetch have no head: before the first of them dualpool takes the client for being in their middle.
-        fetches = bool(self._commands) and self._commands[0].kind == "fetch"
-        return bool(self._buffer) or (self._phase != self._head or self._number != 1) or fetches
+        return bool(self._buffer) or self._phase != self._head or self._number != 1
 
     def _compare(self, token: Token) -> None:
         wanted = self.expected[0] if self.expected else ("nothing",)
