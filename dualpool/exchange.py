@@ -5,6 +5,7 @@ either by an exchange or by the reactor, never by both.
 """
 
 import contextlib
+import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
@@ -14,7 +15,7 @@ import trio
 
 from dualpool.accounts import Account
 from dualpool.answers import Answer, Column
-from dualpool.errors import LocalProtocolError, RemoteProtocolError
+from dualpool.errors import DualpoolError, LocalProtocolError, RemoteProtocolError
 from dualpool.protocol import (
     Command,
     ConnectionClosed,
@@ -34,6 +35,8 @@ from dualpool.transport import TlsTransport, Transport
 
 R = TypeVar("R")
 AccountFinder = Callable[[FindAccount], Awaitable[Account]]
+LAST_WORDS = 0.5
+"""Seconds in which an exchange that has run out of time may say so to its peer."""
 
 
 class CommandRunner:
@@ -146,9 +149,17 @@ class Stream:
 
 
 async def drive(
-    exchange: Exchange[R], stream: Stream, find_account: AccountFinder | None = None, commands: CommandRunner | None = None
+    exchange: Exchange[R],
+    stream: Stream,
+    find_account: AccountFinder | None = None,
+    commands: CommandRunner | None = None,
+    until: float = math.inf,
+    too_late: DualpoolError | None = None,
 ) -> R:
-    """Run an exchange to its end and return its result. Raises what it raises; ConnectionClosed if the peer goes away."""
+    """Run an exchange to its end and return its result. Raises what it raises; ConnectionClosed if the peer goes away.
+
+    At the time `until` (trio's clock) `too_late` is thrown into it, as it alone knows how to tell the peer: LAST_WORDS are left for that.
+    """
     result: Any = None
     error: Exception | None = None
     while True:
@@ -158,7 +169,11 @@ async def drive(
             return stop.value  # type: ignore[no-any-return]
         result, error = None, None
         try:
-            result = await _obey(command, stream, find_account, commands)
+            with trio.move_on_at(until) as waiting:
+                result = await _obey(command, stream, find_account, commands)
+            if waiting.cancelled_caught:
+                error = too_late
+                until = trio.current_time() + LAST_WORDS
         except Exception as raised:
             error = raised
         except BaseException:

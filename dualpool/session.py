@@ -6,6 +6,7 @@ In between, the client's bytes are the reactor's business (link.py); the task on
 import contextlib
 import hashlib
 import hmac
+import math
 import secrets
 import socket
 from collections.abc import Iterator
@@ -184,12 +185,14 @@ class Door:
         `place`: closed when the client has left, which is counted until then.
         """
         server, stream = self.server, visit.stream
-        with trio.move_on_after(server.config.timeouts.client_login or float("inf")):
+        until, too_late = self._time_for_login()
+        with trio.move_on_at(until + CLOSE_GRACE):
             if speaks_for_others(visit.peer, networks(self.listener.proxy_protocol)):
                 visit.peer = await drive(read_header(visit.peer), stream)
             process_id = server.clients.new_id()
             policy = await self._policy(visit, process_id)
-            answer = await drive(self.engine.accept(policy), stream, partial(self._find_account, visit))
+            find_account = partial(self._find_account, visit)
+            answer = await drive(self.engine.accept(policy), stream, find_account, until=until, too_late=too_late)
             if isinstance(answer, CancelRequest):
                 await server.cancels.requested(answer)
                 stream.close()
@@ -209,14 +212,18 @@ class Door:
                 with trio.move_on_after(CLOSE_GRACE):
                     await stream.send_all(self.engine.error_message(error, answer))
                 raise
-        raise await self._timed_out(stream)
+        await self._say_last(stream, too_late)
+        raise too_late
 
-    async def _timed_out(self, stream: Stream) -> LoginTimeout:
+    def _time_for_login(self) -> tuple[float, LoginTimeout]:
+        """Until when a login that begins now may last (trio's clock), and what the client is told then."""
         seconds = self.server.config.timeouts.client_login
-        timeout = LoginTimeout(f"the login took longer than timeouts.client_login ({seconds:g} s)")
+        error = LoginTimeout(f"the login took longer than timeouts.client_login ({seconds:g} s)")
+        return trio.current_time() + (seconds or math.inf), error
+
+    async def _say_last(self, stream: Stream, error: LoginTimeout) -> None:
         with trio.move_on_after(CLOSE_GRACE):
-            await stream.send_all(self.engine.error_message(timeout))
-        return timeout
+            await stream.send_all(self.engine.error_message(error))
 
     async def _let_in_anew(self, client: Client, visit: Visit, place: contextlib.ExitStack) -> None:
         """The client's next login on the same connection. If it fails, or somebody ends the client meanwhile, that is its end."""
@@ -234,11 +241,13 @@ class Door:
     async def _log_in_anew(self, client: Client, visit: Visit, place: contextlib.ExitStack) -> None:
         server, stream = self.server, visit.stream
         assert client.login is not None
-        with trio.move_on_after(server.config.timeouts.client_login or float("inf")):
+        until, too_late = self._time_for_login()
+        with trio.move_on_at(until + CLOSE_GRACE):
             await stream.send_all(client.channel.take_unsent())
             policy = await self._policy(visit, client.id)
             request = client.relay.login_request
-            login = await drive(self.engine.reaccept(policy, client.login, request), stream, partial(self._find_account, visit))
+            exchange, find_account = self.engine.reaccept(policy, client.login, request), partial(self._find_account, visit)
+            login = await drive(exchange, stream, find_account, until=until, too_late=too_late)
             try:
                 await self._trust(visit, login)
                 login = assigned(server.config, self.listener, login)
@@ -252,7 +261,8 @@ class Door:
                 with trio.move_on_after(CLOSE_GRACE):
                     await stream.send_all(self.engine.error_message(error, login))
                 raise
-        raise await self._timed_out(stream)
+        await self._say_last(stream, too_late)
+        raise too_late
 
     async def _welcome_back(self, client: Client, login: ClientLogin) -> None:
         """Tell the client that it is in again, and give its socket back to the reactor."""

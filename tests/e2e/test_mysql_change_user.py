@@ -268,8 +268,9 @@ def test_the_login_has_its_time(mysql_server: MySQLServer, run_mysql: RunWorld) 
     assert client is not None
     ask(client, "app", "app")
     assert client._read_packet().is_auth_switch_request()
-    with pytest.raises(pymysql.err.MySQLError):
+    with pytest.raises(pymysql.err.MySQLError) as caught:
         client._read_packet()
+    assert "timeouts.client_login" in caught.value.args[1]
     wait_until(world.is_served, "a login that is quick enough")
 
 
