@@ -48,6 +48,9 @@ POSTGRES_SETTINGS: Final = {
     "synchronous_commit": "off",
     "full_page_writes": "off",
     "wal_level": "logical",
+    # Less to write, and to remove at the end.
+    "wal_init_zero": "off",
+    "max_wal_size": "128MB",
 }
 MYSQL_SETTINGS: Final = {"max-connections": "300", "innodb-flush-log-at-trx-commit": "0", "local-infile": "ON"}
 
