@@ -3,8 +3,9 @@
 from collections import deque
 from typing import Final
 
-RECEIVE_BYTES: Final = 1 << 17
-"""One read takes at most this much: large enough that a big result costs few calls, small enough that others get their turn."""
+RECEIVE_BYTES: Final = 1 << 16
+"""One read takes at most this much: large enough that a big result costs few calls, small enough that others get their turn. And less than
+what malloc maps anew for each buffer (128 KiB): that would cost a short read three more system calls and a page fault."""
 HIGH_WATER: Final = 1 << 20
 """With more than this queued towards one side, the other side is not read, until the queue has shrunk to a quarter."""
 
