@@ -8,7 +8,7 @@ from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import messages, sql, wire
 from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustWait
 from dualpool.postgres.codec import check_length
-from dualpool.postgres.requests import BARRIER, CALL, HIDDEN_SYNC, PREPARING, RUNNING, SYNC, SYNCED
+from dualpool.postgres.requests import BARRIER, CALL, COPY_SYNC, HIDDEN_SYNC, PREPARING, RUNNING, SYNC, SYNCED
 from dualpool.postgres.server_relay import UNKNOWN, ServerRelay
 from dualpool.postgres.server_session import DIFFERENCES
 from dualpool.postgres.statements import STAND_IN_CLOSE
@@ -302,7 +302,11 @@ class ClientRelay(ClientSender):
                         self._executed(data, position, server)
                 elif action == C_SYNC:
                     server.unsynced = SYNCED
-                    pending.append(SYNC)
+                    if server.copy_ended:
+                        server.copy_ended = False
+                        pending.append(COPY_SYNC)
+                    else:
+                        pending.append(SYNC)
                 elif action == C_PARSE:
                     server.unsynced = server.unsynced or PREPARING
                     instead = self._parse(data, position, following, whole, server, rewrites)
@@ -409,6 +413,8 @@ class ClientRelay(ClientSender):
             kept = [step for step in pending if step != SYNC]
             pending.clear()
             pending.extend(kept)
+        if server.unsynced:
+            server.copy_ended = True
 
 
 def illegal_message(kind: int) -> RemoteProtocolError:

@@ -39,8 +39,11 @@ is answered, an error is one that makes the server skip the Query, too; afterwar
 RESTORE: Final = 11
 """A hidden Query that brings settings back to those of the client's start-up. The client is told what the server reports of them."""
 
-READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE, RESTORE))
-SYNCS: Final = frozenset((SYNC, HIDDEN_SYNC))
+COPY_SYNC: Final = 12
+"""A Sync behind the end of a COPY from the client. (One before it is read during the copy, and ignored.)"""
+
+READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE, RESTORE, COPY_SYNC))
+SYNCS: Final = frozenset((SYNC, HIDDEN_SYNC, COPY_SYNC))
 HIDDEN_QUERIES: Final = frozenset((HIDDEN_QUERY, PROBE, RESTORE))
 HIDDEN_MARKS: Final = HIDDEN_QUERIES | {HIDDEN_SYNC}
 

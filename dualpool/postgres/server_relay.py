@@ -9,6 +9,7 @@ from dualpool.postgres.codec import check_length, skip_rows
 from dualpool.postgres.requests import (
     BARRIER,
     CLOSING,
+    COPY_SYNC,
     HIDDEN_CLOSE,
     HIDDEN_MARKS,
     HIDDEN_PARSE,
@@ -17,6 +18,7 @@ from dualpool.postgres.requests import (
     HIDDEN_SYNC,
     PARSE,
     READY_MARKS,
+    RUNNING,
     SYNC,
     SYNCED,
     SYNCS,
@@ -61,7 +63,7 @@ UNKNOWN: Final = b"?"
 class ServerRelay(ServerSession):
     """See the module."""
 
-    __slots__ = ("_rest", "_skip", "_skip_hidden", "copying_in", "segment", "unfinished", "unsynced")
+    __slots__ = ("_rest", "_skip", "_skip_hidden", "copy_ended", "copying_in", "segment", "unfinished", "unsynced")
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
         super().__init__(limits, reported)
@@ -70,6 +72,8 @@ class ServerRelay(ServerSession):
         self.unfinished = False
         """A message has been sent in part; if the rest never comes, the connection is lost."""
         self.copying_in = False
+        self.copy_ended = False
+        """Since the last Sync, the client has sent the end of a COPY."""
         self.segment = b""
         """What was sent since the last Sync, while it is one chunk with one Bind, so that it can be sent again once."""
         self._rest = HeldBytes()
@@ -107,7 +111,8 @@ class ServerRelay(ServerSession):
     def sync_sent(self) -> None:
         """An exchange sends the missing Sync."""
         self.unsynced = SYNCED
-        self.pending.append(SYNC)
+        self.copy_ended = False
+        self.pending.append(COPY_SYNC)
 
     def expect_hidden_ready(self) -> None:
         """An exchange is about to send a simple Query: keep its answers from clients. `last_error` tells afterwards whether it failed."""
@@ -206,7 +211,7 @@ class ServerRelay(ServerSession):
                 else:
                     instead = self._renamed(payload)
                     hidden = bool(instead)
-                self._after_error()
+                self._after_error(payload)
             elif action == S_PARAMETER:
                 hidden = self._report(data[position + 5 : following - 1])
             elif action == S_COPY_IN:
@@ -348,11 +353,15 @@ class ServerRelay(ServerSession):
             return True, b""
         raise RemoteProtocolError("CloseComplete without a Close")
 
-    def _after_error(self) -> None:
+    def _after_error(self, payload: bytes) -> None:
         """After an error the server discards everything up to Sync (docs: Extended Query): undo what will not happen."""
-        if self.copying_in and self.pending and type(self.pending[0]) is not bytes and len(self.pending) > 1:
-            # Was a Sync that was sent before the copy began read during the copy (and ignored) or after the error? Nobody can tell.
-            self.suspect = True
+        if self.copying_in and self.pending and self.pending[0] == SYNC:
+            # Was a Sync that was sent before the copy began read during the copy (and ignored) or after the error?
+            if has_read_data(payload) and all(step == SYNC for step in self.pending):
+                self.pending.clear()
+                self.unsynced = RUNNING
+            else:
+                self.suspect = True
         self.copying_in = False
         self._in_error = True
         self._undo_skipped()
@@ -456,10 +465,10 @@ class ServerRelay(ServerSession):
         return False
 
     def parse_is_unsure(self) -> bool:
-        """True if the newest Parse of the unnamed statement is in an earlier segment and not answered yet."""
+        """True if the newest Parse (or Close of ours) of the unnamed statement is in an earlier segment and not answered yet."""
         earlier = False
         for step in reversed(self.pending):
-            if step in {PARSE, HIDDEN_PARSE}:
+            if step in {PARSE, HIDDEN_PARSE, HIDDEN_CLOSE}:
                 return earlier
             earlier = earlier or type(step) is bytes or step in READY_MARKS
         return False
@@ -477,3 +486,9 @@ def settings_refused(payload: bytes) -> ServerLost:
     """The server has refused a client's settings (a role that was dropped?), so it still has those of the client before."""
     report = messages.parse_report(payload)
     return ServerLost(f"the settings of the session could not be brought back: {report.get('M', '')}", sqlstate=report.get("C"))
+
+
+def has_read_data(payload: bytes) -> bool:
+    """Is an error one of a COPY that was reading from the client? Its context says so, whatever language it is in: `COPY t, line 1`."""
+    context = messages.parse_report(payload).get("W", "")
+    return "COPY" in context.rpartition("\n")[2]

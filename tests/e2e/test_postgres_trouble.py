@@ -300,3 +300,24 @@ async def test_one_task_per_socket_where_there_is_no_epoll(postgres15: PostgresS
         with trio.fail_after(3 * DEADLINE):
             await trio.to_thread.run_sync(work, port)
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("end", ["bad data", "CopyFail", "nothing"])
+def test_a_copy_that_fails_after_an_early_sync_keeps_its_server_connection(servers: Servers, run_world: RunWorld, end: str) -> None:
+    world = run_world(servers.postgres(15), 1)
+    world.execute("CREATE TABLE numbers (n int)")
+    world.execute("GRANT ALL ON numbers TO PUBLIC")
+    with Raw(world.pooler.port("trust")).log_in() as client, world.connect() as other:
+        pid = client.value(query("SELECT pg_backend_pid()"))
+        client.send(parse("", "COPY numbers FROM STDIN"), bind(""), execute(), SYNC)
+        client.until("G")
+        if end == "nothing":
+            client.vanish()
+        else:
+            if end == "bad data":
+                client.send(wire.message(wire.COPY_DATA, b"x\n"), wire.message(wire.COPY_DONE, b""), SYNC)
+            else:
+                client.send(wire.message(wire.COPY_FAIL, b"no\0"), SYNC)
+            assert kinds(client.until_ready()) == "EZ"
+            assert client.value(query("SELECT 1")) == "1"
+        assert other.execute("SELECT pg_backend_pid()::text").fetchone() == (pid,)

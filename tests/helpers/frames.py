@@ -94,9 +94,10 @@ def status(name: bytes, value: bytes) -> bytes:
     return wire.message(wire.PARAMETER_STATUS, name + b"\0" + value + b"\0")
 
 
-def error(code: bytes, text: bytes, severity: bytes = b"ERROR") -> bytes:
+def error(code: bytes, text: bytes, severity: bytes = b"ERROR", context: bytes = b"") -> bytes:
     """ErrorResponse."""
-    return wire.message(wire.ERROR_RESPONSE, b"S" + severity + b"\0V" + severity + b"\0C" + code + b"\0M" + text + b"\0\0")
+    fields = b"S" + severity + b"\0V" + severity + b"\0C" + code + b"\0M" + text + b"\0" + (b"W" + context + b"\0" if context else b"")
+    return wire.message(wire.ERROR_RESPONSE, fields + b"\0")
 
 
 def warning(text: bytes) -> bytes:

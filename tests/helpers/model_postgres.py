@@ -19,9 +19,9 @@ BAD_DATA = b"bad"
 class Failure(Exception):
     """An ErrorResponse."""
 
-    def __init__(self, code: str, text: str) -> None:
+    def __init__(self, code: str, text: str, context: str = "") -> None:
         super().__init__(text)
-        self.message = frames.error(code.encode(), text.encode())
+        self.message = frames.error(code.encode(), text.encode(), context=context.encode())
 
 
 class Portal:
@@ -312,11 +312,11 @@ class ModelServer:
         try:
             if kind == "d":
                 if BAD_DATA in payload:
-                    raise Failure("22P02", "invalid input")
+                    raise Failure("22P02", "invalid input", "COPY t, line 1, column n")
                 self.rows_copied += 1
                 return
             if kind == "f":
-                raise Failure("57014", "COPY from stdin failed: " + payload[:-1].decode())
+                raise Failure("57014", "COPY from stdin failed: " + payload[:-1].decode(), "COPY t, line 2")
             if kind != "c":
                 raise Failure("08P01", "unexpected message type during COPY from stdin")
         except Failure as failure:
