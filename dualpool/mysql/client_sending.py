@@ -10,7 +10,7 @@ from dualpool import protocol
 from dualpool.errors import RemoteProtocolError
 from dualpool.mysql import sql, wire
 from dualpool.mysql import states as s
-from dualpool.mysql.client_session import ClientSession
+from dualpool.mysql.client_session import ClientSession, error_row
 from dualpool.mysql.codec import Ok
 from dualpool.mysql.requests import (
     BUSY,
@@ -42,10 +42,16 @@ from dualpool.state import Settings
 
 UNKNOWN_STATEMENT: Final = 1243
 NEEDS_REPREPARE: Final = 1615
+MALFORMED: Final = frozenset((UNKNOWN_STATEMENT, 1210, 1835))
+"""With these a server refuses a COM_STMT_EXECUTE before it begins. (ER_WRONG_ARGUMENTS, ER_MALFORMED_PACKET)"""
 HEALED: Final = frozenset((UNKNOWN_STATEMENT, NEEDS_REPREPARE))
 UNKNOWN_STEP: Final = (s.E_UNKNOWN, s.UNREAD)
 LOGIN_SCHEMA: Final = "\1"
 """Stands for the schema of the login in a statement's key. No schema's name."""
+CLEARING: Final = frozenset((s.C_QUERY, s.C_PREPARE, s.C_EXECUTE))
+"""Before these a server forgets the warnings of the statement before. With other commands, the list may still be that of another client."""
+KEEPING: Final = frozenset((s.C_PREPARE, s.C_INIT_DB, s.C_STATISTICS))
+"""They leave what is known of the statement before them as it is, but for ROW_COUNT()."""
 WITH_STATEMENT: Final = frozenset((s.C_FETCH, s.C_RESET_STATEMENT))
 
 
@@ -374,8 +380,8 @@ class ClientSender(ClientSession):
         self._executed = b""
         captures = self.captures
         marks = self._marks
-        if error or not (self._action == s.C_PREPARE or marks & sql.M_DIAGNOSTICS):
-            # (Those leave what is known of the statement before them as it is, but for ROW_COUNT().)
+        action = self._action
+        if error or not (action in KEEPING or marks & sql.M_DIAGNOSTICS):
             captures &= ~OF_ONE_STATEMENT
             self.disturbed = False
             self._warnings = []
@@ -383,14 +389,24 @@ class ClientSender(ClientSession):
             self._answer = b""
             self._found_rows = -1
             self._row_count = -1
+        elif action == s.C_PREPARE and "MariaDB" not in server.version:
+            # (MariaDB does this where the statement uses tables.)
+            captures &= ~CAPTURE_WARNINGS
+            self._warnings = []
+            self._noted = 0
         self.take_notes()
         if error:
-            captures |= CAPTURE_WARNINGS | CAPTURE_STATUS
+            captures |= CAPTURE_STATUS
+            if action not in CLEARING or (action == s.C_EXECUTE and int.from_bytes(error[1:3], "little") in MALFORMED):
+                self._warnings.append(error_row(error))
+            else:
+                captures |= CAPTURE_WARNINGS
         elif ok is not None:
-            self._row_count = ok.affected
+            if action != s.C_PREPARE:
+                self._row_count = ok.affected
             if ok.insert_id:
                 self.insert_id = server.insert_id = ok.insert_id
-            if ok.warnings > self._noted:
+            if ok.warnings > self._noted and action != s.C_INIT_DB:
                 # (Among ours they must be known before anybody asks.)
                 captures |= CAPTURE_WARNINGS | CAPTURE_STATUS if self._noted else CAPTURE_WARNINGS
             if marks & (sql.M_CALC_FOUND_ROWS | sql.M_SETS_INSERT_ID):
@@ -406,7 +422,7 @@ class ClientSender(ClientSession):
             holds.unsettled |= s.PIN_VARIABLE
         if self.always & sql.M_STRICT:
             holds.unsettled |= s.DOUBT
-        if self._action != s.C_QUERY:
+        if action != s.C_QUERY:
             self._after(server, ok)
         self._execution = None
         self._preparing = None

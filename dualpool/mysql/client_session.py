@@ -21,6 +21,7 @@ from dualpool.mysql.requests import (
     CAPTURE_WARNINGS,
     FOR_FOUND_ROWS,
     FOR_INSERT_ID,
+    FOR_STATUS,
     FOR_VALUES,
     FOR_WARNINGS,
     Request,
@@ -173,7 +174,7 @@ class ClientSession(protocol.ClientRelay):
         self.captures &= ~wanted
         if wanted & (CAPTURE_WARNINGS | CAPTURE_STATUS) and not wanted & CAPTURE_FOUND_ROWS:
             # (Each of the two destroys the other: SHOW WARNINGS finds rows, and the deprecated FOUND_ROWS() warns.)
-            self.to_server += server.ask(Request(FOR_WARNINGS), SHOW_WARNINGS)
+            self.to_server += server.ask(Request(FOR_WARNINGS if wanted & CAPTURE_WARNINGS else FOR_STATUS), SHOW_WARNINGS)
         if wanted & CAPTURE_FOUND_ROWS:
             self.to_server += server.ask(Request(FOR_FOUND_ROWS), SELECT_FOUND_ROWS)
         if wanted & CAPTURE_INSERT_ID:
@@ -193,6 +194,8 @@ class ClientSession(protocol.ClientRelay):
             if purpose == FOR_VALUES:
                 raise RemoteProtocolError(f"the session's settings could not be read: {error_text(error)}")
             return
+        if purpose == FOR_STATUS:
+            return
         if purpose == FOR_WARNINGS:
             result = codec.parse_result(b"".join(kept), server.capabilities)
             self._warnings = self._warnings[: self._noted] + result.rows
@@ -210,7 +213,14 @@ class ClientSession(protocol.ClientRelay):
                 self.insert_id = server.insert_id = int(values[0])
 
 
+ERROR: Final = put_lenenc_bytes(b"Error")
 NOTE: Final = put_lenenc_bytes(b"Note") + put_lenenc_bytes(b"1105")
+
+
+def error_row(payload: bytes) -> bytes:
+    """The row of SHOW WARNINGS that goes with an ERR packet."""
+    errno = int.from_bytes(payload[1:3], "little")
+    return ERROR + put_lenenc_bytes(b"%d" % errno) + put_lenenc_bytes(payload[9:])
 
 
 def note_row(reason: str) -> bytes:

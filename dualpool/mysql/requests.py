@@ -36,6 +36,8 @@ FOR_UNNAMED_LOCKS: Final = 11
 FOR_TABLE: Final = 12
 FOR_INSERT_NUMBER: Final = 13
 FOR_UNSEEN_LOCKS: Final = 18
+FOR_STATUS: Final = 19
+"""Only for the status flags of the answer."""
 # Strict mode: what a session has after its login or a reset, and what it has before it goes to another client.
 FOR_BASELINE: Final = 14
 FOR_VARIABLES: Final = 15

@@ -248,6 +248,42 @@ def test_errors_are_asked_about_before_the_server_connection_goes(client: int, s
         assert take_client(clients) == answer(result(rows), client)
 
 
+@pytest.mark.parametrize(("version", "kept"), [("9.7.4", False), ("10.11.19-MariaDB", True)])
+def test_preparing_a_statement_clears_the_warnings_as_the_server_does(version: str, kept: bool) -> None:
+    clients, servers = pair()
+    servers.version = version
+    attached(clients, servers, b"\x03UPDATE t SET a = 1")
+    servers.on_server_bytes(answer([ok(3, warnings=1)], MODERN))
+    rows: list[bytes | Part] = [b"\x07Warning\x041264\x02no"]
+    assert servers.on_server_bytes(answer(result(rows), MODERN)) == RELEASE
+    clients.detach()
+    take_client(servers)
+    attached(clients, servers, b"\x16SELECT ?")
+    assert servers.on_server_bytes(answer([b"\0" + struct.pack("<IHHBH", 9, 0, 1, 0, 0), COLUMN], MODERN)) == RELEASE
+    clients.detach()
+    clients.on_client_bytes(sent(b"\x03SHOW WARNINGS"))
+    assert (rows[0] in take_client(clients)) == kept
+    clients.on_client_bytes(sent(b"\x03SELECT ROW_COUNT()"))
+    assert b"\x013" in take_client(clients), "what is prepared has not run"
+
+
+@pytest.mark.parametrize("said", [ERR, b""])
+def test_the_warnings_of_another_client_are_not_told_behind_a_change_of_schema(said: bytes) -> None:
+    clients, servers = pair()
+    attached(clients, servers, b"\x02app")
+    # MySQL keeps the list of the statement before, which was another client's, counts it, and adds to it.
+    verdict = servers.on_server_bytes(answer([said or ok(warnings=1)], MODERN))
+    if said:
+        others: list[bytes | Part] = [b"\x05Error\x041062\x06secret", b"\x05Error\x041064\x02no"]
+        verdict = servers.on_server_bytes(answer([b"\x03", *[COLUMN] * 3, middle(), *others, end()], MODERN))
+    assert verdict == RELEASE
+    clients.detach()
+    clients.on_client_bytes(sent(b"\x03SHOW WARNINGS"))
+    shown = take_client(clients)
+    assert (b"\x05Error\x041064\x02no" in shown) == bool(said)
+    assert b"secret" not in shown
+
+
 @pytest.mark.parametrize(("client", "server"), DIALECTS)
 def test_an_error_may_have_left_a_transaction_open(client: int, server: int) -> None:
     clients, servers = pair(client, server)

@@ -347,12 +347,19 @@ class MysqlClient(Client):
         schema = self.rng.choice(sorted(m.SCHEMAS))
         effect = lambda: setattr(self, "_schema", schema)  # noqa: E731
         if self.rng.random() < 0.5:
-            return self._ask(wire.COM_INIT_DB, schema, OK, effect=effect)
+            rows = self._warnings
+
+            def chosen() -> None:
+                effect()
+                self._warnings = rows
+
+            return self._ask(wire.COM_INIT_DB, schema, ("ok", "0", "0", "*"), effect=chosen)
         return self._text(f"USE {schema} /*{self.marker()}*/", OK, effect=effect)
 
     def _use_in_vain(self) -> bytes:
-        token, effect = self._error(1049, "Unknown database 'nowhere'")
-        return self._ask(wire.COM_INIT_DB, "nowhere", token, status="", effect=effect)
+        # (MySQL adds this error to the warnings that there are; dualpool knows them only while the client has its server connection.)
+        token, _ = self._error(1049, "Unknown database 'nowhere'")
+        return self._ask(wire.COM_INIT_DB, "nowhere", token, status="", effect=self._forget_warnings)
 
     def _show_schema(self) -> bytes:
         return self._text(f"SELECT DATABASE() /*{self.marker()}*/", ("row", self._schema))
@@ -480,7 +487,9 @@ class MysqlClient(Client):
         return self._ask(wire.COM_SHUTDOWN, b"", ("error", "1047", "Unknown command"), status="", effect=self._forget_warnings)
 
     def _statistics(self) -> bytes:
-        return self._ask(wire.COM_STATISTICS, b"", ("text", "Uptime: 1"), kind="text", status="")
+        rows = self._warnings
+        effect = lambda: setattr(self, "_warnings", rows)  # noqa: E731
+        return self._ask(wire.COM_STATISTICS, b"", ("text", "Uptime: 1"), kind="text", status="", effect=effect)
 
     def _reset_connection(self) -> bytes:
         return self._ask(wire.COM_RESET_CONNECTION, b"", OK, status=IDLE + "A", effect=self._have_reset)
@@ -586,7 +595,12 @@ class MysqlClient(Client):
         statement = self.rng.choice(found)
         rest = struct.pack("<II", statement.number, 10)
         rows = [("row of", statement.value)] * 3
-        return self._ask(wire.COM_STMT_FETCH, rest, *rows, kind="fetch", effect=lambda: setattr(statement, "has_cursor", False))
+
+        def effect() -> None:
+            statement.has_cursor = False
+            self._forget_warnings()
+
+        return self._ask(wire.COM_STMT_FETCH, rest, *rows, kind="fetch", effect=effect)
 
     def _close_statement(self) -> bytes:
         if not self._prepared:
@@ -610,7 +624,7 @@ class MysqlClient(Client):
         first = b""
         if "?" in statement.text and statement.kind in (0, m.STRING):
             first = self._long_data(statement, "forgotten")
-        rows = self._warnings if not statement.has_cursor else []
+        rows = self._warnings if not statement.has_cursor else None
 
         def effect() -> None:
             statement.has_cursor = False
@@ -822,6 +836,9 @@ def matches(token: Token, wanted: Token) -> bool:
         return token[0] == "ok" or token[:2] == ("error", "1094")
     if wanted == ("ready", "*"):
         return token[0] == "ready"
+    if wanted == ("ok", "0", "0", "*"):
+        # How many warnings there are behind COM_INIT_DB is said of whatever statement ran on the server connection before.
+        return token[:3] == wanted[:3]
     return wanted[0] == "row of" and token[:2] == ("row", wanted[1])
 
 

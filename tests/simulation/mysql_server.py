@@ -20,6 +20,7 @@ OFFERED = (
     | wire.CLIENT_MULTI_RESULTS | wire.CLIENT_PS_MULTI_RESULTS | wire.CLIENT_PLUGIN_AUTH | wire.CLIENT_CONNECT_ATTRS
     | wire.CLIENT_PLUGIN_AUTH_LENENC | wire.CLIENT_SESSION_TRACK
 )  # fmt: skip
+ITEMS = re.compile(r"(?:[^,']|'[^']*')+")
 SET_ITEM = re.compile(r"(?:(?:SESSION |@@session\.)?(\w+)|@`?(\w+)`?)\s*=\s*(.*)\Z", re.DOTALL)
 NAMES = re.compile(r"NAMES (\w+)(?: COLLATE (\w+))?\Z")
 BINARY = re.compile(r"_utf8mb4 x'([0-9A-F]*)' COLLATE \w+\Z")
@@ -190,7 +191,7 @@ class MysqlSession(Session):
             self._eof()
 
     def _error(self, refusal: Refusal) -> None:
-        self._warnings = [("Error", refusal.code, refusal.text)]
+        self._warnings.append(("Error", refusal.code, refusal.text))
         self._changes = b""
         self._send(b"\xff" + struct.pack("<H", refusal.code) + b"#" + refusal.state.encode() + refusal.text.encode())
 
@@ -222,7 +223,8 @@ class MysqlSession(Session):
         elif command == wire.COM_QUIT:
             self.ended = True
         elif command in COMMANDS:
-            self._warnings = []
+            if command in CLEARING:
+                self._warnings = []
             COMMANDS[command](self, rest)
         else:
             raise Violation(f"the server got {payload!r}")
@@ -503,7 +505,7 @@ class MysqlSession(Session):
 
     def _set(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         before = dict(self.variables)
-        for item in re.split(r",(?=(?:[^']*'[^']*')*[^']*\Z)", match[1]):
+        for item in ITEMS.findall(match[1]):
             self._set_one(item.strip(), before)
         self._ok(more=more)
 
@@ -600,6 +602,7 @@ class MysqlSession(Session):
     def _execute(self, rest: bytes) -> None:
         statement = self._find(rest, "mysqld_stmt_execute")
         value = self._bind(statement, Reader(rest, 4)) if statement.params else None
+        self._warnings = []
         statement.executions += 1
         statement.cursor = None
         if statement.executions == 2 and int.from_bytes(rest[:4], "little") % 5 == 0:
@@ -728,3 +731,5 @@ COMMANDS: dict[int, Callable[[MysqlSession, bytes], None]] = {
     wire.COM_STMT_FETCH: MysqlSession._fetch,
     wire.COM_STMT_RESET: MysqlSession._reset_statement,
 }
+CLEARING = frozenset((wire.COM_STMT_PREPARE, wire.COM_RESET_CONNECTION))
+"""They forget the warnings of the statement before, as COM_QUERY does, and COM_STMT_EXECUTE when it begins. MySQL 9.7 keeps them else."""
