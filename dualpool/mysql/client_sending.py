@@ -407,8 +407,7 @@ class ClientSender(ClientSession):
             if ok.insert_id:
                 self.insert_id = server.insert_id = ok.insert_id
             if ok.warnings > self._noted and action != s.C_INIT_DB:
-                # (Among ours they must be known before anybody asks.)
-                captures |= CAPTURE_WARNINGS | CAPTURE_STATUS if self._noted else CAPTURE_WARNINGS
+                captures |= CAPTURE_WARNINGS
             if marks & (sql.M_CALC_FOUND_ROWS | sql.M_SETS_INSERT_ID):
                 captures |= CAPTURE_FOUND_ROWS if marks & sql.M_CALC_FOUND_ROWS else 0
                 captures |= CAPTURE_INSERT_ID if marks & sql.M_SETS_INSERT_ID else 0

@@ -168,7 +168,9 @@ class ClientSession(protocol.ClientRelay):
 
     def capture(self, server: ServerSession, leaving: bool) -> bool:
         """Ask what would be gone with the server connection. True if something was asked."""
-        wanted = self.captures if leaving else self.captures & CAPTURE_AT_ONCE
+        # (Warnings of the server's among notes of ours must be known before anybody asks.)
+        at_once = CAPTURE_AT_ONCE | CAPTURE_WARNINGS if self._noted else CAPTURE_AT_ONCE
+        wanted = self.captures if leaving else self.captures & at_once
         if not wanted:
             return False
         self.captures &= ~wanted
