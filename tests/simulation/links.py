@@ -166,7 +166,7 @@ class World:
         )
         databases = {
             name: ConfiguredDatabase(
-                name=name, backend="main", database=name, pin="allow", pool_size=rng.choice([1, 2, 4]), min_pool_size=rng.choice([0, 0, 1])
+                name=name, backend="main", database=name, pool_size=rng.choice([1, 2, 4]), min_pool_size=rng.choice([0, 0, 1])
             )
             for name in ("one", "two")
         }
