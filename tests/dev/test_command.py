@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,8 +53,11 @@ class Dev:
 
 
 @pytest.fixture
-def folder(servers: Servers) -> Path:
-    return servers.folder(unique("dev"))
+def folder(servers: Servers) -> Iterator[Path]:
+    made = servers.folder(unique("dev"))
+    yield made
+    # At once: most of it has never been written to the disk.
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture

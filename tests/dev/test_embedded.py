@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -35,8 +35,11 @@ def make_mysql(folder: Path, **options: object) -> EmbeddedServer:
 
 
 @pytest.fixture
-def folder(servers: Servers) -> Path:
-    return servers.folder(unique("embedded"))
+def folder(servers: Servers) -> Iterator[Path]:
+    made = servers.folder(unique("embedded"))
+    yield made
+    # At once: most of it has never been written to the disk.
+    shutil.rmtree(made, ignore_errors=True)
 
 
 @pytest.fixture(params=[make_postgres, make_mysql], ids=["postgres", "mysql"])
