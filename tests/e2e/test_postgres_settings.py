@@ -233,7 +233,8 @@ def test_session_mode_leaves_nothing_behind(world: World) -> None:
         with world.connect("session") as client:
             assert show(client, "app.x") == ""
             assert client.execute("SELECT count(*) FROM pg_prepared_statements WHERE name !~ 'dualpool'").fetchone() == (0,)
-            assert client.execute("SELECT count(*) FROM pg_class WHERE relname = 'left' AND relnamespace = pg_my_temp_schema()").fetchone() == (0,)
+            tables = "SELECT count(*) FROM pg_class WHERE relname = 'left' AND relnamespace = pg_my_temp_schema()"
+            assert client.execute(tables).fetchone() == (0,)
             client.execute(f"SET app.x = '{number}'; PREPARE p AS SELECT 1; CREATE TEMP TABLE \"left\" (n int); SELECT pg_advisory_lock(1)")
     with world.connect() as client:
         assert show(client, "app.x") == ""
