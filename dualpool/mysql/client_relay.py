@@ -14,7 +14,7 @@ from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
 from dualpool.mysql.statements import ClientStatement, bound_types, close_packet
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet, put_lenenc
-from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, REACCEPT, SESSION
+from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, REACCEPT, SESSION, VACATE
 
 # Errors that we answer ourselves: MySQL Server Error Reference.
 UNKNOWN_COMMAND: Final = 1047
@@ -218,7 +218,13 @@ class ClientRelay(ClientSender):
             if changed is None:
                 return self._refuse_found_rows()
             self._put_text(changed)
-        return self._to_server()
+        return self._vacate(text, marks) | self._to_server()
+
+    def _vacate(self, text: bytes, marks: int) -> int:
+        """VACATE if the statement drops a database: who is in it on other server connections would not hear of it."""
+        if marks & sql.M_STEPS:
+            self.vacates = sql.dropped_database(text)
+        return VACATE if self.vacates else FORWARD
 
     def _own_numbers(self, marks: int) -> dict[str, int | None]:
         """What of the session's own a statement cannot learn on a server connection that many have by turns."""
@@ -402,7 +408,7 @@ class ClientRelay(ClientSender):
         self.parses += 1
         self._marks = 0
         self._steps = ()
-        return self._to_server()
+        return self._vacate(text, marks) | self._to_server()
 
     def _with_own_id(self, text: bytes, marks: int) -> bytes:
         """The statement to be prepared: in the place of CONNECTION_ID() it has the number that the client knows itself by."""

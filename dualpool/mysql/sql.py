@@ -127,11 +127,23 @@ FIRST_WORDS: Final = re.compile(
     rb"|UNLOCK\b|XA\b",
     re.DOTALL,
 )
+DROPS_DATABASE: Final = re.compile(
+    rb"DROP\s+(?:DATABASE|SCHEMA)\s+(?:IF\s+EXISTS\s+)?(?:`((?:[^`]|``){1,128})`|([^\s;`]{1,128}))", re.IGNORECASE
+)
 WORDS_BEHIND: Final = re.compile(
     rb"\b(?:ALTER|BACKUP|BEGIN|CALL|CREATE|DROP|DEALLOCATE|EXECUTE|FLUSH|GET|HANDLER|LOAD|LOCK|PREPARE|RENAME|SET|START|UNLOCK|XA)\b"
 )
 LOCAL_WORDS: Final = re.compile(rb"WARNING|ERROR|CONNECTION_ID|PSEUDO_THREAD_ID|ROW_COUNT|FOUND_ROWS")
 SPACE: Final = re.compile(rb"(?:\s+|--[ \t][^\n]*(?:\n|\Z)|#[^\n]*(?:\n|\Z)|/\*(?!M?!)(?:[^*]|\*(?!/))*\*/)*")
+
+
+def dropped_database(text: bytes) -> str:
+    """The database that `text` drops; "" if it drops none."""
+    match = DROPS_DATABASE.match(skip_space(text))
+    if match is None:
+        return ""
+    quoted, plain = match.groups()
+    return (quoted.replace(b"``", b"`") if quoted else plain).decode("utf-8", "surrogateescape")
 
 
 def skip_space(text: bytes) -> bytes:

@@ -187,6 +187,8 @@ def in_mysql_shadow(world: mysql_world.World, tool: mysql_world.Client, number: 
         assert value(first, "SELECT COUNT(*) FROM Author%s", number) == value(second, "SELECT COUNT(*) FROM Author%s", number) == 1
         assert value(first, "SELECT DATABASE()") == shadow
     ask(tool, f"DROP DATABASE `{shadow}`")
+    with pytest.raises(pymysql.err.OperationalError, match="Unknown database"), connect_mysql(world, shadow) as late:
+        ask(late, "SELECT 1")
 
 
 def test_a_postgres_database_that_is_created_when_it_is_not_found(postgres: postgres_world.World) -> None:

@@ -379,3 +379,18 @@ def test_user_variables_are_part_of_the_difference() -> None:
     assert sql.difference(first, first) == b""
     assert sql.with_user_variables(DEFAULTS, {f"@{n}": "1" for n in range(sql.MAX_USER_VARIABLES + 1)}) is None
     assert sql.with_user_variables(DEFAULTS, {"@a": "x" * 200_000}) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (b"DROP DATABASE shop", "shop"),
+        (b"/* away */ drop schema if exists `my``shop`;", "my`shop"),
+        (b"DROP TABLE shop", ""),
+        (b"DROP DATABASES", ""),
+        (b"SELECT 'DROP DATABASE shop'", ""),
+    ],
+)
+def test_dropped_database(text: bytes, expected: str) -> None:
+    assert sql.dropped_database(text) == expected
+    assert not expected or sql.marks(text) & sql.M_STEPS
