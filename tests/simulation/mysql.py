@@ -345,15 +345,14 @@ class MysqlClient(Client):
 
     def _use(self) -> bytes:
         schema = self.rng.choice(sorted(m.SCHEMAS))
-        effect = lambda: setattr(self, "_schema", schema)  # noqa: E731
-        if self.rng.random() < 0.5:
-            rows = self._warnings
+        warnings = self._warnings if (command := self.rng.random() < 0.5) else []
 
-            def chosen() -> None:
-                effect()
-                self._warnings = rows
+        def effect() -> None:
+            self._schema = schema
+            self._warnings = warnings
 
-            return self._ask(wire.COM_INIT_DB, schema, ("ok", "0", "0", "*"), effect=chosen)
+        if command:
+            return self._ask(wire.COM_INIT_DB, schema, ("ok", "0", "0", "*"), effect=effect)
         return self._text(f"USE {schema} /*{self.marker()}*/", OK, effect=effect)
 
     def _use_in_vain(self) -> bytes:

@@ -670,7 +670,10 @@ class MysqlSession(Session):
     def _reset_statement(self, rest: bytes) -> None:
         statement = self._find(rest, "mysqld_stmt_reset")
         statement.long_data = statement.cursor = None
+        # (It counts none, and keeps them.)
+        kept, self._warnings = self._warnings, []
         self._ok()
+        self._warnings = kept
 
     def last_words(self) -> bytes:
         text = b"\xff" + struct.pack("<H", 1053) + b"#08S01Server shutdown in progress"
