@@ -18,22 +18,47 @@ HANG_UP: Final = 16
 class Pipe:
     """One direction of a connection. `closed`: no more bytes come, and none are taken."""
 
-    __slots__ = ("capacity", "closed", "data")
+    __slots__ = ("_changed", "capacity", "closed", "data")
 
     def __init__(self, capacity: int) -> None:
         self.data = bytearray()
         self.closed = False
         self.capacity = capacity
+        self._changed: trio.Event | None = None
 
     def room(self) -> int:
         """How many bytes it takes now."""
         return max(0, self.capacity - len(self.data))
 
+    def put(self, data: bytes | bytearray) -> None:
+        """Add bytes, for which there is room."""
+        self.data += data
+        self._tell()
+
     def take(self, size: int) -> bytes:
         """Remove the first bytes."""
         data = bytes(self.data[:size])
         del self.data[:size]
+        self._tell()
         return data
+
+    def close(self, *, lose: bool = False) -> None:
+        """No more. `lose`: what is in it cannot be read any more, either."""
+        self.closed = True
+        if lose:
+            self.data.clear()
+        self._tell()
+
+    async def changes(self) -> None:
+        """Sleep until bytes have come or gone, or it is closed. One task at a time: the order in which several wake is not determined."""
+        assert self._changed is None or not self._changed.statistics().tasks_waiting
+        self._changed = trio.Event()
+        await self._changed.wait()
+
+    def _tell(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
 
 class End:
@@ -47,13 +72,13 @@ class End:
 
     def close(self) -> None:
         """No more in either direction. What was sent can still be read at the other end."""
-        self.incoming.closed = True
-        self.outgoing.closed = True
+        self.incoming.close()
+        self.outgoing.close()
 
     def reset(self) -> None:
         """As close, but what was sent is lost."""
-        self.close()
-        self.outgoing.data.clear()
+        self.incoming.close()
+        self.outgoing.close(lose=True)
 
     def is_over(self) -> bool:
         """The other end is gone, and everything that it sent has been read."""
@@ -90,7 +115,8 @@ class MemoryTransport(Transport):
         if pipe.closed:
             return -1
         size = self._piece(min(len(data), pipe.room()))
-        pipe.data += data[:size]
+        if size:
+            pipe.put(data[:size])
         return size
 
     def _piece(self, size: int) -> int:
@@ -100,7 +126,7 @@ class MemoryTransport(Transport):
         return self._fd
 
     def say_no_more(self) -> Transport:
-        self.end.outgoing.closed = True
+        self.end.outgoing.close()
         return self
 
     def close(self) -> None:
@@ -148,29 +174,29 @@ class MemoryPoller(Poller):
 
 
 class MemoryStream:
-    """exchange.Stream over a MemoryTransport. It looks again after each turn of Trio's, which in a simulation costs nothing."""
+    """exchange.Stream over a MemoryTransport. It sleeps until there is something to do."""
 
     def __init__(self, sock: MemoryTransport, tls: ssl.SSLContext | None = None, *, server_side: bool, server_name: str = "") -> None:
         self.sock = sock
 
     async def send_all(self, data: bytes) -> None:
         await trio.lowlevel.checkpoint()
+        pipe = self.sock.end.outgoing
         while data:
             sent = self.sock.send(data)
             if sent < 0:
                 raise ConnectionClosed
             data = data[sent:]
-            if data:
-                await trio.lowlevel.checkpoint()
+            while data and not pipe.room() and not pipe.closed:
+                await pipe.changes()
 
     async def receive(self, size: int, flags: int = 0) -> bytes:
-        while True:
-            await trio.lowlevel.checkpoint()
-            data = self.sock.recv(size)
-            if data:
-                return data
-            if data is not None:
-                raise ConnectionClosed
+        await trio.lowlevel.checkpoint()
+        while (data := self.sock.recv(size)) is None:
+            await self.sock.end.incoming.changes()
+        if not data:
+            raise ConnectionClosed
+        return data
 
     async def receive_exactly(self, size: int) -> bytes:
         data = b""
@@ -179,7 +205,7 @@ class MemoryStream:
         return data
 
     def end(self) -> None:
-        self.sock.end.outgoing.closed = True
+        self.sock.end.outgoing.close()
 
     def transport(self) -> Transport:
         return self.sock

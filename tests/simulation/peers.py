@@ -218,7 +218,7 @@ class Database:
     session_type: ClassVar[type[Session]] = Session
     smallest_pipe: ClassVar[int] = 1
     """Bytes. With fewer in flight a login would take too long."""
-    steps: ClassVar[int] = 150
+    steps: ClassVar[int] = 300
     """Of a schedule, before it calms down."""
     roles: ClassVar[tuple[str, ...]] = ROLES
     """What a server of this kind can say that it is."""

@@ -85,7 +85,7 @@ def _forget_why(search: Search, host: Host, error: Exception) -> None:
 def test_a_broken_rule_is_noticed(monkeypatch: pytest.MonkeyPatch, owner: object, name: str, broken: object) -> None:
     monkeypatch.setattr(owner, name, broken)
     with pytest.raises(SimulationFailure, match=r"python -m tests\.simulation --world links --seed \d+"):
-        run_schedules("links", 500)
+        run_schedules("links", 1000)
 
 
 @pytest.mark.parametrize(
