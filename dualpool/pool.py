@@ -188,7 +188,7 @@ class Pool:
 
     def take_rather(self, conn: Leasable, is_suited: Callable[[Leasable], bool]) -> Leasable:
         """Another idle connection in place of `conn`, which was just taken, if there is a suited one among the last used; else `conn`."""
-        if self._plain:
+        if self._plain and conn.lane == APPLICATION:
             idle = self.idle
             for position in range(len(idle) - 1, max(len(idle) - CHOICE, 0) - 1, -1):
                 other = idle[position]

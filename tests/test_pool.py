@@ -58,6 +58,14 @@ def test_a_suited_connection_is_taken_rather(desk: Desk) -> None:
     desk.verify()
 
 
+def test_maintenance_keeps_the_connection_that_it_has_taken(desk: Desk) -> None:
+    pool = desk.pool()
+    other, last = desk.idle(pool, 2)
+    assert pool.take_nowait(MAINTENANCE) is last
+    assert pool.take_rather(last, lambda conn: conn is other) is last
+    desk.verify()
+
+
 def test_the_first_in_the_queue_gets_what_is_given_back(desk: Desk) -> None:
     pool = desk.pool(size=1)
     (conn,) = desk.lease(pool)
