@@ -20,6 +20,7 @@ from dualpool.errors import (
     TooManyClients,
     TransactionTimeout,
 )
+from dualpool.lease import CLOSING
 from dualpool.link import SAID_GOODBYE, VANISHED, Client, ServerConnection, WatchedClient
 from dualpool.log import FOLDS, event
 from dualpool.protocol import ServerRelay
@@ -174,6 +175,7 @@ REASONS: Final = {
     "reconnect": "database configuration changed",
     "paused": "unclean server",
     "the server closed the connection unexpectedly": "server conn crashed?",
+    "the server ended the connection": "server conn crashed?",
     "its client left in the middle of a message": "client disconnect while server was not ready",
     "another pool of the backend needs its place": "evicted",
 }
@@ -242,7 +244,8 @@ class PgBouncerJournal(Journal):
             event(logging.INFO, f"{self._place(conn)} closing because: {because} (age={int(self.age(conn))}s)", server=conn.id)
 
     def lost(self, conn: ServerConnection, error: DualpoolError) -> None:
-        self.closing(conn, error.message)
+        if conn.state != CLOSING:  # else that has been told
+            self.closing(conn, error.message)
 
     def ordered(self, user: str, command: str) -> None:
         verb, *words = command.rstrip("; ").split()

@@ -12,7 +12,7 @@ from typing import Final
 from dualpool.buffer import HIGH_WATER
 from dualpool.channel import Channel, ChannelOwner
 from dualpool.errors import AdminShutdown, DualpoolError, ListenerTooSlow, ServerLost, StateLeaked
-from dualpool.lease import Leasable, Party, Waiter
+from dualpool.lease import CLOSING, Leasable, Party, Waiter
 from dualpool.migrations import is_of_a_tool
 from dualpool.protocol import (
     BROKEN,
@@ -671,12 +671,14 @@ class ServerConnection(Leasable, ChannelOwner):
         if not self.channel.is_open():
             return
         self.counters.gather_server(self.relay)
-        if gone:
+        is_news = self.state != CLOSING
+        if not gone:
+            self.pool.condemn(self, error.message)
+        if is_news and (told or gone):
             self.supervisor.server_lost(self, error)
+        if gone:
             self.channel.close()
             self.pool.lost(self, error)
-        else:
-            self.pool.condemn(self, error.message)
         client = self.client
         if client is None:
             return
