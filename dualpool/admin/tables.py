@@ -276,6 +276,7 @@ SOCKETS: Final = (
     *columns(recv_pos="int4", pkt_pos="int4", pkt_remain="int4", send_pos="int4", send_remain="int4", pkt_avail="int4", send_avail="int4"),
 )
 STATE_COLUMN: Final = 4
+POINTER_COLUMN: Final = 14
 
 
 class Describer:
@@ -380,8 +381,14 @@ def servers(server: "Server") -> list[Row]:
 
 
 def sockets(server: "Server") -> list[Row]:
-    """SHOW SOCKETS: every connection. dualpool keeps no packet buffers per socket, so those numbers are 0."""
-    return [(*row[:STATE_COLUMN], socket_state(row), *row[STATE_COLUMN + 1 :], *(0,) * 7) for row in clients(server) + servers(server)]
+    """SHOW SOCKETS: every connection. Nothing is kept of a socket but what it has not taken yet (send_remain): the other numbers are 0."""
+    ends: list[Client | ServerConnection] = list(server.clients.by_id.values())
+    ends += [conn for pool in server.backends.pools() for conn in server.connections_of(pool)]
+    unsent = {pointer(end): end.channel.queue.size for end in ends if end.channel.queue is not None}
+    return [
+        (*row[:STATE_COLUMN], socket_state(row), *row[STATE_COLUMN + 1 :], 0, 0, 0, 0, unsent.get(str(row[POINTER_COLUMN]), 0), 0, 0)
+        for row in clients(server) + servers(server)
+    ]
 
 
 def active_sockets(server: "Server") -> list[Row]:
