@@ -387,7 +387,7 @@ class Client(ChannelOwner):
             return
         if not self.parties:
             while (conn := self.pool.take_nowait(self.lane)) is not None:
-                if not self._is_suited(conn):
+                if not self.relay.suits(conn.relay):  # type: ignore[attr-defined]
                     conn = self.pool.take_rather(conn, self._is_suited)
                 if self.clock.now - conn.idle_since < UNSEEN or conn.seems_alive():
                     self.attach(conn)

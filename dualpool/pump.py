@@ -10,7 +10,7 @@ from dualpool.reactor import READ, WRITE, Reactor, TaskPoller
 
 BATCHES: Final = 32
 """So many batches in a row, then Trio's other tasks get a turn."""
-SLICE: Final = 0.003
+SLICE: Final = 0.005
 """Seconds after which they get one anyway: a batch in which hundreds of clients leave takes milliseconds."""
 EVENTS: Final = 32
 """In one batch, so that it stays within the slice."""
