@@ -18,7 +18,6 @@ from tests.helpers.pooler import Pooler
 from tests.helpers.servers import MySQLServer, PostgresServer, Servers
 
 RunPooler = Callable[..., Pooler]
-LONGEST = ("tests/simulation/", "tests/e2e/")
 
 # A run of the tests is the same each time, and no example has to be quick. For new examples: `pytest --hypothesis-profile=explore`.
 settings.register_profile("same", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -41,11 +40,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--schedules N`: for tests/simulation."""
     parser.addoption("--schedules", type=int, default=50_000, metavar="N", help="how many random schedules tests/simulation runs")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The folders whose files take longest go first, so that no process is left with one of them when the others are done."""
-    items.sort(key=lambda item: next((place for place, folder in enumerate(LONGEST) if item.nodeid.startswith(folder)), len(LONGEST)))
 
 
 @pytest.fixture(scope="session")

@@ -114,13 +114,15 @@ def test_the_tools_of_a_user_may_be_kept_out(build: Build) -> None:
 def test_a_dump_is_in_the_maintenance_lane_by_its_name(build: Build) -> None:
     world = build(pool_size=1)
     if world.listener == "mysql":
-        command = ["mariadb-dump", "--host=127.0.0.1", f"--port={world.pooler.port('mysql')}", "--user=app", "--password=app", "app"]
+        command = ["mariadb-dump", "--host=127.0.0.1", f"--port={world.pooler.port('mysql')}", "--user=app", "--password=app", "app", "dumped"]
     else:
-        command = ["pg_dump", f"--dbname=postgresql://app:app@127.0.0.1:{world.pooler.port('postgres')}/app", "--schema-only"]
+        command = ["pg_dump", f"--dbname=postgresql://app:app@127.0.0.1:{world.pooler.port('postgres')}/app", "--table=dumped"]
     with world.connect() as application:
+        application.execute("CREATE TABLE IF NOT EXISTS dumped (number int)")
         application.execute("BEGIN")
         application.execute("SELECT 1")
-        subprocess.run(command, check=True, capture_output=True, timeout=DEADLINE)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=DEADLINE, check=False)
+        assert "CREATE TABLE" in done.stdout, done.stderr
 
 
 # --------------------------------------------------------------------------------------------------------- how many clients

@@ -323,7 +323,7 @@ def test_streaming_replication(postgres_server: PostgresServer, run_world: RunWo
         client.ask(query("CREATE_REPLICATION_SLOT streaming TEMPORARY PHYSICAL"))
         client.send(query("START_REPLICATION SLOT streaming PHYSICAL {}".format(world.server.execute("SELECT pg_current_wal_lsn()")[0][0])))
         client.until("W")
-        world.execute("INSERT INTO streamed VALUES ('a needle')")
+        world.execute("INSERT INTO streamed SELECT 'a needle' FROM generate_series(1, 100)")  # (the end of a page may be amid one)
         streamed = b""
         while b"a needle" not in streamed:
             streamed += client.message()[1]
