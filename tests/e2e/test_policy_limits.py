@@ -114,7 +114,8 @@ def test_the_tools_of_a_user_may_be_kept_out(build: Build) -> None:
 def test_a_dump_is_in_the_maintenance_lane_by_its_name(build: Build) -> None:
     world = build(pool_size=1)
     if world.listener == "mysql":
-        command = ["mariadb-dump", "--host=127.0.0.1", f"--port={world.pooler.port('mysql')}", "--user=app", "--password=app", "app", "dumped"]
+        place = ["--host=127.0.0.1", f"--port={world.pooler.port('mysql')}", "--user=app", "--password=app"]
+        command = ["mariadb-dump", "--skip-lock-tables", *place, "app", "dumped"]
     else:
         command = ["pg_dump", f"--dbname=postgresql://app:app@127.0.0.1:{world.pooler.port('postgres')}/app", "--table=dumped"]
     with world.connect() as application:
