@@ -113,6 +113,16 @@ class Dial:
         """The connection; None: there is none."""
 
 
+class LeaseCounter(Client):
+    """A client that numbers its leases, so that one can be told from the next."""
+
+    leases = 0
+
+    def attach(self, conn: Leasable) -> None:
+        self.leases += 1
+        super().attach(conn)
+
+
 class Application:
     """A client's process: its script, its end of the connection, and what it has not written yet."""
 
@@ -301,7 +311,7 @@ class World:
         entry = server.backends.entry(self.protocol, login)
         entry.pool.rng = self.rng
         relay = entry.engine.client_relay(login, server.backends.relay_limits[account.mode])
-        client = Client(server.reactor, stream.transport(), relay, entry.pool, entry.engine, server, account.lane)
+        client = LeaseCounter(server.reactor, stream.transport(), relay, entry.pool, entry.engine, server, account.lane)
         client.id = process_id
         client.login = login
         server.settle(client)
@@ -620,7 +630,7 @@ class World:
                 self._check_lease(conn)
                 if conn.state in EXCHANGES:
                     under_way[conn, conn.state] = EXCHANGES[conn.state]
-                elif conn.client is not None:
+                elif isinstance(conn.client, LeaseCounter):
                     leases.add((conn, conn.client.id, conn.client.leases))
         for lease in leases - self.leases:
             self._check_role(lease[0])
