@@ -81,7 +81,7 @@ class Reload:
         changes = [f"listeners.{name}: a new listener {RESTART}" for name in sorted(wanted.keys() - open_now.keys())]
         changes += [f"listeners.{name}: that it is gone {RESTART}" for name in sorted(open_now.keys() - wanted.keys())]
         for name in sorted(wanted.keys() & open_now.keys()):
-            for key in ("bind", "protocol", "backlog", "reuse_port"):
+            for key in ("bind", "protocol", "backlog", "reuse_port", "socket_mode", "socket_group"):
                 if getattr(wanted[name], key) != getattr(open_now[name], key):
                     changes.append(f"listeners.{name}.{key}: the change {RESTART}")
         if self.config.admin.http != self.server.http:

@@ -125,7 +125,7 @@ def test_other_files(tmp_path: Path) -> None:
         ("host all all samehost trust", "samehost: is not possible here; write the network"),
         ("host all all all ldap", "ldap: is not possible here"),
         ("host all all all peer", "peer: is for local lines"),
-        ("hostnossl all all all cert", "cert: is for hostssl lines"),
+        ("hostnossl all all all cert", "cert: is for host and hostssl lines"),
         ("host samerole all all trust", "samerole: who is a member"),
         ("host all +admins all trust", "+admins: who is a member"),
         ("host all /^(x all trust", "/^(x: missing )"),

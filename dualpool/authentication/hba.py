@@ -247,7 +247,7 @@ def parse_method(field: Field, kind: str) -> HbaMethod:
     if name == "peer" and kind != "local":
         raise ValueError("peer: is for local lines, because only a Unix socket tells who is at its other end")
     if name == "cert" and kind not in {"host", "hostssl"}:
-        raise ValueError("cert: is for hostssl lines, because it needs TLS")
+        raise ValueError("cert: is for host and hostssl lines, because it needs TLS")
     return name  # type: ignore[no-any-return]
 
 

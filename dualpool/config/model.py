@@ -96,7 +96,7 @@ class Listener:
         default="auto",
     )
     backlog: int = setting(
-        "Connections that the kernel queues before they are accepted. MySQL clients that find the queue full wait for nothing.",
+        "Connections that the kernel queues before they are accepted. A MySQL client that finds it full may hang.",
         default=1024,
         minimum=1,
     )
@@ -172,7 +172,7 @@ class Backend:
     )
     idle_after: Seconds = setting(
         "When no client has used a database for this long: its server connections are closed, and nothing is opened until one does, so "
-        'that a server that stops when nobody is connected can stop. "0s": never.',
+        'that a server that stops when nobody is connected can stop. While a client LISTENs, its connection stays. "0s": never.',
         default=0.0,
         kind="duration",
         minimum=0,
@@ -327,7 +327,7 @@ class User:
     )
     migration_tools: bool = setting(
         "Migration and dump tools that log in as this user may use the reserved connections. They are recognised by what they call "
-        "themselves, or by the tables and locks that they keep their books with.",
+        "themselves, or, when they would have to wait, by the tables and locks that they keep their books with.",
         default=True,
     )
     pool_mode: PoolMode | None = setting("Instead of the database's and the listener's.", default=None, example='"session"')
