@@ -321,12 +321,16 @@ def test_streaming_replication(postgres_server: PostgresServer, run_world: RunWo
     world.execute("CREATE TABLE streamed (line text)")
     with Raw(world.pooler.port("trust")).log_in(replication="database") as client:
         client.ask(query("CREATE_REPLICATION_SLOT streaming TEMPORARY PHYSICAL"))
-        client.send(query("START_REPLICATION SLOT streaming PHYSICAL {}".format(world.server.execute("SELECT pg_current_wal_lsn()")[0][0])))
+        # Not the position that is written, which may be ahead of what is flushed: nothing is streamed from there.
+        begin = world.server.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
+        client.send(query(f"START_REPLICATION SLOT streaming PHYSICAL {begin}"))
         client.until("W")
         world.execute("INSERT INTO streamed SELECT 'a needle' FROM generate_series(1, 100)")  # (the end of a page may be amid one)
         streamed = b""
         while b"a needle" not in streamed:
-            streamed += client.message()[1]
+            kind, payload = client.message()
+            assert kind == "d", payload
+            streamed += payload
         status = struct.pack("!cQQQQB", b"r", 0, 0, 0, 0, 1)
         client.send(wire.message(wire.COPY_DATA, status))
         while client.message()[1][:1] != b"k":
