@@ -320,7 +320,7 @@ def test_streaming_replication(postgres_server: PostgresServer, run_world: RunWo
     world = run_world(postgres_server, 1)
     world.execute("CREATE TABLE streamed (line text)")
     with Raw(world.pooler.port("trust")).log_in(replication="database") as client:
-        client.ask(query("CREATE_REPLICATION_SLOT streaming TEMPORARY PHYSICAL"))
+        client.ask(query("CREATE_REPLICATION_SLOT streaming TEMPORARY PHYSICAL RESERVE_WAL"))
         # Not the position that is written, which may be ahead of what is flushed: nothing is streamed from there.
         begin = world.server.execute("SELECT pg_current_wal_flush_lsn()")[0][0]
         client.send(query(f"START_REPLICATION SLOT streaming PHYSICAL {begin}"))
