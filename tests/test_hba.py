@@ -168,7 +168,38 @@ def test_ident_maps() -> None:
     assert not allows(maps, "", "one", "two")
 
 
-@pytest.mark.parametrize("line", ["m a", "m a b c", "m a +admins", "m a /(", "m /( x"])
-def test_broken_maps(line: str) -> None:
-    with pytest.raises(ValueError, match=r"line 1: "):
-        parse_ident(line)
+@pytest.mark.parametrize(
+    ("line", "error"),
+    [
+        ("m a", "must be MAP SYSTEM-NAME DATABASE-NAME"),
+        ("m a b c", "must be MAP SYSTEM-NAME DATABASE-NAME"),
+        ("m a,b", "must be MAP SYSTEM-NAME DATABASE-NAME"),
+        ("m a b,c", "must be MAP SYSTEM-NAME DATABASE-NAME"),
+        ("m a +admins", "+admins: who is a member"),
+        ("m a /(", "/(: missing )"),
+        ("m /( x", "/(: missing )"),
+        ("include more.conf", "include: a file of maps includes no other files"),
+        ("include more.conf other.conf", "include: a file of maps includes no other files"),
+        ('include_if_exists "more.conf"', "include_if_exists: a file of maps includes no other files"),
+        ("include_dir maps.d,", "include_dir: a file of maps includes no other files"),
+        ("m @names app", "@names: a file of maps names no other files"),
+        ("m robot @names", "@names: a file of maps names no other files"),
+        ("@maps", "@maps: a file of maps names no other files"),
+    ],
+)
+def test_broken_maps(line: str, error: str) -> None:
+    with pytest.raises(ValueError, match=r"line 2: ") as raised:
+        parse_ident(f"m root app\n{line}\n")
+    assert error in str(raised.value)
+
+
+def test_every_broken_map_is_told() -> None:
+    with pytest.raises(ValueError, match=r"line 1: include: .*; line 3: @x: "):
+        parse_ident("include x\nm root app\nm @x app")
+
+
+def test_names_in_quotes_are_no_files() -> None:
+    maps = parse_ident('"include" root app\nm "@robot" app\nm joe@example.org app\n')
+    assert allows(maps, "include", "root", "app")
+    assert allows(maps, "m", "@robot", "app")
+    assert allows(maps, "m", "joe@example.org", "app")

@@ -1,14 +1,16 @@
 """Maps from the names that certificates and operating systems give to users, to the names of database users (docs: User Name Maps).
 
 A line is `MAP SYSTEM-NAME DATABASE-NAME`. A name that begins with `/` is a regular expression; the group `\\1` of a system name's may stand
-in the database name. A database name `all` stands for every one.
+in the database name. A database name `all` stands for every one. Lines that name other files, which PostgreSQL reads and PgBouncer does
+not, are errors.
 """
 
 import re
 
 import attrs
 
-from dualpool.authentication.words import Word, fields, joined_lines
+from dualpool.authentication.hba import INCLUDES, MEMBERS
+from dualpool.authentication.words import Field, Word, fields, joined_lines
 
 
 @attrs.frozen
@@ -33,26 +35,35 @@ IdentMaps = dict[str, list[Mapping]]
 
 
 def parse_ident(text: str) -> IdentMaps:
-    """Every map by its name. Raises ValueError with the number of a broken line."""
+    """Every map by its name. Raises ValueError with a line for every broken one."""
     maps: IdentMaps = {}
+    broken: list[str] = []
     for number, line in joined_lines(text):
         try:
             found = fields(line)
             if found:
-                name, mapping = parse_mapping([word for field in found for word in field])
+                name, mapping = parse_mapping(found)
                 maps.setdefault(name, []).append(mapping)
         except ValueError as error:
-            raise ValueError(f"line {number}: {error}") from None
+            broken.append(f"line {number}: {error}")
+    if broken:
+        raise ValueError("; ".join(broken))
     return maps
 
 
-def parse_mapping(words: list[Word]) -> tuple[str, Mapping]:
-    """One line: the map that it belongs to, and what it says."""
-    if len(words) != 3:
-        raise ValueError("must be MAP SYSTEM-NAME DATABASE-NAME")
+def parse_mapping(found: list[Field]) -> tuple[str, Mapping]:
+    """One line's fields: the map that it belongs to, and what it says."""
+    words = [word for field in found for word in field]
+    file = next((word.text for word in words if not word.quoted and word.text.startswith("@")), "")
+    if file:
+        raise ValueError(f"{file}: a file of maps names no other files; write the name that is meant (one that begins with @: in quotes)")
+    if words[0].is_keyword(*INCLUDES):
+        raise ValueError(f"{words[0].text}: a file of maps includes no other files; write their lines here")
+    if len(found) != 3 or len(words) != 3:
+        raise ValueError("must be MAP SYSTEM-NAME DATABASE-NAME, one name each")
     name, system, user = words
     if not user.quoted and user.text.startswith("+"):
-        raise ValueError(f"{user.text}: who is a member of a role only the server knows; name the users")
+        raise ValueError(f"{user.text}: {MEMBERS}; name the users")
     system.check()
     user.check()
     return name.text, Mapping(system, user)
