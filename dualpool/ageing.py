@@ -6,6 +6,8 @@ A pool that nobody uses falls asleep: no connections, no minimum. The database b
 import math
 from typing import TYPE_CHECKING
 
+from dualpool.lease import IDLE_TOO_LONG, TOO_OLD
+
 if TYPE_CHECKING:
     from dualpool.pool import Pool
 
@@ -38,9 +40,9 @@ class Ageing:
         idle_timeout = pool.settings.idle_timeout or math.inf
         for conn in pool.idle_connections():
             if conn.expires_at <= now:
-                pool.evict(conn, "its lifetime is over")
+                pool.evict(conn, TOO_OLD)
             elif now - conn.idle_since >= idle_timeout and pool.count_up() > minimum:
-                pool.evict(conn, "idle for too long")
+                pool.evict(conn, IDLE_TOO_LONG)
 
     def _doubt_old(self, now: float) -> None:
         """What has been idle for long is checked before it is used."""

@@ -239,11 +239,6 @@ class Backends:
         settings = PoolSettings(size=1, query_wait=self.config.timeouts.query_wait)
         return self._make(state, database, attrs.evolve(target, learnt=login.learnt), settings)
 
-    def retire(self, entry: PoolEntry) -> None:
-        """The client of a replication pool has gone: close the pool; `forget_closed` does the rest."""
-        if entry not in self._entries.values():
-            entry.pool.close()
-
     def forget_closed(self) -> None:
         """Drop the pools that are closed and empty. Their counts stay."""
         self._close_outdated()

@@ -23,13 +23,13 @@ import math
 from typing import TYPE_CHECKING, Final
 
 from dualpool.errors import DualpoolError
-from dualpool.lease import Leasable
+from dualpool.lease import WANTED_ELSEWHERE, Leasable
 from dualpool.protocol import APPLICATION, MAINTENANCE
 
 if TYPE_CHECKING:
     from dualpool.pool import Pool
 
-LANES: Final = (MAINTENANCE, APPLICATION)
+LANE_ORDER: Final = (MAINTENANCE, APPLICATION)
 """The order in which lanes are served."""
 UNLIMITED: Final = 1 << 30
 RAISE_AFTER: Final = 1.0
@@ -236,7 +236,7 @@ class Budget(Bound):
 
     def serve(self) -> None:
         """Give the room that there is to the pools that claimed it, in their order; see that more is made if it is not enough."""
-        for lane in LANES:
+        for lane in LANE_ORDER:
             while (pool := self._next_with_room(lane)) is not None:
                 del self._claims[lane][pool]
                 # The pool asks again at once, and for as long as it needs more; a new claim of its is the last in the queue.
@@ -292,7 +292,7 @@ class Budget(Bound):
         if not short:
             return False
         # Maintenance is served first, so what its pool closed for an application elsewhere would come back to itself.
-        for lane in LANES[:1] if pool.maintenance_waits() else LANES:
+        for lane in LANE_ORDER[:1] if pool.maintenance_waits() else LANE_ORDER:
             helped = [other for other in self._claims[lane] if other is not pool and self._would_help(conn, other, lane, short)]
             claimant = self._first_of(helped)
             if claimant is not None:
@@ -308,7 +308,7 @@ class Budget(Bound):
 
     def verify(self) -> None:
         """Check that the counts are those of the pools and that no claim was forgotten. For tests."""
-        for lane in LANES:
+        for lane in LANE_ORDER:
             counted = closing = 0
             for pool in self.pools:
                 counted += pool.counted[lane]
@@ -327,7 +327,7 @@ class Budget(Bound):
 
     def _blocked_by(self, bound: Bound) -> int:
         """How many claims wait for a place inside `bound`."""
-        return sum(bound in self.blocking(pool, lane) for lane in LANES for pool in self._claims[lane])
+        return sum(bound in self.blocking(pool, lane) for lane in LANE_ORDER for pool in self._claims[lane])
 
     def _would_help(self, conn: Leasable, claimant: "Pool", lane: int, short: list[Bound]) -> bool:
         """Would the place of `conn` let `claimant` in? `short`: where more is claimed than is being closed."""
@@ -360,7 +360,7 @@ class Budget(Bound):
             return
         for bound in (self, *self.quotas):
             while bound.closing_count() < self._blocked_by(bound) and (victim := bound.nearest_to_its_end()) is not None:
-                victim.pool.evict(victim, "another pool of the backend needs its place")
+                victim.pool.evict(victim, WANTED_ELSEWHERE)
 
     def _next_with_room(self, lane: int) -> "Pool | None":
         """Whose claim can be served now, if any."""

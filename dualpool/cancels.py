@@ -76,8 +76,15 @@ class Cancels:
             session.cancel()
 
     def inside(self, client: Client, key: int) -> None:
-        """As `Supervisor.cancel_inside`."""
-        self._nursery.start_soon(self._inside, client, key)
+        """As `Supervisor.cancel_inside`. A fault of ours costs the client that asked."""
+
+        async def guarded() -> None:
+            try:
+                await self._inside(client, key)
+            except Exception as error:
+                client.failed(error)
+
+        self._nursery.start_soon(guarded)
 
     async def _inside(self, client: Client, key: int) -> None:
         victim = self._server.clients.by_id.get(key) or self._holder(client, key)

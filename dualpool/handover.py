@@ -7,8 +7,8 @@ import math
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from dualpool.budget import LANES
-from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RESETTING, Leasable, Waiter
+from dualpool.budget import LANE_ORDER
+from dualpool.lease import CHECKING, CLOSED, CLOSING, IDLE, LEASED, RECONNECT, RESETTING, TOO_OLD, WANTED_ELSEWHERE, Leasable, Waiter
 from dualpool.protocol import APPLICATION
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Handover:
         pool.end_lease(conn)
         # A check that ended well entitles to one more use, however old the connection is: somebody waits for just this one.
         if conn.expires_at <= (pool.clock.now if state != CHECKING else -math.inf):
-            pool.discard(conn, "its lifetime is over" if conn.generation == pool.generation else "reconnect")
+            pool.discard(conn, TOO_OLD if conn.generation == pool.generation else RECONNECT)
             self.dispatch()
         else:
             self.settle(conn)
@@ -144,7 +144,7 @@ class Handover:
         if conn.lane == APPLICATION and pool.count_application() > pool.settings.size + pool.settings.reserve_size:
             return "the pool has become smaller"
         if pool.budget.pressed and pool.budget.wants_back(pool, conn):
-            return "another pool of the backend needs its place"
+            return WANTED_ELSEWHERE
         return ""
 
     def _reason_not_to_keep(self, conn: Leasable) -> str:
@@ -157,7 +157,7 @@ class Handover:
     def _hand_over(self, conn: Leasable) -> bool:
         """Offer `conn` to those who wait, in their order, until one takes it. It stays LEASED if nobody does."""
         pool = self._pool
-        for lane in LANES:
+        for lane in LANE_ORDER:
             queue = pool.queue.lanes[lane]
             if queue and pool.move(conn, lane):
                 while queue:

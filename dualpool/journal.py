@@ -20,8 +20,8 @@ from dualpool.errors import (
     TooManyClients,
     TransactionTimeout,
 )
-from dualpool.lease import CLOSING
-from dualpool.link import SAID_GOODBYE, VANISHED, Client, ServerConnection, WatchedClient
+from dualpool.lease import CLOSING, IDLE_TOO_LONG, PAUSED, RECONNECT, TOO_OLD, WANTED_ELSEWHERE
+from dualpool.link import LEFT_MIDWAY, SAID_GOODBYE, SERVER_ENDED, SERVER_VANISHED, VANISHED, Client, ServerConnection, WatchedClient
 from dualpool.log import FOLDS, event
 from dualpool.protocol import ServerRelay
 
@@ -170,14 +170,14 @@ WORDS: Final[dict[type[DualpoolError], str]] = {
 REASONS: Final = {
     VANISHED: "client unexpected eof",
     SAID_GOODBYE: "client close request",
-    "idle for too long": "server idle timeout",
-    "its lifetime is over": "server lifetime over",
-    "reconnect": "database configuration changed",
-    "paused": "unclean server",
-    "the server closed the connection unexpectedly": "server conn crashed?",
-    "the server ended the connection": "server conn crashed?",
-    "its client left in the middle of a message": "client disconnect while server was not ready",
-    "another pool of the backend needs its place": "evicted",
+    IDLE_TOO_LONG: "server idle timeout",
+    TOO_OLD: "server lifetime over",
+    RECONNECT: "database configuration changed",
+    PAUSED: "unclean server",
+    SERVER_VANISHED: "server conn crashed?",
+    SERVER_ENDED: "server conn crashed?",
+    LEFT_MIDWAY: "client disconnect while server was not ready",
+    WANTED_ELSEWHERE: "evicted",
 }
 STATS: Final = (
     "stats: {} xacts/s, {} queries/s, {} client parses/s, {} server parses/s, {} binds/s, {} client logins/s, "

@@ -25,6 +25,13 @@ CHECKING: Final = 4
 CLOSING: Final = 5
 CLOSED: Final = 6
 
+# Why a server connection that is well is closed.
+TOO_OLD: Final = "its lifetime is over"
+IDLE_TOO_LONG: Final = "idle for too long"
+RECONNECT: Final = "reconnect"
+PAUSED: Final = "paused"
+WANTED_ELSEWHERE: Final = "another pool of the backend needs its place"
+
 STATE_NAMES: Final = ("connecting", "idle", "leased", "resetting", "checking", "closing", "closed")
 
 

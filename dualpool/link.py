@@ -12,7 +12,7 @@ from typing import Final
 from dualpool.buffer import HIGH_WATER
 from dualpool.channel import Channel, ChannelOwner
 from dualpool.errors import AdminShutdown, DualpoolError, ListenerTooSlow, ServerLost, StateLeaked
-from dualpool.lease import CLOSING, Leasable, Party, Waiter
+from dualpool.lease import CLOSING, LEASED, Leasable, Party, Waiter
 from dualpool.migrations import is_of_a_tool
 from dualpool.protocol import (
     BROKEN,
@@ -42,6 +42,9 @@ UNSEEN: Final = 0.005
 SLOW_LISTENER_HINT: Final = "Read them as they come, and end transactions; limits.client_buffer_bytes is half of the limit."
 VANISHED: Final = "client closed the connection"
 SAID_GOODBYE: Final = "client ended the session"
+SERVER_ENDED: Final = "the server ended the connection"
+SERVER_VANISHED: Final = "the server closed the connection unexpectedly"
+LEFT_MIDWAY: Final = "its client left in the middle of a message"
 CONNECTION_KILLED: Final = 1927
 """MariaDB Error Codes: ER_CONNECTION_KILLED."""
 
@@ -195,6 +198,13 @@ class Client(ChannelOwner):
         elif self.waiter is not None and relay.held_bytes() > HIGH_WATER:
             self.channel.pause()
 
+    def feed(self, data: bytes = b"") -> None:
+        """As `received`, for those who are not the reactor, which has faults told to `failed`: they end this client and nobody else."""
+        try:
+            self.received(data)
+        except Exception as error:
+            self.failed(error)
+
     def attach(self, conn: Leasable) -> None:
         """The lease begins: `conn` is this client's until the relay says RELEASE or one of the two ends."""
         server: ServerConnection = conn  # type: ignore[assignment]
@@ -217,7 +227,7 @@ class Client(ChannelOwner):
     def go_on(self) -> None:
         """The lease is over: handle what the client sent meanwhile."""
         if self.channel.fd >= 0 and self.server is None and self.waiter is None and self.relay.held_bytes():
-            self.received(b"")
+            self.feed()
 
     def drained(self) -> None:
         """The client takes bytes again."""
@@ -323,7 +333,11 @@ class Client(ChannelOwner):
 
     def refuse(self, error: DualpoolError) -> None:
         """No server connection comes: answer what waits with `error` and go on with what follows."""
-        verdict = self.relay.refuse(error)
+        try:
+            verdict = self.relay.refuse(error)
+        except Exception as fault:
+            self.failed(fault)
+            return
         self._flush_own_replies()
         self.channel.resume()
         if verdict & CLOSE:
@@ -341,7 +355,7 @@ class Client(ChannelOwner):
             self.relay.cancel_done(found)
             self._flush_own_replies()
             if self.server is not None and self.relay.held_bytes():
-                self.received(b"")
+                self.feed()
             else:
                 self.go_on()
 
@@ -356,10 +370,7 @@ class Client(ChannelOwner):
             return
         self.channel.resume()
         self.relay.listen_answered(shared)
-        try:
-            self.received(b"")
-        except Exception as error:
-            self.failed(error)
+        self.feed()
 
     def notified(self, channel: str, message: bytes) -> None:
         """A notification. A client that does not take them is ended: they would grow without end."""
@@ -500,8 +511,8 @@ class ServerConnection(Leasable, ChannelOwner):
     """A server connection that is logged in. Its pool knows it from `pool.connected()` to `pool.lost()`."""
 
     __slots__ = (
-        "answered_at", "cancels", "channel", "client", "counters", "engine", "login", "pin_reasons", "relay", "supervisor", "target",
-        "tidying",
+        "answered_at", "cancels", "channel", "client", "clock", "counters", "engine", "login", "pin_reasons", "relay", "supervisor",
+        "target", "tidying",
     )  # fmt: skip
 
     def __init__(
@@ -510,6 +521,7 @@ class ServerConnection(Leasable, ChannelOwner):
     ) -> None:  # fmt: skip
         super().__init__(pool)
         self.counters = pool.counters
+        self.clock = reactor.clock
         self.channel = Channel(reactor, transport, self)
         self.relay = relay
         self.engine = engine
@@ -529,7 +541,7 @@ class ServerConnection(Leasable, ChannelOwner):
     def received(self, data: bytes) -> None:
         """Bytes from the server."""
         relay = self.relay
-        self.answered_at = self.channel.reactor.clock.now
+        self.answered_at = self.clock.now
         self.counters.sent += len(data)
         verdict = relay.on_server_bytes(data)
         client = self.client
@@ -564,7 +576,7 @@ class ServerConnection(Leasable, ChannelOwner):
         if verdict & LISTENS and self.client is not None:
             self.client.wait_for_channel()
         if verdict & BROKEN:
-            self.lose(ServerLost("the server ended the connection"), told=True)
+            self.lose(ServerLost(SERVER_ENDED), told=True)
         elif verdict & RELEASE:
             self.release()
         elif verdict & CLOSE and self.client is not None:
@@ -579,7 +591,7 @@ class ServerConnection(Leasable, ChannelOwner):
         if not reasons:
             relay.pinned_at = 0.0
         elif not relay.pinned_at:
-            relay.pinned_at = self.channel.reactor.clock.now
+            relay.pinned_at = self.clock.now
         new = [reason for reason in reasons if reason not in before]
         if new and self.client is not None:
             self.supervisor.pinned(self, new)
@@ -616,7 +628,7 @@ class ServerConnection(Leasable, ChannelOwner):
             self.channel.on_readable()
         except Exception as error:
             self.failed(error)
-        return self.channel.is_open()
+        return self.state == LEASED and self.channel.is_open()
 
     def ready_again(self) -> None:
         """It has been tidied up or checked."""
@@ -645,7 +657,7 @@ class ServerConnection(Leasable, ChannelOwner):
 
     def ended(self) -> None:
         """The server closed the connection."""
-        self.lose(ServerLost("the server closed the connection unexpectedly"), gone=True)
+        self.lose(ServerLost(SERVER_VANISHED), gone=True)
 
     def failed(self, error: Exception) -> None:
         """The server's bytes make no sense, or the statement is not allowed in this pool mode, or a fault of ours."""

@@ -87,6 +87,8 @@ class Hub:
 
     def __init__(self, listening: Listening, pool: "Pool") -> None:
         self.pool = pool
+        self.base = listening.server.backends.entry_of(pool)
+        """What the pool belongs to. A reload may move the clients to another one, and this pool is forgotten before the hub is."""
         self.wanted: dict[str, set[Client]] = {}
         self.heard: set[str] = set()
         """The channels that the connection listens to."""
@@ -182,13 +184,21 @@ class Hub:
         """Must the connection go: the database is paused, connections are to be replaced, the login is another one now?"""
         if self._entry is None:
             return False
-        if self._made_for != identity_of(self._server.backends.entry_of(self.pool)):
+        if self._made_for != identity_of(self.base):
             return True
         conn = self.conn
         return conn is not None and (self._entry.pool.is_paused or conn.expires_at == -inf)
 
     async def run(self) -> None:
-        """The task: as long as somebody listens."""
+        """The task: as long as somebody listens. A fault of ours makes each client listen by itself."""
+        try:
+            await self._keep_listening()
+        except Exception as error:
+            self._server.log_fault(error, f"the listening connection of pool {self.pool.name}")
+        del self._listening.hubs[self.pool]
+        self._answer_everybody()
+
+    async def _keep_listening(self) -> None:
         pause = FIRST_PAUSE
         while self.wanted and not self._closed:
             began = trio.current_time()
@@ -198,14 +208,11 @@ class Hub:
                 continue
             pause = FIRST_PAUSE if trio.current_time() - began > STEADY else min(2 * pause, LAST_PAUSE)
             await trio.sleep(pause * random.uniform(0.75, 1.25))
-        del self._listening.hubs[self.pool]
-        self._answer_everybody()
 
     async def _listen(self) -> None:
         """One connection, from its making to its loss."""
-        base = self._server.backends.entry_of(self.pool)
-        self._made_for = identity_of(base)
-        entry = self._entry = self._server.backends.listening_entry(base)
+        self._made_for = identity_of(self.base)
+        entry = self._entry = self._server.backends.listening_entry(self.base)
         try:
             conn = await checkout(entry.pool, timeout=inf)
             assert isinstance(conn, ServerConnection)
@@ -334,9 +341,9 @@ class Hub:
 
     def _sender(self, process_id: int) -> Client | None:
         """Whose session has notified, as far as that is certain: its server connection has been with it for long."""
-        base, now = self._server.backends.entry_of(self.pool), self._server.reactor.clock.now
-        here = self.conn.target if self.conn is not None else base.target
-        for pool in base.backend.budget.pools:
+        now = self._server.reactor.clock.now
+        here = self.conn.target if self.conn is not None else self.base.target
+        for pool in self.base.backend.budget.pools:
             for conn in pool.connections:
                 if isinstance(conn, ServerConnection) and conn.login.process_id == process_id and conn.client is not None:
                     same = (conn.target.host, conn.target.port) == (here.host, here.port)

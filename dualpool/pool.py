@@ -27,12 +27,12 @@ from itertools import count
 from typing import TYPE_CHECKING, Final
 
 from dualpool.ageing import Ageing
-from dualpool.budget import LANES, Budget, Quota, is_full
+from dualpool.budget import LANE_ORDER, Budget, Quota, is_full
 from dualpool.counters import Counters
 from dualpool.errors import DualpoolError
 from dualpool.growth import Growth
 from dualpool.handover import Handover
-from dualpool.lease import CHECKING, CLOSED, CLOSING, CONNECTING, IDLE, LEASED, RESETTING, Leasable, Party, Waiter
+from dualpool.lease import CHECKING, CLOSED, CLOSING, CONNECTING, IDLE, LEASED, RECONNECT, RESETTING, Leasable, Party, Waiter
 from dualpool.pool_settings import PoolSettings
 from dualpool.pool_statistics import PoolStatistics
 from dualpool.protocol import APPLICATION, MAINTENANCE
@@ -306,7 +306,7 @@ class Pool:
         stale = conn.generation != self.generation
         self.connections.add(conn)
         if self.is_closed or stale:
-            self.discard(conn, "reconnect" if stale else "the pool is closed")
+            self.discard(conn, RECONNECT if stale else "the pool is closed")
             self.follow_up()
         else:
             self.handover.settle(conn)
@@ -374,7 +374,7 @@ class Pool:
         for conn in self.connections:
             conn.expires_at = -math.inf
         self.growth.succeeded()
-        self.close_idle("reconnect")
+        self.close_idle(RECONNECT)
         self.follow_up()
 
     def pause(self) -> None:
@@ -572,7 +572,7 @@ class Pool:
         assert by_state[CHECKING] == self._checking
         assert by_state[LEASED] == self._count_leased()
         assert by_state[CONNECTING] == by_state[CLOSED] == 0
-        for lane in LANES:
+        for lane in LANE_ORDER:
             assert by_lane[lane][CLOSING] == self._closing[lane]
             assert self.counted[lane] - sum(by_lane[lane]) == self.connecting[lane] >= 0
         if self._capped:
@@ -585,7 +585,7 @@ class Pool:
         if self.has_demand():
             assert not self.idle, "somebody waits, and a connection is idle"
             assert not self.stale or self.count_coming() >= self.queue.count(), "somebody waits, and nothing is being checked"
-        for lane in LANES:
+        for lane in LANE_ORDER:
             if self.growth.is_wanted(lane):
                 assert self.budget.claimed(self), "somebody waits, and nobody connects"
         paths = self._plain, self._full

@@ -37,8 +37,10 @@ class Refusals:
         if len(self._refused) == 1:
             while self._refused:
                 first, why = self._refused[0]
-                first.fail(why)
-                self._refused.popleft()
+                try:
+                    first.fail(why)
+                finally:
+                    self._refused.popleft()
 
     def refuse_all(self, error: DualpoolError) -> None:
         """Fail everybody who waits; those too who queue up again at once with their next request, without nesting."""

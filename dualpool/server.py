@@ -239,7 +239,10 @@ class Server(Supervisor):
         """Enforce the deadlines of pools and clients, for ever."""
         while True:
             await trio.sleep(self._tick())
-            self.do_what_is_due()
+            try:
+                self.do_what_is_due()
+            except Exception as error:
+                self.log_fault(error, "what is due")  # and all clients are served on
 
     def do_what_is_due(self) -> None:
         """What time alone makes necessary."""

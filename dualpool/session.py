@@ -127,7 +127,7 @@ class Door:
         self.clients = 0
 
     async def receive(self, sock: socket.socket) -> None:
-        """A client has connected. The session's whole life; raises nothing but cancellation."""
+        """A client has connected. The session's whole life; raises nothing but cancellation: a fault of ours costs this client alone."""
         stream = Stream(sock, self.tls, server_side=True)
         try:
             visit = Visit(stream)
@@ -135,8 +135,12 @@ class Door:
             stream.close()
             return
         self.accepted += 1
-        with contextlib.ExitStack() as place:
-            await self._receive(visit, place)
+        try:
+            with contextlib.ExitStack() as place:
+                await self._receive(visit, place)
+        except Exception as error:
+            self.server.log_fault(error, f'a client of listener "{self.listener.name}"')
+            stream.close()
 
     async def _receive(self, visit: Visit, place: contextlib.ExitStack) -> None:
         stream = visit.stream
@@ -277,10 +281,7 @@ class Door:
         client.channel.send(self.engine.welcome(login, parameters, client.id, server.clients.secret(client.id)))
         client.channel.open()
         if login.pending:
-            try:
-                client.received(login.pending)
-            except Exception as error:
-                client.failed(error)
+            client.feed(login.pending)
 
     def _relay(self, login: ClientLogin, entry: PoolEntry) -> ClientRelay:
         mode = SESSION if login.replication else login.account.mode
@@ -349,7 +350,8 @@ class Door:
         del self.server.clients.by_id[client.id]
         client.counters.gather_client(client.relay)
         client.pool.clients -= 1
-        self.server.backends.retire(self.server.backends.entry_of(client.pool))
+        if client.login is not None and client.login.replication:
+            client.pool.close()  # it was this client's alone; Backends.forget_closed does the rest
 
     # ------------------------------------------------------------------------------------------------------------ accounts
 

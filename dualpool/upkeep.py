@@ -14,11 +14,11 @@ import trio
 
 from dualpool.accounts import ServerTarget
 from dualpool.backends import BackendState
-from dualpool.errors import AdminShutdown, DualpoolError, ServerLost
+from dualpool.errors import AdminShutdown, ConnectFailed, DualpoolError, ServerLost
 from dualpool.exchange import Stream, drive
 from dualpool.hosts import rounds
 from dualpool.lease import Leasable
-from dualpool.link import ServerConnection
+from dualpool.link import LEFT_MIDWAY, ServerConnection
 from dualpool.log import event
 from dualpool.pool import Pool, PoolIO
 from dualpool.protocol import TRANSACTION, ConnectionClosed, Exchange
@@ -106,13 +106,17 @@ class Upkeep(PoolIO):
         entry = self._server.backends.entry_of(pool)
         try:
             conn = await self._server.connector.connect(entry, self._server.backends.relay_limits[TRANSACTION], lane)
-        except DualpoolError as error:
-            self._server.journal.connect_failed(pool, error)
-            pool.connect_failed(error, lane)
+        except Exception as error:
+            failed = error if isinstance(error, DualpoolError) else ConnectFailed(f"an internal error: {error!r}")
+            if failed is not error:
+                self._server.log_fault(error, f"a connect of pool {pool.name}")
+            self._server.journal.connect_failed(pool, failed)
+            pool.connect_failed(failed, lane)
         except trio.Cancelled:
             pool.connect_failed(AdminShutdown("dualpool is shutting down"), lane)
             raise
         else:
+            conn.counters = pool.counters  # others, perhaps, than when the connect began: a reload may watch queries from now on
             pool.connected(conn, lane)
             self._server.journal.opened(conn)
 
@@ -142,7 +146,7 @@ class Upkeep(PoolIO):
             # Also of a connection that is lost: a server notices the end of a connection only when its query has ended.
             await self._server.cancels.at_server(conn)
         if relay.is_lost():
-            conn.lose(ServerLost("its client left in the middle of a message"))
+            conn.lose(ServerLost(LEFT_MIDWAY))
             return
         timeouts = self._server.config.timeouts
         # (It may have become quiet by itself meanwhile.)

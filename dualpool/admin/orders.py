@@ -13,6 +13,7 @@ from dualpool.admin.settings import changed
 from dualpool.admin.tables import Names
 from dualpool.answers import Done, Notice
 from dualpool.errors import AdminShutdown, CommandRefused
+from dualpool.lease import PAUSED
 
 if TYPE_CHECKING:
     from dualpool.backends import DatabaseKey
@@ -52,7 +53,7 @@ async def pause(server: "Server", words: list[str]) -> Done:
     for pool in pools(server, keys):
         if pool.is_paused:
             for conn in pool.idle_connections():
-                pool.evict(conn, "paused")
+                pool.evict(conn, PAUSED)
     return Done("PAUSE")
 
 
