@@ -9,12 +9,12 @@ from weakref import WeakValueDictionary
 import attrs
 
 from dualpool.accounts import Account, ClientLogin
-from dualpool.config import POOL_MODES, Config, Listener
+from dualpool.config import LANES, POOL_MODES, Config, Listener
 from dualpool.deadlines import times_of
 from dualpool.errors import LoginFailed, TooManyClients
 from dualpool.lease import Party
 from dualpool.migrations import TOOLS
-from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION
+from dualpool.protocol import MAINTENANCE, SESSION
 
 if TYPE_CHECKING:
     from dualpool.link import Client
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 OWN_PARAMETERS: Final = "dualpool."
 """Start-up parameters and connection attributes with this prefix are for us; no server sees them."""
 LANE: Final = "dualpool.lane"
-LANES: Final = {"application": APPLICATION, "maintenance": MAINTENANCE}
 APPLICATION_NAMES: Final = ("application_name", "program_name")
 """What PostgreSQL and what MySQL clients call themselves by."""
 
@@ -74,6 +73,11 @@ def may_ask_for_maintenance(config: Config, account: Account, parameters: dict[s
     user = config.users.get(account.user)
     asked = LANES.get(parameters.get(LANE, ""), account.lane)
     return asked == MAINTENANCE and (account.lane == MAINTENANCE or (user is not None and user.maintenance_on_request))
+
+
+def application_name(parameters: dict[str, str]) -> str:
+    """What a client calls itself; "" if it does not."""
+    return next((parameters[name] for name in APPLICATION_NAMES if parameters.get(name)), "")
 
 
 def mode_of(config: Config, listener: Listener, login: ClientLogin) -> int:
@@ -138,7 +142,7 @@ class Parties:
         if login.account.lane == MAINTENANCE:
             return ()
         limits = config.limits
-        application = next((login.parameters[name] for name in APPLICATION_NAMES if login.parameters.get(name)), "")
+        application = application_name(login.parameters)
         found = [
             ("user", login.account.user, "clients_per_user", limits.clients_per_user),
             ("address", address, "clients_per_address", limits.clients_per_address),

@@ -10,7 +10,7 @@ NO_FD: Final = -1
 
 
 class ChannelOwner:
-    """Whom a channel reports to. Calls come from the reactor, never from inside the owner's own calls of the channel."""
+    """Whom a channel reports to. Calls come from the reactor; inside an owner's own call only if that is `on_readable`."""
 
     __slots__ = ()
 

@@ -5,7 +5,6 @@ Cancellation-safe: the task either gets the connection or was never given it. A 
 """
 
 import math
-from collections.abc import Callable
 
 import outcome
 import trio
@@ -15,19 +14,16 @@ from dualpool.lease import Leasable, Waiter
 from dualpool.pool import Pool
 from dualpool.protocol import APPLICATION
 
-Notice = Callable[[float], None]
-
 
 class TaskWaiter(Waiter):
     """A task that is parked in `checkout`."""
 
-    __slots__ = ("_notice", "_result", "_task")
+    __slots__ = ("_result", "_task")
 
-    def __init__(self, lane: int, notice: Notice | None = None) -> None:
+    def __init__(self, lane: int) -> None:
         super().__init__(lane)
         # `checkout` ends the wait itself: at the right moment, not at the next sweep.
         self.deadline = math.inf
-        self._notice = notice
         self._task: trio.lowlevel.Task | None = None
         self._result: outcome.Outcome[Leasable] | None = None
 
@@ -54,8 +50,7 @@ class TaskWaiter(Waiter):
         self._wake(outcome.Error(error))
 
     def notify(self, seconds: float) -> None:
-        if self._notice is not None:
-            self._notice(seconds)
+        """There is nobody to tell."""
 
     def _wake(self, result: outcome.Outcome[Leasable]) -> None:
         self._result = result
@@ -63,11 +58,10 @@ class TaskWaiter(Waiter):
             trio.lowlevel.reschedule(self._task, result)
 
 
-async def checkout(pool: Pool, lane: int = APPLICATION, timeout: float | None = None, notice: Notice | None = None) -> Leasable:
+async def checkout(pool: Pool, lane: int = APPLICATION, timeout: float | None = None) -> Leasable:
     """Lease a server connection, waiting for at most `timeout` seconds (None: the pool's `query_wait`). The caller must give it back.
 
-    `notice` is called with the seconds that have passed when the pool's `query_wait_notify` has. Raises CheckoutTimeout, and whatever
-    the pool refuses with: ConnectFailed with the server's own answer, PoolClosed.
+    Raises CheckoutTimeout, and whatever the pool refuses with: ConnectFailed with the server's own answer, PoolClosed.
     """
     await trio.lowlevel.checkpoint_if_cancelled()
     conn = pool.take_nowait(lane)
@@ -76,5 +70,5 @@ async def checkout(pool: Pool, lane: int = APPLICATION, timeout: float | None = 
         return conn
     seconds = (pool.settings.query_wait or math.inf) if timeout is None else timeout
     with trio.move_on_after(seconds):
-        return await TaskWaiter(lane, notice).park(pool)
+        return await TaskWaiter(lane).park(pool)
     raise pool.refusals.give_up(seconds)

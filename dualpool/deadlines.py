@@ -1,6 +1,6 @@
 """The times that a client may take, enforced by the one sweep: no timer and no cancel scope per query.
 
-Precision is that of the sweep (server.py, `Server.tick`): a deadline is noticed at most one tick late.
+Precision is that of the sweep (server.py, `Server._tick`): a deadline is noticed at most one tick late.
 """
 
 import math

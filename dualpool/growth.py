@@ -8,7 +8,7 @@ not for good: tools find out, create it, and come again at once.
 import math
 from typing import TYPE_CHECKING, Final
 
-from dualpool.budget import LANES
+from dualpool.budget import LANE_ORDER
 from dualpool.errors import DualpoolError
 from dualpool.protocol import APPLICATION, MAINTENANCE
 
@@ -69,7 +69,7 @@ class Growth:
         if self._missing is not None:
             (error, asked_at), self._missing = self._missing, None
             pool.refusals.refuse_early(error, asked_at)
-        for lane in LANES:
+        for lane in LANE_ORDER:
             while self.is_wanted(lane):
                 if not pool.budget.admit(pool, lane):
                     break

@@ -23,10 +23,12 @@ TOOLS: Final = frozenset(
 TRACES: Final = re.compile(
     rb"\b(?:alembic_version|django_migrations|schema_migrations|ar_internal_metadata|flyway_schema_history|databasechangelog|goose_db_version"
     rb"|_prisma_migrations|prisma_migrate|knex_migrations|sequelizemeta|__drizzle_migrations|__efmigrationshistory"
-    rb"|doctrine_migration_versions)|pg_advisory_lock\(72707369\)",
-    re.IGNORECASE,
+    rb"|doctrine_migration_versions)|pg_advisory_lock\(72707369\)"
 )
-"""Alembic, Django, Rails and golang-migrate, Flyway, Liquibase, Goose, Prisma, Knex, Sequelize, Drizzle, Entity Framework, Doctrine."""
+"""Alembic, Django, Rails and golang-migrate, Flyway, Liquibase, Goose, Prisma, Knex, Sequelize, Drizzle, Entity Framework, Doctrine: in
+lower case."""
+HINTS: Final = (b"migrat", b"_version", b"changelog", b"_metadata", b"schema_history", b"sequelizemeta", b"72707369")
+"""One of these is in whatever TRACES finds, in lower case. To look for them first is much faster, and nearly all requests have none."""
 LOOKED_AT: Final = 4096
 """Bytes of a request that are looked at."""
 RESTS: Final = 10.0
@@ -37,7 +39,8 @@ LASTS: Final = 600.0
 
 def is_of_a_tool(request: bytes) -> bool:
     """Is this what a migration tool asks?"""
-    return TRACES.search(request, 0, LOOKED_AT) is not None
+    head = request[:LOOKED_AT].lower()
+    return any(hint in head for hint in HINTS) and TRACES.search(head) is not None
 
 
 class Migrations:

@@ -33,7 +33,7 @@ CLOSE: Final = 4
 BROKEN: Final = 8
 """From `on_server_bytes`: the server said that it will close this connection. Never reuse it."""
 CANCEL: Final = 16
-"""From `on_client_bytes`: the client asks, inside its own session, to cancel `cancel_key` (MySQL's KILL)."""
+"""The client asks, inside its own session, to cancel `ClientRelay.cancel_key` (MySQL's KILL)."""
 PINNED: Final = 32
 """`ServerRelay.pins` of the client's server connection has changed (also to 0)."""
 VACATE: Final = 64
@@ -41,8 +41,7 @@ VACATE: Final = 64
 REACCEPT: Final = 128
 """The client begins a new login with `ClientRelay.login_request`; nothing is outstanding, and what its session was is over."""
 LISTENS: Final = 256
-"""From `on_client_bytes` or `attach`: the client is about to listen to `ClientRelay.wants_channel`. What it sends waits until
-`listen_answered()`."""
+"""The client is about to listen to `ClientRelay.wants_channel`. What it sends waits until `listen_answered()`."""
 
 # What happens when a session begins to hold state that pins it.
 PIN_ALLOW: Final = 0
@@ -174,7 +173,7 @@ class ClientRelay:
     def on_client_bytes(self, data: bytes) -> int:
         """Interpret `data`, read from the client. Returns verdict bits; raises RemoteProtocolError, then the client must be closed.
 
-        Bytes that cannot be used yet (half a frame, no server) are kept, at most `limits.max_frame_bytes` of them (`held_bytes()`).
+        Bytes that cannot be used yet (half a frame, no server) are kept, at most `limits.frame_bytes` of them (`held_bytes()`).
         """
         raise NotImplementedError
 

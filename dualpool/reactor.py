@@ -286,10 +286,6 @@ class Reactor:
         for handler in retired:
             handler.close_now()
 
-    def statistics(self) -> dict[str, int]:
-        """A snapshot: how many descriptors are watched."""
-        return {"descriptors": len(self._handlers)}
-
 
 def _ignore(fd: int, interest: int) -> None:
     """Nobody watches yet."""

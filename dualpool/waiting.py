@@ -6,7 +6,7 @@ First come, first served, within a lane. Who belongs to a party that has enough 
 import math
 from collections import OrderedDict
 
-from dualpool.budget import LANES
+from dualpool.budget import LANE_ORDER
 from dualpool.lease import Leasable, Party, Waiter
 from dualpool.protocol import APPLICATION, MAINTENANCE
 
@@ -87,7 +87,7 @@ class Queue:
     def verify(self, held: list[Leasable]) -> None:
         """What each party has is what its leases and waits are, and nobody is parked for nothing. `held`: what is leased. For tests."""
         active: dict[Party, int] = {}
-        having = [conn.parties for conn in held] + [waiter.parties for lane in LANES for waiter in self.lanes[lane]]
+        having = [conn.parties for conn in held] + [waiter.parties for lane in LANE_ORDER for waiter in self.lanes[lane]]
         for party in (party for parties in having for party in parties):
             active[party] = active.get(party, 0) + 1
         for waiter, party in self.parked.items():

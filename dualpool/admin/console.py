@@ -10,7 +10,8 @@ import trio
 
 from dualpool.accounts import ClientLogin
 from dualpool.admin.commands import Command, check_allowed, parse
-from dualpool.admin.tables import Row, address, application_name, pointer
+from dualpool.admin.tables import Row, address, pointer
+from dualpool.admission import application_name
 from dualpool.answers import Answer, Column
 from dualpool.errors import DualpoolError, QueryCanceled
 from dualpool.exchange import CommandRunner, Stream, drive

@@ -15,8 +15,8 @@ from prometheus_client.registry import Collector
 from dualpool import __version__
 from dualpool.admin.tables import TABLES, Names, Row
 from dualpool.answers import Value
+from dualpool.config import LANES
 from dualpool.counters import BOUNDS
-from dualpool.protocol import APPLICATION, MAINTENANCE
 
 if TYPE_CHECKING:
     from dualpool.backends import PoolEntry
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 MICROSECOND: Final = 1e-6
 POOL_LABELS: Final = ("database", "user", "protocol")
-LANE_NAMES: Final = {APPLICATION: "application", MAINTENANCE: "maintenance"}
 
 
 class Metrics:
@@ -141,7 +140,7 @@ class _Dualpool(Collector):
         budget = GaugeMetricFamily("dualpool_backend_budget", "Connections that dualpool may hold to a backend.", labels=("backend",))
         reserve = GaugeMetricFamily("dualpool_backend_reserved", "Those that only maintenance may take.", labels=("backend",))
         for name, state in self.server.backends.states.items():
-            for lane, lane_name in LANE_NAMES.items():
+            for lane_name, lane in LANES.items():
                 used.add_metric([name, lane_name], state.budget.counted[lane])
             if state.budget.limit is not None:
                 budget.add_metric([name], state.budget.limit)

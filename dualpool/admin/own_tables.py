@@ -5,14 +5,16 @@ from typing import TYPE_CHECKING, Final
 
 from dualpool.admin.tables import Describer, Names, Row, Show
 from dualpool.answers import columns
-from dualpool.budget import LANES
+from dualpool.budget import LANE_ORDER
+from dualpool.config import LANES
+from dualpool.link import ClientWaiter
 from dualpool.listening import listens_to
 from dualpool.protocol import APPLICATION, MAINTENANCE
 
 if TYPE_CHECKING:
     from dualpool.server import Server
 
-LANE_NAMES: Final = {APPLICATION: "application", MAINTENANCE: "maintenance"}
+LANE_NAMES: Final = {lane: name for name, lane in LANES.items()}
 
 
 def pins(server: "Server") -> list[Row]:
@@ -37,7 +39,7 @@ def budget(server: "Server") -> list[Row]:
     rows: list[Row] = []
     for name, state in server.backends.states.items():
         book = state.budget
-        waiting = sum(pool.statistics().waiting for pool in book.pools)
+        waiting = sum(pool.queue.count_all() for pool in book.pools)
         rows.append(
             (
                 name, None if state.asks_capacity and not state.capacity_known else book.limit,
@@ -85,12 +87,11 @@ def queue(server: "Server") -> list[Row]:
     names = Names(server)
     now = server.now()
     rows: list[Row] = []
-    owners = {client.waiter: client for client in server.clients.by_id.values() if client.waiter is not None}
     for pool in server.backends.pools():
         entry = server.backends.entry_of(pool)
-        for lane in LANES:
+        for lane in LANE_ORDER:
             for place, waiter in enumerate(pool.queue.lanes[lane], 1):
-                client = next((owner for mine, owner in owners.items() if mine is waiter), None)
+                client = waiter.client if isinstance(waiter, ClientWaiter) else None
                 user = client.login.account.user if client is not None and client.login is not None else entry.target.user
                 waited = int((now - waiter.enqueued_at) * 1000)
                 left = None if math.isinf(waiter.deadline) else int(max(0.0, waiter.deadline - now) * 1000)
@@ -103,8 +104,8 @@ def channels(server: "Server") -> list[Row]:
     """SHOW CHANNELS: who listens to what on a shared connection, and what has come there."""
     names = Names(server)
     rows: list[Row] = []
-    for pool, hub in server.listening.hubs.items():
-        name = names.shown[server.backends.entry_of(pool).database_key]
+    for hub in server.listening.hubs.values():
+        name = names.shown[hub.base.database_key]
         for channel, clients in sorted(hub.wanted.items()):
             for client in sorted(clients, key=lambda client: client.id):
                 if listens_to(client, channel) and client.login is not None and not client.ended_by:

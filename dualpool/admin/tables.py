@@ -14,6 +14,7 @@ from dualpool import __version__
 from dualpool.accounts import ClientLogin
 from dualpool.admin.settings import config_rows
 from dualpool.admin.stats import Totals
+from dualpool.admission import application_name
 from dualpool.answers import Column, Value, columns
 from dualpool.cancels import is_held
 from dualpool.config import WILDCARD, Database
@@ -359,11 +360,6 @@ def replication_of(login: ClientLogin | None) -> str:
     if login is None or not login.replication:
         return "none"
     return "logical" if login.parameters.get("replication") == "database" else "physical"
-
-
-def application_name(parameters: dict[str, str]) -> str:
-    """What a client calls itself: PostgreSQL's parameter, or MySQL's connection attribute."""
-    return parameters.get("application_name") or parameters.get("program_name") or ""
 
 
 def clients(server: "Server") -> list[Row]:

@@ -27,7 +27,7 @@ ListenPolicy = Literal["shared", "pin", "error"]
 ListenerAuth = Literal[AuthMethod, "hba"]
 
 POOL_MODES: Final[dict[PoolMode, int]] = {"transaction": TRANSACTION, "session": SESSION, "statement": STATEMENT}
-LANES: Final[dict[Lane, int]] = {"application": APPLICATION, "maintenance": MAINTENANCE}
+LANES: Final[dict[str, int]] = {"application": APPLICATION, "maintenance": MAINTENANCE}
 SCHEMES: Final[dict[Protocol, str]] = {"postgres": "postgresql", "mysql": "mysql"}
 WILDCARD: Final = "*"
 

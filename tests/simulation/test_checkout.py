@@ -74,22 +74,6 @@ async def test_a_failed_login_reaches_the_task(autojump_clock: trio.testing.Mock
         await checkout(desk.pool())
 
 
-async def test_the_notice_is_passed_on(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
-    desk = Desk()
-    pool = desk.pool(query_wait_notify=2.0, query_wait=5.0)
-    told: list[float] = []
-
-    async def sweeper() -> None:
-        for _ in range(4):
-            await trio.sleep(1)
-            desk.wait(1)
-
-    nursery.start_soon(sweeper)
-    with pytest.raises(CheckoutTimeout):
-        await checkout(pool, notice=told.append)
-    assert told == [2.0]
-
-
 async def test_a_cancelled_task_starts_nothing(autojump_clock: trio.testing.MockClock) -> None:
     desk = Desk()
     with trio.CancelScope() as scope:
