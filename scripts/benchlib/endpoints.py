@@ -18,7 +18,10 @@ from cryptography.x509.oid import NameOID
 from benchlib.model import Endpoint, Engine, LeftOut, Server
 from benchlib.proc import listeners
 from benchlib.programs import Host, free_port, quoted, running
+from benchlib.tables import unix_socket
 
+BY_SOCKET = "dualpool-unix"
+"""dualpool again, connected to the server by its Unix socket. Only on request: the others are connected by TCP."""
 POOL_SIZE = 20
 MAX_CLIENTS = 15_000
 
@@ -44,7 +47,7 @@ class Rival:
 
 def names(engine: Engine) -> list[str]:
     """Everything that a load of `engine` can go through, dualpool first, the server itself last."""
-    return ["dualpool", *RIVALS[engine], "direct"]
+    return ["dualpool", BY_SOCKET, *RIVALS[engine], "direct"]
 
 
 @contextmanager
@@ -54,8 +57,9 @@ def opened(name: str, bench: Bench) -> Iterator[Endpoint]:
         yield Endpoint(name, bench.server, bench.server.port, listeners(bench.server.port))
         return
     port, log = free_port(), bench.folder / f"{name}-{bench.server.engine}.log"
-    if name == "dualpool":
-        command, stdin, ready = dualpool_command(bench, port), b"", "listening on"
+    if name in {"dualpool", BY_SOCKET}:
+        way = unix_socket(bench.server) if name == BY_SOCKET else ""
+        command, stdin, ready = dualpool_command(bench, port, way), b"", "listening on"
     else:
         (command, stdin), ready = rival_command(name, bench, port), ""
     with running(name, command, port, log, stdin=stdin, ready=ready) as pids:
@@ -67,10 +71,10 @@ def opened(name: str, bench: Bench) -> Iterator[Endpoint]:
 # --------------------------------------------------------------------------------------------------------------------- dualpool
 
 
-def dualpool_command(bench: Bench, port: int) -> list[str]:
+def dualpool_command(bench: Bench, port: int, way: str) -> list[str]:
     """`dualpool run` with a file written for it, under cProfile if asked."""
-    config = bench.folder / f"dualpool-{bench.server.engine}.toml"
-    config.write_text(dualpool_toml(bench.server, port))
+    config = bench.folder / f"dualpool-{port}.toml"
+    config.write_text(dualpool_toml(bench.server, port, way))
     profiler = []
     if bench.profile:
         target = bench.profile.resolve()
@@ -78,8 +82,8 @@ def dualpool_command(bench: Bench, port: int) -> list[str]:
     return [sys.executable, *profiler, "-m", "dualpool", "run", "-c", str(config)]
 
 
-def dualpool_toml(server: Server, port: int) -> str:
-    """One listener, one backend, one database."""
+def dualpool_toml(server: Server, port: int, way: str = "") -> str:
+    """One listener, one backend, one database. `way`: more parameters for the backend's url."""
     scheme, no_tls = {"postgres": ("postgresql", "sslmode=disable"), "mysql": ("mysql", "ssl-mode=DISABLED")}[server.engine]
     return f"""
 [listeners.bench]
@@ -87,7 +91,7 @@ protocol = "{server.engine}"
 bind = "127.0.0.1:{port}"
 pool_mode = "transaction"
 [backends.bench]
-url = "{scheme}://{server.user}:{server.password}@{server.host}:{server.port}/{server.database}?{no_tls}"
+url = "{scheme}://{server.user}:{server.password}@{server.host}:{server.port}/{server.database}?{"&".join(filter(None, (no_tls, way)))}"
 [databases.{server.database}]
 backend = "bench"
 pool_size = {POOL_SIZE}

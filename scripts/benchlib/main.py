@@ -25,14 +25,14 @@ from benchlib import endpoints, idle, pgbench, report, sysbench
 from benchlib.cases import CASES
 from benchlib.endpoints import Bench
 from benchlib.model import ENGINES, Case, Endpoint, Engine, LeftOut, Row, Sample, Server
-from benchlib.programs import PEERS, Host, answers, last_line
-from benchlib.tables import tables
+from benchlib.programs import PEERS, Host, answers, last_line, peers_port
+from benchlib.tables import check_login, tables
 
 SERVERS: dict[Engine, str] = {
-    "postgres": "postgresql://app:app@127.0.0.1:15418/app",
-    "mysql": "mysql://app:app@127.0.0.1:13306/app",
+    "postgres": f"postgresql://app:app@127.0.0.1:{peers_port('postgres') or 5432}/app",
+    "mysql": f"mysql://app:app@127.0.0.1:{peers_port('mysql') or 3306}/app",
 }
-"""The peers' servers."""
+"""The peers' where there are some, else those of this machine."""
 IDLE_CLIENTS, QUICK_IDLE_CLIENTS = 2_000, 200
 SECONDS, QUICK_SECONDS = 2.0, 0.8
 ROUNDS, QUICK_ROUNDS = 3, 1
@@ -63,8 +63,10 @@ class Plan:
         return [case for case in cases if case.in_quick or not self.quick]
 
     def chosen_endpoints(self, engine: Engine) -> list[str]:
-        """Endpoints by name, or all."""
-        return [name for name in endpoints.names(engine) if not self.through or any(fnmatch(name, pattern) for pattern in self.through)]
+        """Endpoints by name, or all that are connected in the same way."""
+        if not self.through:
+            return [name for name in endpoints.names(engine) if name != endpoints.BY_SOCKET]
+        return [name for name in endpoints.names(engine) if any(fnmatch(name, pattern) for pattern in self.through)]
 
 
 def case_list() -> str:
@@ -80,7 +82,13 @@ def case_list() -> str:
 )
 @click.option("--engine", type=click.Choice([*ENGINES, "both"]), default="both", show_default=True, help="Which protocol.")
 @click.option("--case", "cases", multiple=True, metavar="NAME", help="Only this case; shell wildcards work; may be repeated.")
-@click.option("--through", multiple=True, metavar="NAME", help="Only through dualpool, pgbouncer, odyssey, router, proxysql, direct.")
+@click.option(
+    "--through",
+    multiple=True,
+    metavar="NAME",
+    help="Only through dualpool, pgbouncer, odyssey, router, proxysql, direct; or also dualpool-unix: dualpool, connected to the server "
+    "by its Unix socket.",
+)
 @click.option("--clients", type=click.IntRange(1), default=16, show_default=True, help="Clients at once.")
 @click.option(
     "--idle-clients", type=click.IntRange(1), help=f"Clients of the case idle.  [default: {IDLE_CLIENTS}; quick: {QUICK_IDLE_CLIENTS}]"
@@ -183,6 +191,7 @@ def ready_server(plan: Plan, engine: Engine) -> Server:
         subprocess.run([str(PEERS), "up", engine], check=False)
     if not answers(server.host, server.port):
         raise LeftOut(f"{engine}: no server answers at {server.host}:{server.port}; say where one is with --{engine} URL")
+    check_login(server)
     return server
 
 

@@ -17,7 +17,8 @@ from benchlib.model import LeftOut
 from benchlib.proc import listeners
 
 ROOT = Path(__file__).resolve().parents[2]
-PEERS = ROOT.parent / "shared" / "bin" / "peers"
+PEERS = Path(os.environ.get("DUALPOOL_PEERS") or ROOT.parent / "shared" / "bin" / "peers")
+"""A program that starts servers and runs rivals in a chroot of its own, where there is one."""
 START_SECONDS = 30.0
 END_SECONDS = 5.0
 POLL_SECONDS = 0.02
@@ -51,6 +52,15 @@ class Host:
         if shutil.which(program):
             return []
         raise LeftOut(f"{program} is not installed")
+
+
+def peers_port(name: str) -> int | None:
+    """Where the peers' server of that name listens; None where there are no peers."""
+    if not PEERS.exists():
+        return None
+    told = subprocess.run([str(PEERS), "ports"], capture_output=True, text=True, check=False).stdout
+    ports = dict(line.split() for line in told.splitlines())
+    return int(ports[name]) if name in ports else None
 
 
 def packed(files: Mapping[str, str]) -> bytes:

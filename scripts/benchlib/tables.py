@@ -4,6 +4,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pymysql
@@ -59,6 +60,34 @@ def _make_mysql(server: Server) -> tuple[bool, tuple[str, ...]]:
         return False, shape
     run([*sysbench_command(server, server.port), *shape, "oltp_read_write", "prepare"], server)
     return True, shape
+
+
+def check_login(server: Server) -> None:
+    """Raises LeftOut with the server's own words if it does not let us in."""
+    try:
+        if server.engine == "postgres":
+            postgres_connection(server, server.port).close()
+        else:
+            mysql_connection(server, server.port).close()
+    except (psycopg.Error, pymysql.MySQLError, OSError) as error:
+        raise LeftOut(f"{server.engine}: {' '.join(str(error).split())}; say who logs in with --{server.engine} URL") from None
+
+
+def unix_socket(server: Server) -> str:
+    """The server's Unix socket, as parameters of a url of dualpool's. Raises LeftOut if it has none that can be reached from here."""
+    if server.engine == "postgres":
+        with postgres_connection(server, server.port) as postgres:
+            (found,) = postgres.execute("show unix_socket_directories").fetchone() or ("",)
+        folder = str(found).split(",")[0].strip(' "')
+        path, parameters = Path(folder, f".s.PGSQL.{server.port}"), f"host={folder}&port={server.port}"
+    else:
+        with mysql_connection(server, server.port) as mysql, mysql.cursor() as cursor:
+            cursor.execute("select @@socket")
+            (found,) = cursor.fetchone() or ("",)
+        path, parameters = Path(str(found)), f"host={found}"
+    if not path.is_absolute() or not path.is_socket():
+        raise LeftOut(f"the server's Unix socket ({path}) is not to be found here")
+    return parameters
 
 
 def postgres_connection(server: Server, port: int) -> "psycopg.Connection[tuple[object, ...]]":

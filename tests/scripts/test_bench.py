@@ -26,7 +26,8 @@ sys.path.insert(0, str(SCRIPTS))
 
 from benchlib import pgbench, proc, programs, report, sysbench  # noqa: E402
 from benchlib.cases import CASES  # noqa: E402
-from benchlib.endpoints import dualpool_toml, names, odyssey_files, pgbouncer_files, proxysql_files, router_files  # noqa: E402
+from benchlib.endpoints import BY_SOCKET, dualpool_toml, names, odyssey_files, pgbouncer_files, proxysql_files, router_files  # noqa: E402
+from benchlib.main import SERVERS, Plan  # noqa: E402
 from benchlib.model import ENGINES, Case, Endpoint, LeftOut, Row, Sample, Server, percentile  # noqa: E402
 
 POSTGRES = Server("postgres", "127.0.0.1", 5432, "app", "secret", "shop")
@@ -253,6 +254,15 @@ def test_a_rival_that_is_not_installed_is_left_out(tmp_path: Path, monkeypatch: 
         programs.Host().command("nosuchpooler", {}, "nosuchpooler")
 
 
+def test_peers_tell_where_their_servers_listen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    peers = tmp_path / "peers"
+    monkeypatch.setattr(programs, "PEERS", peers)
+    assert programs.peers_port("mysql") is None
+    peers.write_text("#!/bin/sh\nprintf 'mysql 7001\\npostgres 7002\\n'\n")
+    peers.chmod(0o755)
+    assert (programs.peers_port("mysql"), programs.peers_port("postgres"), programs.peers_port("oracle")) == (7001, 7002, None)
+
+
 def test_packed_files_come_out_as_they_went_in() -> None:
     files = {"a.ini": "[x]\n", "b.txt": "é\n"}
     with tarfile.open(fileobj=io.BytesIO(programs.packed(files))) as archive:
@@ -269,6 +279,8 @@ def test_dualpools_file_pools_per_transaction_without_tls(server: Server) -> Non
     assert config["listeners"]["bench"] == {"protocol": server.engine, "bind": "127.0.0.1:7000", "pool_mode": "transaction"}
     assert config["databases"]["shop"] == {"backend": "bench", "pool_size": 20}
     assert config["backends"]["bench"]["url"].lower().endswith("disable" if server.engine == "postgres" else "disabled")
+    config = tomllib.loads(dualpool_toml(server, 7000, "host=/run/db"))
+    assert config["backends"]["bench"]["url"].endswith("&host=/run/db")
 
 
 def test_every_rival_is_told_the_same_server_port_and_pool_size() -> None:
@@ -305,7 +317,7 @@ def test_help_lists_every_case() -> None:
     ("arguments", "message"),
     [
         (["--case", "nosuch"], "'nosuch' is none of idle, select1-simple"),
-        (["--engine", "mysql", "--through", "pgbouncer"], "'pgbouncer' is none of dualpool, router, proxysql, direct"),
+        (["--engine", "mysql", "--through", "pgbouncer"], "'pgbouncer' is none of dualpool, dualpool-unix, router, proxysql, direct"),
         (["--engine", "oracle"], "'oracle' is not one of"),
     ],
 )
@@ -320,3 +332,29 @@ def test_a_server_that_does_not_answer_is_said_and_nothing_is_measured() -> None
     done = bench("--engine", "postgres", "--case", "select1-simple", "--postgres", f"postgresql://app:app@127.0.0.1:{port}/app")
     assert done.returncode == 1
     assert f"no server answers at 127.0.0.1:{port}" in done.stderr
+
+
+def test_without_peers_the_servers_are_where_they_usually_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUALPOOL_PEERS", str(tmp_path / "none"))
+    done = bench("-h")
+    assert "postgresql://app:app@127.0.0.1:5432/app" in done.stdout
+    assert "mysql://app:app@127.0.0.1:3306/app" in done.stdout
+
+
+def test_a_server_that_refuses_the_login_is_said(tmp_path: Path) -> None:
+    with serving(tmp_path, SERVE.replace("listener.accept()", "listener.accept()[0].close()")) as (port, _):
+        done = bench("--engine", "postgres", "--case", "select1-simple", "--postgres", f"postgresql://app:app@127.0.0.1:{port}/app")
+    assert done.returncode == 1
+    assert "left out: postgres: connection failed" in done.stderr
+    assert "say who logs in with --postgres URL" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_unix_socket_is_measured_only_on_request() -> None:
+    for engine in ENGINES:
+        assert BY_SOCKET not in plan().chosen_endpoints(engine)
+        assert plan("dualpool*").chosen_endpoints(engine) == ["dualpool", BY_SOCKET]
+
+
+def plan(*through: str) -> Plan:
+    return Plan([*ENGINES], SERVERS, (), through, 16, 200, 1.0, 1, quick=True, profile=None)
