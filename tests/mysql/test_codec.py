@@ -32,6 +32,41 @@ def test_rows_are_skipped_up_to_the_first_other_packet(lengths: list[int], junk:
             assert found == len(data), (lengths, tail)
 
 
+def walk(data: bytes, shift: int) -> tuple[int, bytes]:
+    """As skip_rows, packet by packet; and the packets with `shift` added to their numbers."""
+    changed = bytearray(data)
+    position = 0
+    while position + 5 <= len(data):
+        size = int.from_bytes(data[position : position + 3], "little")
+        if data[position + 4] > 0xFD or size == wire.MAX_PAYLOAD:
+            break
+        changed[position + 3] = (data[position + 3] + shift) % 256
+        position += size + 4
+    return position, bytes(changed)
+
+
+lengths = st.integers(0, 12) | st.sampled_from((250, 255, 256, 511, 65_535, 65_536, 131_071))
+runs = st.lists(st.tuples(lengths, st.integers(1, 400), st.sampled_from((0, 3, 0x7F, 0x80, 0xFB, 0xFD, 0xFE, 0xFF))), max_size=5)
+
+
+@given(runs, st.integers(0, 255), st.integers(0, 300), st.integers(-3, 3))
+def test_rows_are_skipped_as_by_a_naive_walk(runs: list[tuple[int, int, int]], number: int, cut: int, shift: int) -> None:
+    """Runs of rows of one length (few where they are long), some of which begin as no row does, cut somewhere in the last of them."""
+    parts = []
+    for length, count, first in runs:
+        payload = bytes((first,)) + bytes(length - 1) if length else b""
+        for _ in range(min(count, 200_000 // (length + 4))):
+            parts.append(wire.packet(number, payload))
+            number = (number + 1) % 256
+    data = b"".join(parts)
+    data = data[: len(data) - cut]
+    position, shifted = walk(data, shift)
+    assert codec.skip_rows(data, 0, len(data)) == position
+    changed = bytearray(data)
+    assert codec.skip_rows_shifting(changed, 0, len(changed), shift) == position
+    assert changed == shifted
+
+
 @given(sizes, st.integers(-3, 3))
 def test_skipped_rows_can_be_renumbered(lengths: list[int], shift: int) -> None:
     data = bytearray(rows(lengths, 1))
@@ -48,8 +83,9 @@ def test_a_row_that_is_cut_counts_as_skipped() -> None:
 
 
 def test_full_packets_are_left_to_the_caller() -> None:
-    data = rows([5]) + b"\xff\xff\xff\x02a"
-    assert codec.skip_rows(data, 0, len(data)) == 9
+    for before in (1, 40):
+        data = rows([5] * before) + b"\xff\xff\xff\x02a"
+        assert codec.skip_rows(data, 0, len(data)) == codec.skip_rows_shifting(bytearray(data), 0, len(data), 1) == 9 * before
 
 
 def test_a_run_of_equal_rows_ends_where_a_row_differs() -> None:
@@ -58,6 +94,7 @@ def test_a_run_of_equal_rows_ends_where_a_row_differs() -> None:
         for tail in (rows([13]), wire.packet(1, b"\xfe" * 12), wire.packet(1, b"\xff" * 12), b"", b"\x0c"):
             whole = data + tail
             assert codec.skip_equal(whole, 0, len(whole), 16) == count
+            assert codec.skip_equal(whole, 0, len(whole), 17) == 0
 
 
 OKS = [
