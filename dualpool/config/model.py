@@ -102,7 +102,7 @@ class Listener:
     )
     reuse_port: bool = setting(
         "Another process of the same user may listen here too (SO_REUSEPORT; a Unix socket goes over to whoever came last): for a restart "
-        "that clients do not notice, start the new process, then send SIGTERM to the old one.",
+        "without a gap, by dualpool run --takeover.",
         default=False,
     )
     proxy_protocol: tuple[str, ...] = setting(
@@ -416,7 +416,9 @@ class Auth:
     hba: str = setting(
         'Rules like those of pg_hba.conf, for listeners with auth = "hba": who may connect from where, and how.', default="", kind="path"
     )
-    ident: str = setting("Maps like those of pg_ident.conf, which rules name by map=NAME.", default="", kind="path")
+    ident: str = setting(
+        "Maps like those of pg_ident.conf, which rules name by map=NAME. Other files are not read from there.", default="", kind="path"
+    )
     query_ttl: Seconds = duration("10s", "What a backend's auth_query said is used again for this long.")
     passthrough: bool = setting(
         "For development: a user that nothing knows is asked for its password, and is in if the server takes it. Only with TLS or on this "
