@@ -394,8 +394,8 @@ class Timeouts:
     client_login: Seconds = duration("60s", "A client must be logged in by then.")
     client_idle: Seconds = duration("0s", "A client that sends nothing for this long is disconnected.")
     idle_in_transaction: Seconds = duration("0s", "A client that is idle inside a transaction for this long is disconnected.")
-    query: Seconds = duration("0s", "A query that takes longer is canceled.")
-    transaction: Seconds = duration("0s", "A transaction that takes longer is ended.")
+    query: Seconds = duration("0s", "A query that takes longer is cancelled, and its client disconnected.")
+    transaction: Seconds = duration("0s", "A client whose transaction takes longer is disconnected.")
     pin_idle: Seconds = duration(
         "0s", "A client that is idle for this long between transactions, while its session is pinned (SHOW PINS), is disconnected."
     )
