@@ -234,7 +234,7 @@ class ServerSession(protocol.ServerRelay):
 
     def look_first(self) -> bytes:
         """Ask what the session has before its first client."""
-        return self.ask(Request(FOR_BASELINE), QUERY + sql.select_differing(self.version, ()))
+        return self.ask(Request(FOR_BASELINE), QUERY + sql.select_all(self.version))
 
     def look(self, client: "ClientRelay") -> None:
         """Ask for everything that the session may hold."""

@@ -313,6 +313,17 @@ def test_a_lock_over_many_transactions(single: World) -> None:
             assert is_free(single)
 
 
+def test_a_global_variable_that_changes_is_no_leak(single: World) -> None:
+    with clients(single) as (client, _):
+        before, mine = (value(client, f"SELECT @@{scope}.net_retry_count") for scope in ("global", "session"))
+        try:
+            single.execute(f"SET GLOBAL net_retry_count = {before + 1}")
+            assert value(client, "SELECT @@net_retry_count") == mine
+            run(client, "DO 1")
+        finally:
+            single.execute(f"SET GLOBAL net_retry_count = {before}")
+
+
 def test_ignore_space_is_a_mode_of_the_client_alone(single: World) -> None:
     flag = pymysql.constants.CLIENT.IGNORE_SPACE
     with single.connect(autocommit=True, client_flag=flag) as client, single.connect(autocommit=True) as other:
