@@ -148,8 +148,8 @@ def test_a_pin_is_nobody_elses_and_ends(one: World, name: str) -> None:
         waits = in_thread(lambda: (number(second, pin.trace), pid_of(second)))
         own = pid_of(first)
         assert number(first, pin.trace) == pin.holds
+        assert not waits.is_done()
         for sql in pin.ends:
-            assert not waits.is_done()
             first.execute(sql)
         assert waits.result() == (0, own)
         assert number(first, pin.trace) == 0
