@@ -59,7 +59,7 @@ class ClientSender(ClientSession):
     """See the module. The bytes that wait are `_held`."""
 
     __slots__ = (
-        "_dropping", "_executed", "_executing_on", "_head", "_held", "_more", "_passing", "_shift", "_size", "_tail", "at_rest", "quick",
+        "_dropping", "_executed", "_head", "_held", "_more", "_passing", "_shift", "_size", "_tail", "at_rest", "executing_on", "quick",
         "state",
     )  # fmt: skip
 
@@ -88,7 +88,8 @@ class ClientSender(ClientSession):
         """By how much our numbers of an answer's packets differ from the server's, while a local file is sent."""
         self._executed = b""
         """The COM_STMT_EXECUTE that is being answered, while it can be sent again."""
-        self._executing_on: ServerStatement | None = None
+        self.executing_on: ServerStatement | None = None
+        """What the COM_STMT_EXECUTE that is being answered runs."""
 
     def held_bytes(self) -> int:
         return len(self._held)
@@ -222,7 +223,7 @@ class ClientSender(ClientSession):
         held = self._held
         size = self._size
         server.expect(CLIENT_REQUEST)
-        self._executing_on = found
+        self.executing_on = found
         self.quick = not (self._marks or statement.long_data or statement.cursor is not None or server.is_pinned())
         if statement.long_data:
             self.to_server += long_data_packets(statement, found.id)
@@ -423,6 +424,7 @@ class ClientSender(ClientSession):
             holds.unsettled |= s.DOUBT
         if action != s.C_QUERY:
             self._after(server, ok)
+        self.executing_on = None
         self._execution = None
         self._preparing = None
 
@@ -442,6 +444,7 @@ class ClientSender(ClientSession):
         self._answer = answer
         self._execution = None
         self._executed = b""
+        self.executing_on = None
         if self._warnings:
             self._warnings = []
 
@@ -453,8 +456,8 @@ class ClientSender(ClientSession):
             statement.forget_long_data()
             if statement.cursor is not None:
                 self._cursor_over(statement, server)
-            if ok is not None and ok.status & wire.STATUS_CURSOR_EXISTS and self._executing_on is not None:
-                statement.cursor = self._executing_on
+            if ok is not None and ok.status & wire.STATUS_CURSOR_EXISTS and self.executing_on is not None:
+                statement.cursor = self.executing_on
                 statement.cursor.user = statement
                 server.pins |= s.PIN_CURSOR
         elif action == s.C_FETCH and statement is not None:
@@ -481,7 +484,7 @@ class ClientSender(ClientSession):
 
     def heals(self, error: bytes, server: ServerRelay) -> bool:
         """True when `error`, the first packet of the answer, is about a statement that must only be prepared again: it is, once."""
-        found = self._executing_on
+        found = self.executing_on
         if self._action != s.C_EXECUTE or self._healed or not self._executed or found is None or len(error) < 3:
             return False
         if INT16.unpack_from(error, 1)[0] not in HEALED:

@@ -34,8 +34,10 @@ def after_definitions(data: bytes, position: int, count: int) -> int:
     return position if position <= last else 0
 
 
-STRETCH: Final = 128
+STRETCH: Final = 256
 """After so many bytes, and then each time after twice as many, two rows of one length raise the hope that a run of them follows."""
+RUN: Final = 32
+"""Fewer rows are not worth the attempt."""
 
 
 def skip_rows(data: "bytes | bytearray", position: int, end: int) -> int:
@@ -50,7 +52,7 @@ def skip_rows(data: "bytes | bytearray", position: int, end: int) -> int:
     before = 0
     stretch = STRETCH
     while position <= last:
-        stop = min(position + stretch, last)
+        stop = position + stretch if position + stretch < last else last
         while position <= stop:
             size, high, first = unpack(data, position)
             if first > 0xFD or (high == 0xFF and size == 0xFFFF):
@@ -58,12 +60,11 @@ def skip_rows(data: "bytes | bytearray", position: int, end: int) -> int:
             if high:
                 size += high << 16
             position += size + 4
-        if size == before:
+        stretch *= 2
+        if size == before and last - position > RUN * (size + 4):
             position += skip_equal(data, position, end, size + 4) * (size + 4)
             stretch = STRETCH
-        else:
-            before = size
-            stretch *= 2
+        before = size
     return position
 
 
@@ -75,7 +76,7 @@ def skip_rows_shifting(data: bytearray, position: int, end: int, shift: int) -> 
     before = 0
     stretch = STRETCH
     while position <= last:
-        stop = min(position + stretch, last)
+        stop = position + stretch if position + stretch < last else last
         while position <= stop:
             size, high, number, first = unpack(data, position)
             if first > 0xFD or (high == 0xFF and size == 0xFFFF):
@@ -84,15 +85,14 @@ def skip_rows_shifting(data: bytearray, position: int, end: int, shift: int) -> 
             if high:
                 size += high << 16
             position += size + 4
-        if size == before:
+        stretch *= 2
+        if size == before and last - position > RUN * (size + 4):
             following = position + skip_equal(data, position, end, size + 4) * (size + 4)
             numbers = slice(position + 3, following, size + 4)
             data[numbers] = data[numbers].translate(shifted)
             position = following
             stretch = STRETCH
-        else:
-            before = size
-            stretch *= 2
+        before = size
     return position
 
 

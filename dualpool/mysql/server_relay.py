@@ -1,5 +1,6 @@
 """The hot path of MySQL, the server's side: what its packets answer, and what of them the client gets. See requests.py."""
 
+from struct import Struct
 from typing import TYPE_CHECKING, Final
 
 from dualpool.buffer import HeldBytes
@@ -55,8 +56,18 @@ NOT_QUICK_STATUS: Final = (
     | wire.STATUS_LAST_ROW_SENT
     | wire.STATUS_PS_OUT_PARAMS
     | wire.STATUS_SESSION_STATE_CHANGED
+    | 0xFFFF0000
 )
-EOF_HEAD: Final = b"\x05\0\0"
+"""In the last four bytes of an OK packet: of the status, or any warning."""
+SHORT_OK: Final = Struct("<IBHI")
+"""An OK packet of 11 bytes: length and number, first byte, number of rows and AUTO_INCREMENT's number, status and number of warnings."""
+HEAD: Final = Struct("<IB")
+"""Length and number of a packet, and its first byte."""
+EOF_PACKET: Final = Struct("<IBHH")
+COUNT_HEAD: Final = b"\1\0\0\1"
+NUMBER: Final = 0xFF000000
+"""In the first four bytes of a packet: its number."""
+NEXT_NUMBER: Final = 1 << 24
 BEGINNINGS: Final = frozenset((s.DONE, s.HEAD, s.PREPARED, s.TEXT, s.FETCHED, s.FIRST_FIELD))
 NOT_A_COUNT: Final = frozenset((wire.OK, wire.EOF, wire.ERR, wire.LOCAL_INFILE))
 OKS: Final = frozenset((wire.OK, wire.EOF))
@@ -140,7 +151,7 @@ class ServerRelay(ServerSession):
     def on_server_bytes(self, data: bytes) -> int:
         if self._phase == s.HEAD:
             client = self.client
-            if client is not None and client.quick and data[3:4] == b"\x01" and len(self.requests) == 1 and not self._held.size:
+            if client is not None and client.quick and len(self.requests) == 1 and not self._held.size:
                 verdict = self._whole_answer(data, client)
                 if verdict != NOT_QUICK:
                     return verdict
@@ -190,36 +201,28 @@ class ServerRelay(ServerSession):
         Nothing is pinned (`ClientRelay.quick`).
         """
         end = len(data)
-        count = data[4] if end >= 11 else wire.ERR
-        changed: bytearray | None = None
-        rows = end - 11
-        if count == wire.OK:
-            if data[0] != 7 or end != 11 or data[6]:
-                return NOT_QUICK
-        else:
-            if data[0] != 1 or data[1] or data[2] or count > 250 or not self.capabilities & wire.CLIENT_DEPRECATE_EOF:
-                return NOT_QUICK
-            rows = after_definitions(data, 5, count)
-            if not rows:
-                return NOT_QUICK
-            if self.dialect & ADD_EOF:
-                changed = bytearray(data)
-                position = skip_rows_shifting(changed, rows, end, 1)
-            else:
-                position = skip_rows(data, rows, end)
-            if position != end - 11 or data[position] != 7 or data[position + 4] != wire.EOF or data[position + 5] or data[position + 6]:
-                return NOT_QUICK
-        answer = data if 11 < end < MAX_SHORT else b""
-        status = data[end - 4] | data[end - 3] << 8
-        in_transaction = bool(status & wire.STATUS_IN_TRANS)
-        leaving = s.RELEASING[self.mode][in_transaction]
-        if status & NOT_QUICK_STATUS or data[end - 2] or data[end - 1] or (not leaving and (client.held_bytes() or self.mode == STATEMENT)):
+        if end < 11:
             return NOT_QUICK
-        if changed is not None:
-            # The EOF packet behind the definitions, in front of the rows; and one in the place of the OK packet.
-            tail = status_bytes = b"\0\0" + data[end - 4 : end - 2]
-            tail = EOF_HEAD + bytes((changed[end - 8] + 1 & 255, wire.EOF)) + status_bytes
-            data = b"".join((data[:rows], EOF_HEAD, bytes((count + 2, wire.EOF)), status_bytes, changed[rows : end - 11], tail))
+        # The last packet, if one begins there. (With OK, what stands in it are the number of rows, and no number of an AUTO_INCREMENT.)
+        head, kind, affected, status = SHORT_OK.unpack_from(data, end - 11)
+        if status & NOT_QUICK_STATUS or head & 0xFFFFFF != 7:
+            return NOT_QUICK
+        in_transaction = status & wire.STATUS_IN_TRANS != 0
+        leaving = s.RELEASING[self.mode][in_transaction]
+        if not leaving and (client.held_bytes() or self.mode == STATEMENT):
+            return NOT_QUICK
+        if end > 11:
+            if kind != wire.EOF or affected or not self.capabilities & wire.CLIENT_DEPRECATE_EOF:
+                return NOT_QUICK
+            answer = data if end < MAX_SHORT else b""
+            affected = -1
+            data = self._whole_result(data, end - 11, head, status, client.executing_on)
+            if not data:
+                return NOT_QUICK
+        elif kind != wire.OK or affected > 0xFF or data[3] != 1:
+            return NOT_QUICK
+        else:
+            answer = b""
         self.to_client = self.to_client + data if self.to_client else data
         self.requests.clear()
         self._phase = s.DONE
@@ -228,8 +231,40 @@ class ServerRelay(ServerSession):
         self.queries += 1
         if not in_transaction:
             self.transactions += 1
-        client.answered_quickly(data[5] if count == wire.OK else -1, answer)
+        client.answered_quickly(affected, answer)
         return RELEASE if leaving else FORWARD
+
+    def _whole_result(self, data: bytes, last: int, end_head: int, status: int, statement: ServerStatement | None) -> bytes:
+        """What the client gets of `data`, if it is a result whose last packet, a short OK, begins at `last`; b"": it is none.
+
+        `end_head`: the length and number of that packet; `statement`: what was executed, so that it is known what its results begin with.
+        """
+        known = statement.definitions if statement is not None else b""
+        if known and data.startswith(known):
+            rows = len(known)
+        else:
+            rows = after_definitions(data, 5, data[4]) if data[:4] == COUNT_HEAD and 0 < data[4] <= 250 else 0
+            if not rows:
+                return b""
+            if statement is not None and rows < MAX_SHORT:
+                statement.definitions = data[:rows]
+        if rows > last:
+            return b""
+        head, first = HEAD.unpack_from(data, rows)
+        one = rows + 4 + (head & 0xFFFFFF) == last and first < wire.EOF
+        if not self.dialect & ADD_EOF:
+            return data if one or skip_rows(data, rows, len(data)) == last else b""
+        # An EOF packet behind the definitions, in front of the rows; and one in the place of the OK packet.
+        changed: bytes | bytearray
+        if one:
+            changed = INT32.pack(head + NEXT_NUMBER & 0xFFFFFFFF) + data[rows + 4 : last]
+        else:
+            changed = bytearray(data[rows:])
+            if skip_rows_shifting(changed, 0, len(changed), 1) != last - rows:
+                return b""
+            del changed[last - rows :]
+        definitions_end = EOF_PACKET.pack(head & NUMBER | 5, wire.EOF, 0, status)
+        return b"".join((data[:rows], definitions_end, changed, EOF_PACKET.pack(end_head + NEXT_NUMBER & NUMBER | 5, wire.EOF, 0, status)))
 
     def _walk(self, position: int, end: int) -> tuple[int, int]:
         """Deal with every packet that can be dealt with. Returns where the rest begins, and the verdict."""

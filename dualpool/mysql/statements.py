@@ -25,10 +25,12 @@ Key = tuple[bytes, str, str]
 class ServerStatement:
     """A text that is prepared on one server connection. `types`: the parameter types that its last EXECUTE bound there."""
 
-    __slots__ = ("id", "key", "kinds", "types", "user")
+    __slots__ = ("definitions", "id", "key", "kinds", "types", "user")
 
     def __init__(self, statement_id: int, key: Key) -> None:
         self.id = statement_id
+        self.definitions = b""
+        """The packets of its last result in front of the rows, if there were few."""
         self.key = key
         self.types = b""
         self.kinds = b""

@@ -355,6 +355,63 @@ def prepared_pair(text: bytes = b"SELECT ?") -> tuple[ClientRelay, ServerRelay, 
     return clients, servers, b"\x17" + struct.pack("<IBI", 1, 0, 1) + b"\0\1\x08\0" + b"v" * 8
 
 
+def executing_pair(client: int, server: int) -> tuple[ClientRelay, ServerRelay, bytes]:
+    """A client with a statement of one parameter that the server connection has too; its COM_STMT_EXECUTE."""
+    clients, servers = pair(client, server)
+    attached(clients, servers, b"\x16SELECT ?")
+    servers.on_server_bytes(answer([PREPARED[:5] + b"\0\0\1\0\0\0\0", COLUMN, middle()], server))
+    clients.detach()
+    servers.to_client = b""
+    return clients, servers, b"\x17" + struct.pack("<IBI", 1, 0, 1) + b"\0\1\x08\0" + b"v" * 8
+
+
+@pytest.mark.parametrize(("client", "server"), DIALECTS)
+def test_results_of_a_statement_that_begin_as_the_one_before_or_do_not(client: int, server: int) -> None:
+    clients, servers, execute = executing_pair(client, server)
+    other = codec.column(b"other", 253, 45, 10, 0)
+    for _ in range(2):
+        for columns in ([COLUMN, COLUMN], [COLUMN], [COLUMN, other], [other, COLUMN], [COLUMN] * 3):
+            for rows in ([], [b"\0\0a"], [b"\0\0a", b"\0\0bc"], [b"\0\0abc"] * 300):
+                parts: list[bytes | Part] = [bytes((len(columns),)), *columns, middle(), *rows, end()]
+                attached(clients, servers, execute)
+                assert servers.on_server_bytes(answer(parts, server)) == RELEASE
+                assert take_client(servers) == answer(parts, client)
+                clients.detach()
+
+
+ENDS = [b"\x07\0\0\x04\xfe\0\0\2\0\0\0", b"\x07\0\0\x05\xfe\0\0\2\0\0\0", b"\x05\0\0\x05\xfe\0\0\2\0"]
+
+
+@pytest.mark.parametrize("last", ENDS)
+@pytest.mark.parametrize("before", [0, 1, 60])
+@pytest.mark.parametrize(("client", "server"), DIALECTS)
+def test_what_looks_like_an_end_inside_a_row_is_none(client: int, server: int, before: int, last: bytes) -> None:
+    """The first read ends with it."""
+    clients, servers, execute = executing_pair(client, server)
+    parts = result([b"\0\0ab"] * before + [b"\0\0" + last + b"more"])
+    data = answer(parts, server)
+    for cut in (data.rindex(last) + len(last), len(data)):
+        for _ in range(2):
+            attached(clients, servers, execute)
+            assert (servers.on_server_bytes(data[:cut]) == RELEASE) == (cut == len(data))
+            if cut < len(data):
+                assert servers.on_server_bytes(data[cut:]) == RELEASE
+            assert take_client(servers) == answer(parts, client)
+            clients.detach()
+
+
+@pytest.mark.parametrize("size", [0x0107, 0x010007])
+def test_the_end_of_a_result_that_is_cut_behind_what_makes_a_shorter_one(size: int) -> None:
+    clients, servers = pair(MODERN, MODERN)
+    attached(clients, servers, QUERY)
+    data = answer(result([b"\1a\1b"]), MODERN)
+    longer = data[:-11] + wire.packet(data[-8], data[-7:] + b"\xfd" + (size - 11).to_bytes(3, "little") + bytes(size - 11))
+    cut = len(data)
+    assert servers.on_server_bytes(longer[:cut]) == FORWARD
+    assert servers.on_server_bytes(longer[cut:]) == RELEASE
+    assert take_client(servers) == longer
+
+
 def test_a_statement_is_prepared_on_first_use_and_its_error_is_the_client_s() -> None:
     clients, servers, execute = prepared_pair()
     assert attached(clients, servers, execute) == sent(b"\x16SELECT ?")
