@@ -124,6 +124,14 @@ class World:
             assert client.execute("SELECT 'unharmed'").fetchone() == ("unharmed",)
             assert client.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
 
+    def is_served(self) -> bool:
+        """Does one who comes now get a server connection in time?"""
+        try:
+            self.assert_unharmed()
+        except psycopg.OperationalError:
+            return False
+        return True
+
 
 Client = psycopg.Connection[Row]
 RunWorld = Callable[..., World]

@@ -162,6 +162,21 @@ def test_after_the_login(one: World, neighbour: Client, name: str) -> None:
         client.close()
 
 
+def test_garbage_behind_a_query_that_waits_in_vain(run_mysql: RunWorld, servers: Servers) -> None:
+    world = run_mysql(servers.mysql(), 1, more='[timeouts]\nquery_wait = "150ms"')
+    wait_until(world.is_served, "the server connection, for which nobody waits long enough")
+    with world.connect() as holder, world.connect(autocommit=True) as client:
+        holder.begin()
+        assert value(holder, "SELECT 1") == 1
+        sock: Any = client._sock
+        sock.sendall(wire.packet(0, b"\x03SELECT 1") + AFTER_LOGIN["out of order"][0])
+        told = [parse_error(packet).message for packet in packets(read_to_the_end(sock))]
+        assert ["query_wait" in message for message in told] == [True, False]
+        client._force_close()
+        holder.rollback()
+    wait_until(world.is_served, "others are served")
+
+
 def test_a_parameter_count_that_does_not_fit(one: World, neighbour: Client) -> None:
     client = one.connector()
     prepared = client.cmd_stmt_prepare(b"SELECT ? + ?")

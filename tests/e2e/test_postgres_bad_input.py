@@ -75,6 +75,17 @@ def test_ssl_and_gss_requests_are_answered_and_the_login_goes_on(world: World, n
         assert client.value(query("SELECT 1")) == "1"
 
 
+def test_garbage_behind_a_query_that_waits_in_vain(run_world: RunWorld, servers: Servers) -> None:
+    world = run_world(servers.postgres(15), 1, '[timeouts]\nquery_wait = "150ms"')
+    wait_until(world.is_served, "the server connection, for which nobody waits long enough")
+    with Raw(world.pooler.port("trust")).log_in() as holder, Raw(world.pooler.port("trust")).log_in() as client:
+        holder.ask(query("BEGIN"))
+        client.send(query("SELECT 1"), b"Q" + struct.pack("!I", 3))
+        assert [error_of([answer])["C"] for answer in client.until_closed() if answer[0] == "E"] == ["53300", "08P01"]
+        assert kinds(holder.ask(query("COMMIT"))) == "CZ"
+    wait_until(world.is_served, "others are served")
+
+
 AFTER_LOGIN = {
     "an unknown kind": (b"@" + struct.pack("!I", 4), "08P01"),
     "a length of 3": (b"Q" + struct.pack("!I", 3), "08P01"),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Final
 
 import asyncpg
@@ -261,6 +262,28 @@ def test_orders_of_the_console(one: World, order: str) -> None:
             assert one.server_connections(SHARED) == before
         one.execute("NOTIFY a, 'x'")
         assert heard(client) == [("a", "x")]
+
+
+def test_a_reload_that_takes_listeners_to_another_backend(one: World) -> None:
+    toml = one.pooler.toml
+    assert toml is not None
+    both = toml + toml[toml.index("[backends.main]") : toml.index("[databases.app]")].replace("[backends.main]", "[backends.other]")
+    with one.connect() as client:
+        client.execute("LISTEN a")
+        for name in ("other", "main", "other"):
+            one.pooler.write_config(both.replace('backend = "main"', f'backend = "{name}"'))
+            console(one, "RELOAD")
+            # Every moment of it is seen: the old pool and what listens for it go one after the other.
+            wait_until(partial(listens_at, one, name), "it is heard there")
+            one.execute(f"NOTIFY a, '{name}'")
+            assert heard(client) == [("a", name)]
+
+
+def listens_at(world: World, backend: str) -> bool:
+    """Does a shared connection to this backend, and to no other, listen for the one client?"""
+    in_use = {row[0] for row in console(world, "SHOW BACKENDS") if row[9]}
+    are_heard = [row[4] > 0 for row in console(world, "SHOW CHANNELS")]
+    return in_use == {backend} and are_heard == [True]
 
 
 def test_a_slow_listener_is_ended_and_nobody_else_is(servers: Servers, run_world: RunWorld) -> None:

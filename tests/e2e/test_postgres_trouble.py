@@ -168,7 +168,7 @@ def test_a_server_that_answers_garbage(servers: Servers, run_world: RunWorld, ba
 
 def test_who_waits_too_long_is_told_what_to_change(run_world: RunWorld, servers: Servers) -> None:
     world = run_world(servers.postgres(15), 1, '[timeouts]\nquery_wait = "150ms"')
-    wait_until(lambda: is_served(world), "the server connection, for which nobody waits long enough")
+    wait_until(world.is_served, "the server connection, for which nobody waits long enough")
     with world.connect(autocommit=False) as holder, world.connect() as waiter, Raw(world.pooler.port("trust")).log_in() as pipelining:
         holder.execute("SELECT 1")
         with pytest.raises(psycopg.errors.TooManyConnections, match=r"timeouts\.query_wait is 0\.15 s.*pool_size"):
@@ -180,15 +180,6 @@ def test_who_waits_too_long_is_told_what_to_change(run_world: RunWorld, servers:
         # Both live on.
         assert waiter.execute("SELECT 3").fetchone() == (3,)
         assert pipelining.value(query("SELECT 4")) == "4"
-
-
-def is_served(world: World) -> bool:
-    """Does one who comes now get a server connection in time?"""
-    try:
-        world.assert_unharmed()
-    except psycopg.OperationalError:
-        return False
-    return True
 
 
 def test_who_waits_long_is_told_so(run_world: RunWorld, servers: Servers) -> None:
