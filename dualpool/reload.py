@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dualpool.session import Door
 
 RESTART: Final = "takes effect after a restart"
+SOCKETS: Final = ("bind", "protocol", "backlog", "reuse_port", "socket_mode", "socket_group")
+"""What a listener's sockets are made of, which stay."""
 
 
 class Reload:
@@ -38,14 +40,7 @@ class Reload:
         for door in server.doors:
             listener = config.listeners.get(door.listener.name)
             if listener is not None:
-                # Addresses and protocol are the socket's, which stays.
-                self.listeners[door] = attrs.evolve(
-                    listener,
-                    bind=door.listener.bind,
-                    protocol=door.listener.protocol,
-                    backlog=door.listener.backlog,
-                    reuse_port=door.listener.reuse_port,
-                )
+                self.listeners[door] = attrs.evolve(listener, **{key: getattr(door.listener, key) for key in SOCKETS})
                 self.contexts[door] = context_of(listener, door.engine)
         self.backend_contexts = {name: self._backend_context(name) for name in config.backends}
 
@@ -58,7 +53,8 @@ class Reload:
         if config.log.level != server.config.log.level:
             LOGGER.setLevel(LEVELS[config.log.level])
         watch_slow_queries(server, config.log.slow_query)
-        server.config = config
+        # The log stays as it is, so that the next reload says again what its format waits for.
+        server.config = config = attrs.evolve(config, log=attrs.evolve(config.log, format=server.config.log.format))
         server.take_timeouts()
         server.backends.reconfigure(config, self.backend_contexts)
         leaving = [client for client in server.clients.by_id.values() if not may_stay(server, client)]
@@ -81,7 +77,7 @@ class Reload:
         changes = [f"listeners.{name}: a new listener {RESTART}" for name in sorted(wanted.keys() - open_now.keys())]
         changes += [f"listeners.{name}: that it is gone {RESTART}" for name in sorted(open_now.keys() - wanted.keys())]
         for name in sorted(wanted.keys() & open_now.keys()):
-            for key in ("bind", "protocol", "backlog", "reuse_port", "socket_mode", "socket_group"):
+            for key in SOCKETS:
                 if getattr(wanted[name], key) != getattr(open_now[name], key):
                     changes.append(f"listeners.{name}.{key}: the change {RESTART}")
         if self.config.admin.http != self.server.http:

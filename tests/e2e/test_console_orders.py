@@ -370,15 +370,18 @@ def test_what_is_left_of_a_backend_that_is_gone_can_be_shown(world: ConsoleWorld
 
 
 def test_what_needs_a_restart_is_said(world: ConsoleWorld) -> None:
-    text = world.config().replace('bind = "127.0.0.1:0"', 'bind = "localhost:0"', 1)
-    world.pooler.write_config(text + '\n[listeners.late]\nprotocol = "postgres"\nbind = "127.0.0.1:0"\n')
+    text = world.config().replace('bind = "127.0.0.1:0"', 'bind = "localhost:0"\nsocket_mode = "0700"', 1)
+    world.pooler.write_config(text + '\n[log]\nformat = "json"\n\n[listeners.late]\nprotocol = "postgres"\nbind = "127.0.0.1:0"\n')
     notices: list[str | None] = []
     with world.console() as console:
         console.add_notice_handler(lambda said: notices.append(said.message_primary))
-        console.execute("RELOAD")
-    assert notices == [
+        for _ in range(2):
+            console.execute("RELOAD")
+    assert notices == 2 * [
         "listeners.late: a new listener takes effect after a restart",
         "listeners.postgres.bind: the change takes effect after a restart",
+        "listeners.postgres.socket_mode: the change takes effect after a restart",
+        "log.format: the change takes effect after a restart",
     ]
     with world.mysql_client("dualpool") as console, console.cursor() as cursor:
         cursor.execute("RELOAD")
