@@ -10,9 +10,9 @@ from dualpool.mysql.client_sending import LOGIN_SCHEMA, UNKNOWN_STATEMENT, Clien
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import error_message, error_payload
 from dualpool.mysql.requests import CAPTURE_OF_SESSION, IDLE, KILLING, SENDING_FILE, SYNCING, WAITING
-from dualpool.mysql.server_relay import ServerRelay
+from dualpool.mysql.server_relay import HEAD, ServerRelay
 from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
-from dualpool.mysql.statements import ClientStatement, bound_types, close_packet
+from dualpool.mysql.statements import HEAD_SIZE, ClientStatement, bound_types, close_packet
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet, put_lenenc
 from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, REACCEPT, SESSION, VACATE
 
@@ -27,13 +27,14 @@ NO_OPEN_CURSOR: Final = 1421
 MALFORMED: Final = 1835
 
 PLAIN_QUERIES: Final[set[bytes]] = set()
-"""COM_QUERY packets from their sequence number on, without any digits, in whose text sql.py finds nothing.
+"""Texts of COM_QUERY, without any digits, in which sql.py finds nothing.
 
 Programs send the same ones again and again, but for the numbers in them. No digit is part of anything that sql.py looks for: what it does
 not find in a text without its digits is not in the text either.
 """
 DIGITS: Final = b"0123456789"
 MAX_PLAIN_QUERIES: Final = 4096
+SHORTEST_EXECUTE: Final = 4 + HEAD_SIZE
 MAX_REMEMBERED: Final = 1024
 NUMBERED: Final = sql.M_OWN_ID | sql.M_NUMBERS
 ABOUT_SESSION: Final = sql.M_LOCAL | sql.M_NUMBERS
@@ -59,26 +60,27 @@ class ClientRelay(ClientSender):
     # ------------------------------------------------------------------------------------------------------ the client's bytes
 
     def on_client_bytes(self, data: bytes) -> int:
-        if (
-            self.at_rest
-            and data[3:].translate(None, DIGITS) in PLAIN_QUERIES
-            and data[0] | data[1] << 8 | data[2] << 16 == len(data) - 4
-            and data[4] == 3  # COM_QUERY: neither it nor the sequence number was a digit
-        ):
-            # Most of all commands: one that was seen before, with nothing to be read in it.
-            self.at_rest = False
-            self._action = s.C_QUERY
-            self._marks = 0
-            self._steps = ()
-            self.text = data
-            self._held = data
-            self._size = len(data)
-            self.state = WAITING
-            server = self.server
-            if server is None:
-                return NEEDS_SERVER
-            self.state = SYNCING
-            return self.advance(server)
+        if self.at_rest and len(data) > 4:
+            head, command = HEAD.unpack_from(data)
+            # Most of all commands: one packet with the number 0, a query that was seen before with nothing to be read in it, or an EXECUTE.
+            if head == len(data) - 4 and (
+                (command == wire.COM_QUERY and data[5:].translate(None, DIGITS) in PLAIN_QUERIES)
+                or (command == wire.COM_STMT_EXECUTE and self._is_plain_execute(data))
+            ):
+                self.at_rest = False
+                if command == wire.COM_QUERY:
+                    self._action = s.C_QUERY
+                    self.text = data
+                self._marks = 0
+                self._steps = ()
+                self._held = data
+                self._size = len(data)
+                self.state = WAITING
+                server = self.server
+                if server is None:
+                    return NEEDS_SERVER
+                self.state = SYNCING
+                return self.advance(server)
         self.at_rest = False
         if self._held:
             data = self._held + data
@@ -180,7 +182,7 @@ class ClientRelay(ClientSender):
         if server.schema is not None and not server.login_schema:
             # No command takes the choice of a schema back, and who has chosen none must not meet another's.
             server.spoiled = server.dirty = True
-        if server.is_pinned() or self.limits.mode == SESSION or server.requests or self.captures & CAPTURE_OF_SESSION:
+        if server.pins or server.holds.unsettled or self.mode == SESSION or server.requests or self.captures & CAPTURE_OF_SESSION:
             # What a session of its own may have left (locks, variables, temporary tables) no tracker tells in full. Nor do we know what a
             # command has left whose answer nobody waits for any more.
             server.dirty = True
@@ -208,7 +210,7 @@ class ClientRelay(ClientSender):
         if marks & sql.M_STEPS or (self.server is not None and self.server.is_pinned()):
             self._steps = sql.steps(text, "ANSI" in self.parsing)
         if not marks and self._size <= MAX_REMEMBERED:
-            remember_plain(self._held[3 : self._size].translate(None, DIGITS))
+            remember_plain(text.translate(None, DIGITS))
         if marks & TO_BE_READ:
             answered = self._answer_ourselves(text, marks)
             if answered is not None:
@@ -402,7 +404,7 @@ class ClientRelay(ClientSender):
             text = self._with_own_id(text, marks)
             steps = sql.steps(text, "ANSI" in self.parsing) if marks & sql.M_STEPS else ()
             self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, marks, steps)
-            self._preparing.settings, self._preparing.parsing = self.settings, self.parsing
+            self._preparing.read_in(self.settings, self.parsing)
         except FeatureRefused as error:
             return self._refuse_command(error.errno, "42000", f"{error.message}. {error.hint}")
         self.parses += 1
@@ -418,6 +420,23 @@ class ClientRelay(ClientSender):
         assert changed is not None
         self._put_text(changed)
         return self._head[1:]
+
+    def _is_plain_execute(self, data: bytes) -> bool:
+        """Is it, a whole packet, a COM_STMT_EXECUTE with nothing to be read in its statement, nothing sent for it before, and no new types?
+
+        If so it is taken. What remains to be asked is whether the server connection has the statement, and the types.
+        """
+        statement = self.statements.known.get(INT32.unpack_from(data, 5)[0]) if len(data) >= SHORTEST_EXECUTE else None
+        if statement is None or statement.marks or statement.long_bytes or statement.cursor is not None:
+            return False
+        if not data.startswith(statement.bound, statement.flag) and not data.startswith(b"\0", statement.flag):
+            return False
+        self.binds += 1
+        self._action = s.C_EXECUTE
+        self._execution = statement
+        self.text = statement.text
+        self._healed = False
+        return True
 
     def _execute(self) -> int:
         statement = self._statement("mysqld_stmt_execute")
@@ -558,9 +577,9 @@ HANDLERS: Final = {
 }
 
 
-def remember_plain(packet: bytes) -> None:
-    """Put `packet`, which has no digits any more, into PLAIN_QUERIES, unless without them it looks like something to be read."""
-    if not sql.marks(packet[2:]):
+def remember_plain(text: bytes) -> None:
+    """Put `text`, which has no digits any more, into PLAIN_QUERIES, unless without them it looks like something to be read."""
+    if not sql.marks(text):
         if len(PLAIN_QUERIES) >= MAX_PLAIN_QUERIES:
             PLAIN_QUERIES.clear()
-        PLAIN_QUERIES.add(packet)
+        PLAIN_QUERIES.add(text)

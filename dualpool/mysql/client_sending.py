@@ -109,21 +109,22 @@ class ClientSender(ClientSession):
     def advance(self, server: ServerRelay) -> int:
         """Send the next that must go in front of the command, or the command itself when there is nothing more."""
         if (
-            self._action == s.C_QUERY
-            and not self._marks
-            and server.settings is self.settings
+            server.settings is self.settings
             and server.schema == self.schema
             and server.multi is self.multi
             and server.tracks
-            and len(self._held) == self._size
+            and not self._marks
+            and len(self._held) == self._size <= MAX_PAYLOAD
         ):
-            self.state = BUSY
-            # (A session that is pinned is looked at after each statement.)
-            self.quick = not (server.pins or server.holds.unsettled)
-            server.expect(CLIENT_REQUEST)
-            self.to_server = self.to_server + self._held if self.to_server else self._held
-            self._held = b""
-            return FORWARD
+            data = self._held
+            if self._action == s.C_QUERY or (self._action == s.C_EXECUTE and (data := self._translated(data, server))):
+                self.state = BUSY
+                # (A session that is pinned is looked at after each statement.)
+                self.quick = not (server.pins or server.holds.unsettled)
+                server.expect_plain()
+                self.to_server = self.to_server + data if self.to_server else data
+                self._held = b""
+                return FORWARD
         if self.always & sql.M_STRICT and server.baseline is None:
             self.to_server += server.look_first()
             return FORWARD
@@ -133,7 +134,7 @@ class ClientSender(ClientSession):
         schema = self.schema
         wanted = self.settings
         if execution is not None:
-            key = (execution.text, execution.schema, execution.parsing)
+            key = execution.key
             found = server.statements.find(key, execution)
             if found is None:
                 # It is prepared as it was, and then executed in the session as it is.
@@ -189,6 +190,17 @@ class ClientSender(ClientSession):
 
     # ------------------------------------------------------------------------------------------------------ the command itself
 
+    def _translated(self, execute: bytes, server: ServerRelay) -> bytes:
+        """The packet of a COM_STMT_EXECUTE, with the server's number of its statement. b"": there is more to be changed or done."""
+        statement = self._execution
+        assert statement is not None
+        found = server.statements.find(statement.key, statement)
+        if found is None or found.types != statement.types or statement.long_data or statement.cursor is not None:
+            return b""
+        self._executed = execute
+        self.executing_on = found
+        return execute[:5] + found.packed_id + execute[9:]
+
     def _send_command(self, server: ServerRelay, found: ServerStatement | None) -> None:
         """The command itself. From now on its answer is the next that the client gets."""
         self.state = BUSY
@@ -201,7 +213,7 @@ class ClientSender(ClientSession):
         if action == s.C_PREPARE:
             assert self._preparing is not None
             server.parses += 1
-            server.expect(Request(FOR_CLIENT, s.PREPARED, key=(self._preparing.text, self._preparing.schema, self.parsing)))
+            server.expect(Request(FOR_CLIENT, s.PREPARED, key=self._preparing.key))
         elif action in PASSED_ON:
             server.expect(PASSED_ON[action])
         else:
@@ -370,7 +382,7 @@ class ClientSender(ClientSession):
         statement = self._preparing
         assert statement is not None
         self._preparing = None
-        statement.params = params
+        statement.has_params(params)
         self.statements.add(statement)
         return statement.id
 

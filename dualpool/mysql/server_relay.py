@@ -10,6 +10,7 @@ from dualpool.mysql import states as s
 from dualpool.mysql.codec import Ok, after_definitions, build_ok, parse_ok, skip_rows, skip_rows_shifting
 from dualpool.mysql.messages import error_payload, error_text
 from dualpool.mysql.requests import (
+    CLIENT_REQUEST,
     EXCHANGE_REQUEST,
     FOR_CLIENT,
     FOR_EXCHANGE,
@@ -145,6 +146,16 @@ class ServerRelay(ServerSession):
         if client.capabilities != self._met:
             self._met = client.capabilities
             self.dialect = dialect(client.capabilities, self.capabilities)
+
+    def expect_plain(self) -> None:
+        """As `expect(CLIENT_REQUEST)`."""
+        requests = self.requests
+        requests.append(CLIENT_REQUEST)
+        if len(requests) == 1:
+            self._phase = s.HEAD
+            self._hiding = False
+            self._shift = 0
+            self._kept = None
 
     # ------------------------------------------------------------------------------------------------------ the server's bytes
 

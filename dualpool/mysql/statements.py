@@ -15,7 +15,7 @@ from dualpool.errors import FeatureRefused
 from dualpool.mysql.sql import masked_safely
 from dualpool.mysql.states import Step
 from dualpool.mysql.wire import COM_QUERY, COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_PREPARE, COM_STMT_SEND_LONG_DATA, INT32, packet
-from dualpool.state import DEFAULTS
+from dualpool.state import DEFAULTS, Settings
 
 TOO_MANY_STATEMENTS: Final = 1461
 Key = tuple[bytes, str, str]
@@ -25,10 +25,11 @@ Key = tuple[bytes, str, str]
 class ServerStatement:
     """A text that is prepared on one server connection. `types`: the parameter types that its last EXECUTE bound there."""
 
-    __slots__ = ("definitions", "id", "key", "kinds", "types", "user")
+    __slots__ = ("definitions", "id", "key", "kinds", "packed_id", "types", "user")
 
     def __init__(self, statement_id: int, key: Key) -> None:
         self.id = statement_id
+        self.packed_id: bytes = INT32.pack(statement_id)
         self.definitions = b""
         """The packets of its last result in front of the rows, if there were few."""
         self.key = key
@@ -49,8 +50,11 @@ class ClientStatement:
     """A statement that a client has prepared. `marks` and `steps`: what sql.py found in its text."""
 
     __slots__ = (
+        "bound",
         "cursor",
+        "flag",
         "id",
+        "key",
         "kinds",
         "long_bytes",
         "long_data",
@@ -73,7 +77,12 @@ class ClientStatement:
         self.settings = DEFAULTS
         """What the session had when it was prepared, and `parsing`: what of that says how the text is read (sql.py)."""
         self.parsing = ""
+        self.key: Key = (text, schema, "")
         self.params = 0
+        self.flag = 0
+        """Where the byte is, in the packet of a COM_STMT_EXECUTE, that tells whether types follow."""
+        self.bound = b""
+        """What stands there if they are those that are known."""
         self.types = b""
         """The parameter types of the last EXECUTE that bound any, as they stand in the packet."""
         self.kinds = b""
@@ -86,10 +95,22 @@ class ClientStatement:
     def __repr__(self) -> str:
         return f"<ClientStatement {self.id} {self.text[:60]!r}>"
 
+    def read_in(self, settings: Settings, parsing: str) -> None:
+        """Its text is read in a session with these settings."""
+        self.settings, self.parsing = settings, parsing
+        self.key = (self.text, self.schema, parsing)
+
+    def has_params(self, count: int) -> None:
+        """The server has counted its parameters."""
+        self.params = count
+        self.flag = 4 + types_flag(count)
+        self.bound = b"\0" if count else b""
+
     def bind(self, types: bytes) -> None:
         """An EXECUTE names the types of its parameters."""
         if types != self.types:
             self.types = types
+            self.bound = b"\1" + types
             self.kinds = merged(kinds_of(types), self.kinds)
 
     def forget_long_data(self) -> None:
@@ -162,8 +183,9 @@ class ServerStatements:
     def find(self, key: Key, user: ClientStatement) -> ServerStatement | None:
         """The one to execute for `user`, or None. It belongs to the kinds of its parameters from now on."""
         for found in self._by_key.get(key, ()):
-            if found.suits(user):
-                if found.kinds != user.kinds:
+            same = found.kinds == user.kinds
+            if (same and found.user is None) or found.suits(user):
+                if not same:
                     found.kinds = merged(user.kinds, found.kinds)
                 self.known.move_to_end(found)
                 return found

@@ -412,6 +412,85 @@ def test_the_end_of_a_result_that_is_cut_behind_what_makes_a_shorter_one(size: i
     assert take_client(servers) == longer
 
 
+class World:
+    """Two clients with the same statements, of no, of one and of nine parameters, and two server connections that they use by turns."""
+
+    def __init__(self, client: int, server: int) -> None:
+        self.clients = [pair(client, server)[0] for _ in range(2)]
+        self.servers = [pair(client, server)[1] for _ in range(2)]
+        self.capabilities = server
+        self.prepared = 0
+        self.seen: list[object] = []
+        for one in self.clients:
+            for params in PARAMS:
+                self.ask(one, self.servers[0], b"\x16SELECT" + b" ?" * params, -1)
+
+    def ask(self, client: ClientRelay, server: ServerRelay, command: bytes, cut: int, status: int = AUTOCOMMIT) -> None:
+        """A command that comes cut into two pieces (-1: whole), and its answer."""
+        if client.server is not None:
+            server = client.server
+        elif server.client is not None:
+            server = next(other for other in self.servers if other.client is None)
+        data = sent(command)
+        verdict = client.on_client_bytes(data[:cut]) if cut > 0 else FORWARD
+        verdict = client.on_client_bytes(data[max(cut, 0) :]) if verdict == FORWARD else verdict
+        self.seen.append(verdict)
+        if verdict == NEEDS_SERVER:
+            self.seen.append(client.attach(server))
+        asked = take_server(client)
+        while asked:
+            self.seen.append(asked)
+            for command in codec.split(asked):
+                if command[0] not in UNANSWERED:
+                    self.seen.append(server.on_server_bytes(self.reply(command, status)))
+            asked = take_server(server)
+        self.seen.append((take_client(client), take_client(server)))
+        self.seen.append((client.binds, client.text[-8:], list(client.statements.known)))
+        if not server.in_transaction:
+            client.detach()
+
+    def reply(self, command: bytes, status: int) -> bytes:
+        if command[0] == wire.COM_STMT_EXECUTE:
+            return answer(result([b"\0\0ab"], status), self.capabilities)
+        if command[0] != wire.COM_STMT_PREPARE:
+            return answer([ok()], self.capabilities)
+        self.prepared += 1
+        params = command.count(b"?")
+        given_: list[bytes | Part] = [b"\0" + struct.pack("<IHHBH", 70 + self.prepared, 0, params, 0, 0), *[COLUMN] * params]
+        return answer([*given_, middle()] if params else given_, self.capabilities)
+
+
+UNANSWERED = (wire.COM_STMT_CLOSE, wire.COM_STMT_SEND_LONG_DATA)
+PARAMS = (0, 1, 9)
+TYPES = (b"\x08\0", b"\x03\0", b"\x08\x80", b"\xfd\0", b"\x06\0")
+executes = st.builds(
+    lambda number, flag, types, end: (
+        b"\x17"
+        + struct.pack("<IBI", number, 0, 1)
+        + (bytes(len(types) // 8 + 1) + bytes((flag,)) + (b"".join(types) if flag == 1 else b""))
+        + b"v" * 9
+    )[: 64 - end],
+    st.integers(0, 4),
+    st.sampled_from((0, 1, 1, 2)),
+    st.sampled_from(TYPES).map(lambda kind: [kind]) | st.lists(st.sampled_from(TYPES), min_size=9, max_size=9),
+    st.integers(0, 60) | st.just(0),
+)
+long_data = st.builds(lambda number: b"\x18" + struct.pack("<IH", number, 0) + b"long", st.integers(1, 3))
+statuses = st.sampled_from((AUTOCOMMIT, AUTOCOMMIT, IN_TRANS))
+steps = st.tuples(st.integers(0, 1), st.integers(0, 1), executes | executes | long_data | st.just(QUERY), st.integers(1, 3), statuses)
+
+
+@given(st.lists(steps, max_size=12), st.sampled_from(DIALECTS))
+def test_executions_that_come_whole_go_the_way_of_those_that_do_not(
+    done: list[tuple[int, int, bytes, int, int]], dialect: tuple[int, int]
+) -> None:
+    whole, cut = World(*dialect), World(*dialect)
+    for client, server, command, size, status in done:
+        whole.ask(whole.clients[client], whole.servers[server], command, -1, status)
+        cut.ask(cut.clients[client], cut.servers[server], command, size, status)
+        assert whole.seen == cut.seen
+
+
 def test_a_statement_is_prepared_on_first_use_and_its_error_is_the_client_s() -> None:
     clients, servers, execute = prepared_pair()
     assert attached(clients, servers, execute) == sent(b"\x16SELECT ?")
