@@ -221,10 +221,11 @@ def test_a_stale_process_id_of_somebody_else_is_left_alone(folder: Path) -> None
         pass
     stranger = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"], stdin=subprocess.DEVNULL)
     try:
+        # (A process that has just been started has no command line for a moment.)
+        assert wait_until(lambda: "signal.pause" in command_line(stranger.pid), 60)
         server.pid_file.write_text(f"{stranger.pid}\n{server.folder}\n0\n1\n\n127.0.0.1\n0 0\nready\n")
         server._end_stale()
         assert stranger.poll() is None
-        assert "signal.pause" in command_line(stranger.pid)
     finally:
         stranger.kill()
         stranger.wait()
