@@ -43,7 +43,7 @@ UNTIL_ATTACHED: Final = 1 << 62
 """`HeldBytes.need` of a client that waits for a server connection, or for an answer to LISTENS: whatever it sends is put behind."""
 ADVISORY_FUNCTIONS: Final = range(2880, 2893)
 """The OIDs of the session's advisory lock functions (pg_proc.dat); a FunctionCall names a function so."""
-CALLED_FUNCTIONS: Final = {2078: sql.SETTINGS | sql.COMPUTED} | dict.fromkeys(ADVISORY_FUNCTIONS, sql.LOCK | sql.RELEASED)
+CALLED_FUNCTIONS: Final = {2078: sql.SETTINGS | sql.COMPUTED | sql.REREADS} | dict.fromkeys(ADVISORY_FUNCTIONS, sql.LOCK | sql.RELEASED)
 
 
 class ClientRelay(ClientSender):
@@ -154,6 +154,7 @@ class ClientRelay(ClientSender):
         server.client = None
         server.segment = b""
         server.segment_statement = None
+        server.rereads = False
         self.server = None
         if self._portals:
             self._portals.clear()

@@ -24,7 +24,7 @@ from dualpool.postgres.requests import (
     TellingStep,
 )
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.statements import NEVER_PREPARED, SERVER_PREFIX, STAND_IN_CLOSE, Statement, shared
+from dualpool.postgres.statements import ANY_READING, NEVER_PREPARED, OWN_READING, SERVER_PREFIX, STAND_IN_CLOSE, Statement, shared
 from dualpool.postgres.wire import HEADER
 from dualpool.protocol import LISTEN_ERROR, LISTEN_SHARED, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, Subscriptions
@@ -133,10 +133,10 @@ class ClientSender(ClientSession):
         existing = self.statements.names.get(name)
         if existing is not None:
             # As on a direct connection: 42P05. The server says so of a statement that it has; that one, lest it takes another in its place.
-            instead = self._ensure(existing, server, name)
+            instead, existing = self._ensure(existing, server, name)
             server.pending.append(DuplicateStep(name, existing))
             return instead + existing.parse
-        statement = shared(data[name_end + 1 : following])
+        statement = shared(data[name_end + 1 : following], OWN_READING if server.rereads else self.reading)
         if statement.marks & sql.VACATES:
             self.vacates = sql.vacated_database(statement.text())
         self.statements.add(name, statement)
@@ -181,14 +181,14 @@ class ClientSender(ClientSession):
                 )
                 if stand_in is not None:
                     statement, name = stand_in, b""
-        server.segment_statement = statement
         known = server.statements.known
         step = known.get(statement)
-        if step is not None and step.confirmed:
+        if step is not None and step.sure:
             known.move_to_end(statement)
             prefix = b""
         else:
-            prefix = self._ensure(statement, server, name)
+            prefix, statement = self._ensure(statement, server, name)
+        server.segment_statement = statement
         own = statement.name
         head = HEADER.pack(wire.BIND, length + len(own) - (name_end - portal_end - 1))
         return b"".join((prefix, head, data[position + 5 : portal_end + 1], own, data[name_end:end]))
@@ -208,7 +208,7 @@ class ClientSender(ClientSession):
                     listens = sql.listened_channel(text) if marks & sql.LISTENS else None
                     stand_in = self._bind_telling(text, deallocates, listens, data[position + 5 : portal_end], server)
                     if stand_in is not None:
-                        prefix = self._ensure(stand_in, server, b"")
+                        prefix, _ = self._ensure(stand_in, server, b"")
                         return prefix + bound_to(stand_in.name, data, position, portal_end, portal_end + 1, end, length)
         again = self._unnamed_again(server)
         return again + data[position:end] if again else None
@@ -220,12 +220,12 @@ class ClientSender(ClientSession):
         if listens is not None:
             if self.limits.listen == LISTEN_ERROR:
                 self._portals[portal] = RefusedListenStep()
-                return shared(FAIL_KEY)
+                return shared(FAIL_KEY, ANY_READING)
             if self._is_shared(listens, server):
                 self._portals[portal] = ListenStep(listens)
-                return shared(DO_NOTHING_KEY)
+                return shared(DO_NOTHING_KEY, ANY_READING)
         self._portals[portal] = text
-        return shared(DO_NOTHING_KEY) if deallocates in self.statements.names else None
+        return shared(DO_NOTHING_KEY, ANY_READING) if deallocates in self.statements.names else None
 
     def _note_bound(self, text: bytes, marks: int, values: bytes, server: ServerRelay) -> None:
         """A statement of which something must be noted is about to run. `values`: its parameters, as Bind has them."""
@@ -284,11 +284,23 @@ class ClientSender(ClientSession):
             return STAND_IN_CLOSE
         if statement is None:
             return wire.message(wire.DESCRIBE, b"S" + NEVER_PREPARED + b"\0") if name.startswith(SERVER_PREFIX) else None
-        return self._ensure(statement, server, name) + wire.message(wire.DESCRIBE, b"S" + statement.name + b"\0")
+        prefix, statement = self._ensure(statement, server, name)
+        return prefix + wire.message(wire.DESCRIBE, b"S" + statement.name + b"\0")
 
-    def _ensure(self, statement: Statement, server: ServerRelay, name: bytes) -> bytes:
-        """What must be sent first so that `statement`, which the client calls `name`, is prepared; b"" if it is."""
-        return b"" if server.has(statement, self.statements, name) else server.prepare(statement, None, b"")
+    def _ensure(self, statement: Statement, server: ServerRelay, name: bytes) -> tuple[bytes, Statement]:
+        """What must be sent first so that `statement`, which the client calls `name`, is prepared; b"" if it is.
+
+        And the statement: another one for the same text if it would be read in another way now than when the client prepared it.
+        """
+        if server.has(statement, self.statements, name):
+            return b"", statement
+        now = OWN_READING if server.rereads else self.reading
+        if statement.reading != ANY_READING and (statement.reading != now or now == OWN_READING):
+            statement = shared(statement.key, now)
+            self.statements.names[name] = statement
+            if server.has(statement, self.statements, name):
+                return b"", statement
+        return server.prepare(statement, None, b""), statement
 
 
 def bound_to(name: bytes, data: bytes, position: int, portal_end: int, name_end: int, end: int, length: int) -> bytes:

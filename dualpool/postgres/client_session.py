@@ -4,7 +4,7 @@ from dualpool import protocol
 from dualpool.postgres import sql
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import READ_ONLY_SETTINGS, apply_change
-from dualpool.postgres.statements import ClientStatements
+from dualpool.postgres.statements import ClientStatements, reading
 from dualpool.protocol import RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
 
@@ -12,7 +12,7 @@ from dualpool.state import DEFAULTS, Settings, settings
 class ClientSession(protocol.ClientRelay):
     """See the module. `server` is the lease's."""
 
-    __slots__ = ("base", "limits", "server", "settings", "statements", "told", "unnamed", "unnamed_marks")
+    __slots__ = ("base", "limits", "reading", "server", "settings", "statements", "told", "unnamed", "unnamed_marks")
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
         super().__init__()
@@ -21,6 +21,8 @@ class ClientSession(protocol.ClientRelay):
         self.base = wanted
         """The settings of the client's start-up: where RESET takes it back to."""
         self.settings = wanted
+        self.reading = reading(wanted)
+        """How texts are read with these settings."""
         self.statements = ClientStatements(limits.statements_per_client, limits.statement_bytes)
         self.unnamed: bytes | None = None
         """The Parse message of the unnamed statement, to be sent again on another server connection."""
@@ -67,4 +69,5 @@ class ClientSession(protocol.ClientRelay):
                     wanted[lowered] = actual[lowered]
         server.settings = settings(actual)
         self.settings = settings(wanted)
+        self.reading = reading(self.settings)
         server.forget_changes()

@@ -1,5 +1,6 @@
 """The hot path of PostgreSQL, the server's side: what its messages answer, and what of them the client gets. See requests.py."""
 
+import re
 from typing import Final
 
 from dualpool.buffer import HeldBytes
@@ -30,7 +31,7 @@ from dualpool.postgres.requests import (
     StandInStep,
 )
 from dualpool.postgres.server_session import TAGS, ServerSession
-from dualpool.postgres.statements import NEVER_PREPARED, SERVER_PREFIX, ClientStatements, PreparedStep, Statement
+from dualpool.postgres.statements import ANY_READING, NEVER_PREPARED, SERVER_PREFIX, ClientStatements, PreparedStep, Statement
 from dualpool.postgres.states import (
     RELEASING,
     S_ASYNC,
@@ -53,6 +54,8 @@ _unpack = HEADER.unpack_from
 MAX_ANSWER: Final = 1 << 24
 """An error, notice or parameter of the server may be this long."""
 CACHED_PLAN: Final = b"cached plan must not change result type"
+OUR_NAME: Final = re.compile(rb'"(' + SERVER_PREFIX + rb'[0-9]++)"')
+"""One of our statements, in an error of the server's."""
 LISTEN_REFUSED: Final = FeatureRefused(
     'LISTEN is not allowed in this database (listen = "error")', hint="Use a listener in session mode, or a connection to the server."
 )
@@ -302,7 +305,7 @@ class ServerRelay(ServerSession):
         self.in_transaction = status != wire.IDLE
         self.copying_in = False
         self._hiding = bool(pending) and pending[0] in HIDDEN_QUERIES
-        self._texts_seen = 0
+        self._query = self._telling = None
         if self.changes_in_transaction and status == wire.IDLE:
             if self._in_error:
                 self._drop_changes()
@@ -332,7 +335,7 @@ class ServerRelay(ServerSession):
         if step == HIDDEN_PARSE:
             return True
         if isinstance(step, PreparedStep):
-            step.confirmed = True
+            step.confirmed = step.sure = True
             self.statements.known.setdefault(step.statement, step)  # A DEALLOCATE ALL before it may have been answered meanwhile.
             return step.owner is None
         if isinstance(step, DuplicateStep):
@@ -397,7 +400,8 @@ class ServerRelay(ServerSession):
         elif isinstance(step, int):
             # PARSE, CLOSING and their hidden forms. Was this one refused, or never read? The unnamed statement is one or the other.
             self.unnamed = UNKNOWN
-            if step == PARSE and self.client is not None:
+            if step == PARSE and self.client is not None and PARSE not in self.pending:
+                # (Of several, the newest is the client's.)
                 self.client.unnamed = None
 
     def _renamed(self, payload: bytes) -> bytes:
@@ -407,10 +411,10 @@ class ServerRelay(ServerSession):
         head = self.pending[0] if self.pending else None
         if isinstance(head, RefusedListenStep) and NEVER_PREPARED in payload:
             return messages.error_message(LISTEN_REFUSED)
+        names = {statement.name: name for name, statement in self.client.statements.names.items()}
         if isinstance(head, DuplicateStep):
-            payload = payload.replace(b'"' + head.statement.name + b'"', b'"' + head.name + b'"')
-        for name, statement in self.client.statements.names.items():
-            payload = payload.replace(b'"' + statement.name + b'"', b'"' + name + b'"')
+            names[head.statement.name] = head.name
+        payload = OUR_NAME.sub(lambda found: b'"' + names.get(found[1], found[1]) + b'"', payload)
         return wire.message(wire.ERROR_RESPONSE, payload)
 
     def _heals(self, payload: bytes, first: bool) -> bool:
@@ -422,6 +426,9 @@ class ServerRelay(ServerSession):
         if (
             statement is None
             or not first
+            or self.rereads
+            or self.client is None
+            or statement.reading not in {self.client.reading, ANY_READING}
             or len(self.pending) != 1
             or self.in_transaction
             or CACHED_PLAN not in payload
@@ -459,7 +466,8 @@ class ServerRelay(ServerSession):
         step = self.statements.known.get(statement)
         if step is None:
             return False
-        if step.confirmed or (step.owner is owner and step.name == name) or self._in_this_segment(step):
+        own = step.owner is owner and step.name == name
+        if step.sure or (own and not step.confirmed) or self._in_this_segment(step):
             self.statements.known.move_to_end(statement)
             return True
         return False

@@ -6,7 +6,7 @@ SQL only says when to ask: it is a query of ours, hidden from the client, that s
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
@@ -130,10 +130,10 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `mode` is the lease's, set by the client that attaches."""
 
     __slots__ = (
-        "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_retried", "_rows", "_texts_seen", "_unasked", "attentive",
-        "baseline",
-        "changes", "changes_in_transaction", "client", "doubts", "last_error", "mode", "moved", "names_in_doubt", "pending", "reported",
-        "savepoints", "segment_statement", "session_changed", "settings", "statements", "strict", "suspect", "to_restore", "unnamed",
+        "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_query", "_retried", "_rows", "_telling", "_unasked",
+        "attentive", "baseline", "changes", "changes_in_transaction", "client", "doubts", "last_error", "mode", "moved", "names_in_doubt",
+        "pending", "reported", "rereads", "savepoints", "segment_statement", "session_changed", "settings", "statements", "strict",
+        "suspect", "to_restore", "unnamed",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
@@ -158,7 +158,10 @@ class ServerSession(protocol.ServerRelay):
         self.segment_statement: Statement | None = None
         self._hiding = False
         self._in_error = False
-        self._texts_seen = 0
+        self._query: bytes | None = None
+        """The text of the simple Query that is being answered, as soon as it matters."""
+        self._telling: Iterator[list[bytes]] | None = None
+        """Its telling statements whose tags are still to come."""
         self.doubts = 0
         """What the session may hold by now: kinds of sql.py. Before the lease may end, the server is asked."""
         self._ends = 0
@@ -167,6 +170,8 @@ class ServerSession(protocol.ServerRelay):
         """Reported settings that have changed in this lease: what they were before."""
         self.to_restore: set[str] = set()
         """Settings of the client's start-up that a RESET or DISCARD ALL has taken away."""
+        self.rereads = False
+        """In this lease a setting may have changed by which texts are read."""
         self.names_in_doubt: set[str] = set()
         """Settings to be asked for by name."""
         self._doubtful = b""
@@ -210,10 +215,14 @@ class ServerSession(protocol.ServerRelay):
         """A statement that was sent, or has run, may have begun or ended what outlives its transaction."""
         doubts = marks & (sql.EVERYTHING | sql.UNASKED)
         if doubts:
+            if doubts & sql.SETTINGS and not (text is self._doubtful and self.doubts & sql.SETTINGS):
+                self.names_in_doubt |= sql.setting_names(text)
             self.doubts |= doubts
             self._doubtful = text
-            if doubts & sql.SETTINGS:
-                self.names_in_doubt |= sql.setting_names(text)
+        if marks & sql.FORGETS:
+            self.statements.doubt()
+        if marks & sql.REREADS:
+            self.rereads = True
         self._ends |= marks >> sql.ENDS & sql.PROBED
 
     def _ask_what_is_due(self) -> None:
@@ -314,7 +323,7 @@ class ServerSession(protocol.ServerRelay):
                 # The server's own default has changed.
                 self.baseline[name] = self.moved[name] = self.reported[name]
         self.names_in_doubt.clear()
-        self.session_changed = True
+        self.session_changed = self.rereads = True
 
     def _believed(self) -> dict[str, str]:
         """The settings that the session has, as far as we know."""
@@ -375,6 +384,7 @@ class ServerSession(protocol.ServerRelay):
         if self.mode != SESSION and lowered not in READ_ONLY_SETTINGS:
             self.moved.setdefault(name, before or "")
             self.attentive = True
+            self.rereads = self.rereads or lowered in sql.READING_SETTINGS
         return lowered in self.to_restore
 
     def _explain_reports(self) -> None:
@@ -523,7 +533,13 @@ class ServerSession(protocol.ServerRelay):
         head = self.pending[0] if self.pending else None
         if isinstance(head, TellingStep):
             return head.text
-        return head[5:-1] if isinstance(head, bytes) else self._last_text()
+        return self._query_text(head) if isinstance(head, bytes) else self._last_text()
+
+    def _query_text(self, head: bytes) -> bytes:
+        """The text of the simple Query that is being answered. The same object for each of its tags."""
+        if self._query is None:
+            self._query = head[5:-1]
+        return self._query
 
     def _rolled_back(self, statement: list[bytes]) -> None:
         """ROLLBACK, or ROLLBACK TO a savepoint, which keeps what was set before it."""
@@ -552,10 +568,9 @@ class ServerSession(protocol.ServerRelay):
             self.pending.popleft()
             return sql.tokens(head.text)
         if isinstance(head, bytes):
-            telling = [s for s in sql.statements(head[5:-1]) if s[0].lower() in sql.TELLING_WORDS]
-            self._texts_seen += 1
-            if self._texts_seen <= len(telling):
-                return telling[self._texts_seen - 1]
+            if self._telling is None:
+                self._telling = iter([s for s in sql.statements(self._query_text(head)) if s[0].lower() in sql.TELLING_WORDS])
+            return next(self._telling, [])
         return []
 
     def _deallocated_all(self) -> None:

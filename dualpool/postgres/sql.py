@@ -23,7 +23,9 @@ TOKEN: Final = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-ESCAPED_QUOTE: Final = re.compile(rb"\\+'")
+ESCAPED_QUOTE: Final = re.compile(rb"(?<!\\)\\++'")
+HEAD: Final = 4
+"""Of a text that is shown, so many times as many bytes are looked at."""
 COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
 BLANK: Final = re.compile(rb"(?:\s++|--[^\n]*+)*+")
 WORD: Final = re.compile(rb"\s*+([A-Za-z]*+)")
@@ -326,6 +328,10 @@ UNASKED: Final = COMPUTED | LIBRARY
 
 # The marks of a text: doubts, `doubt << ENDS` for what it may end, and these.
 ENDS: Final = 10
+FORGETS: Final = 1 << 15
+"""DEALLOCATE ALL or DISCARD ALL: the session's prepared statements may go."""
+REREADS: Final = 1 << 16
+"""It may change one of the settings by which later texts are read."""
 LISTENS: Final = 1 << 17
 """Begins with LISTEN."""
 VACATES: Final = 1 << 18
@@ -346,6 +352,8 @@ MAX_KNOWN: Final = 2048
 MAX_CALLS: Final = 16
 """Calls of set_config that are read in one text, and the tokens of each."""
 MAX_CALL: Final = 500
+MAX_READ: Final = 1 << 18
+"""Bytes of a text whose calls of set_config are read; of those in a longer one the server is asked."""
 
 _GAP: Final = rb"(?:\s|/\*[^*]{0,200}\*/|--[^\n]{0,200}\n)++"
 ADVISORY: Final = re.compile(rb"pg_(?:try_)?advisory_(lock|unlock)")
@@ -353,11 +361,25 @@ CREATES_TEMPORARY: Final = re.compile(
     rb"\b(?:create|into|replace)" + _GAP + rb"(?:(?:local|global)" + _GAP + rb')?temp(?:orary)?\b|\bpg_temp"?\s*+\.'
 )
 WITH_HOLD: Final = re.compile(rb"\bwith" + _GAP + rb"hold\b")
+DEALLOCATES_ALL: Final = re.compile(rb"deallocate" + _GAP + rb"(?:prepare" + _GAP + rb")?all\b")
 DATABASE_ORDER: Final = re.compile(rb"\s*+(?:drop|alter|create)\s++database\b")
 SETTING_NAME: Final = re.compile(rb"[A-Za-z_][\w$]*+(?:\.[A-Za-z_][\w$]*+)++|role|session_authorization")
 NAMED_SETTING: Final = re.compile(
     rb"set_config\"?\s*+\(\s*+'([^'\\]{1,200})'|\bset\s++(?:session\s++)?([a-z_][\w$]*+(?:\.[a-z_][\w$]*+)++)", re.IGNORECASE
 )
+READING_SETTINGS: Final = (
+    "array_nulls", "backslash_quote", "bytea_output", "client_encoding", "datestyle", "extra_float_digits", "intervalstyle", "lc_monetary",
+    "standard_conforming_strings", "timezone", "xmloption",
+)  # fmt: skip
+"""What the constants in a text mean when it is prepared."""
+SHARING_SETTINGS: Final = (*READING_SETTINGS, "search_path")
+"""A prepared statement is shared only where these are equal. (When the search path changes the server reads the text again, but then its
+columns must still be the same.)"""
+_READING_NAMES: Final = rb"(?:%s|time\s++zone|names|xml\s++option)\b" % "|".join(READING_SETTINGS).encode()
+REREADING: Final = re.compile(
+    rb"set(?:\s++(?:(?:session|local)\s++)?(?:all\b|" + _READING_NAMES + rb")|_config\"?\s*+\(\s*+'" + _READING_NAMES + rb")"
+)
+"""SET, RESET and set_config() of these. (It begins with plain letters, for which Python looks fast.)"""
 BODY_WORDS: Final = frozenset((b"do", b"call"))
 PLAIN_VERBS: Final = (b"select", b"insert", b"update", b"delete", b"with", b"begin")
 LOCAL: Final = frozenset((b"true", b"'true'", b"'t'", b"'on'", b"'1'", b"'yes'"))
@@ -398,13 +420,15 @@ def _read(text: bytes) -> int:
     if b"hold" in lower and WITH_HOLD.search(lower):
         found |= CURSOR
     if b"deallocate" in lower:
-        found |= DEALLOCATES
+        found |= DEALLOCATES | FORGETS if DEALLOCATES_ALL.search(lower) else DEALLOCATES
     if b"set_config" in lower:
-        found |= _set_config(lower)
+        found |= _set_config(lower) if len(lower) <= MAX_READ else SETTINGS
+    if REREADING.search(lower):
+        found |= REREADS
     if not lower.startswith(PLAIN_VERBS):
         word = first_word(lower)
         if word in TELLING_WORDS:
-            found |= TELLING
+            found |= TELLING | FORGETS | REREADS if word == b"discard" else TELLING
         elif word == b"listen":
             found |= LISTENS
         elif word in BODY_WORDS:
@@ -480,7 +504,7 @@ def vacated_database(text: bytes) -> str:
 
 def masked(text: bytes, limit: int = 200) -> str:
     """The start of a statement without its literals and comments, in one line."""
-    head = text[: 4 * limit]
+    head = text[: HEAD * limit]
     parts: list[bytes] = []
     position = 0
     while position < len(head):
@@ -502,8 +526,9 @@ def masked(text: bytes, limit: int = 200) -> str:
 
 def masked_safely(text: bytes, limit: int) -> str:
     """As `masked`, whatever standard_conforming_strings says: where a backslash stands before a quotation mark, the rest is left out."""
-    doubt = ESCAPED_QUOTE.search(text)
-    return masked(text if doubt is None else text[: doubt.start()], limit)
+    head = text[: HEAD * limit]
+    doubt = ESCAPED_QUOTE.search(head)
+    return masked(head if doubt is None else head[: doubt.start()], limit)
 
 
 # The questions. Every name is qualified, and no operator is written without its schema: the search path is the client's.

@@ -5,8 +5,9 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from dualpool.errors import RemoteProtocolError
-from dualpool.postgres.sql import LISTENS, NOTABLE, TELLING, deallocated_name, listened_channel, marks, masked_safely
+from dualpool.postgres.sql import LISTENS, NOTABLE, SHARING_SETTINGS, TELLING, deallocated_name, listened_channel, marks, masked_safely
 from dualpool.postgres.wire import BIND, CLOSE, PARSE, QUERY, message
+from dualpool.state import Settings
 
 SERVER_PREFIX: Final = b"dualpool_"
 NEVER_PREPARED: Final = b"dualpool_none"
@@ -16,13 +17,20 @@ STAND_IN_CLOSE: Final = message(CLOSE, b"S" + NEVER_PREPARED + b"\0")
 
 
 class Statement:
-    """A text with its parameter types: the same object for every client that prepares the same. Its name on servers is `name`."""
+    """A text with its parameter types, read in a certain way: the same object for every client that prepares the same.
 
-    __slots__ = ("__weakref__", "deallocates", "key", "listens", "marks", "name", "notable", "parse", "telling")
+    Its name on servers is `name`.
+    """
 
-    def __init__(self, key: bytes, number: int) -> None:
+    __slots__ = ("__weakref__", "deallocates", "key", "listens", "marks", "name", "notable", "parse", "reading", "telling")
+
+    def __init__(self, key: bytes, reading: str) -> None:
+        global _count  # noqa: PLW0603
+        _count += 1
         self.key = key
-        self.name = SERVER_PREFIX + b"%d" % number
+        self.reading = reading
+        """The settings by which the text is read (`reading`). It is not to be prepared where others hold."""
+        self.name = SERVER_PREFIX + b"%d" % _count
         self.parse = message(PARSE, self.name + b"\0" + key)
         text = self.text()
         self.marks = marks(text)
@@ -41,19 +49,31 @@ class Statement:
         return f"<Statement {self.name.decode()} {self.text()[:60]!r}>"
 
 
-_shared: "WeakValueDictionary[bytes, Statement]" = WeakValueDictionary()
+_shared: "WeakValueDictionary[tuple[bytes, str], Statement]" = WeakValueDictionary()
 _count = 0
 
+ANY_READING: Final = "any"
+"""Of a text that means the same whatever the settings are."""
+OWN_READING: Final = "own"
+"""Nobody can say what the settings were: the statement is not shared."""
 
-def shared(key: bytes) -> Statement:
-    """The one Statement for `key`: text, null byte, and parameter types, as they stand in a Parse message."""
-    global _count  # noqa: PLW0603
-    found = _shared.get(key)
+
+def shared(key: bytes, reading: str = "") -> Statement:
+    """The one Statement for `key` (text, null byte, and parameter types, as they stand in a Parse message) that is read in this way."""
+    if reading == OWN_READING:
+        return Statement(key, reading)
+    found = _shared.get((key, reading))
     if found is None:
-        _count += 1
-        found = Statement(key, _count)
-        _shared[key] = found
+        found = _shared[key, reading] = Statement(key, reading)
     return found
+
+
+def reading(wanted: Settings) -> str:
+    """The settings by which a session with the settings `wanted` reads texts, as a Statement needs them. Empty: the server's defaults."""
+    values = wanted.values
+    if not values:
+        return ""
+    return ";".join(values[name] for name in SHARING_SETTINGS if name in values)
 
 
 class ClientStatements:
@@ -117,7 +137,7 @@ def shown(request: bytes, known: ClientStatements, limit: int) -> str:
 class PreparedStep:
     """A Parse for a shared statement: under way, or done (`confirmed`). If the server skips or refuses it, it is not prepared after all."""
 
-    __slots__ = ("confirmed", "name", "owner", "statement")
+    __slots__ = ("confirmed", "name", "owner", "statement", "sure")
 
     def __init__(self, statement: Statement, owner: ClientStatements | None, name: bytes) -> None:
         self.statement = statement
@@ -125,6 +145,8 @@ class PreparedStep:
         """Set when a client itself sent the Parse, as `name`: then its answer is the client's."""
         self.name = name
         self.confirmed = False
+        self.sure = False
+        """It is confirmed, and nothing that is under way may do away with it."""
 
 
 class ServerStatements:
@@ -147,6 +169,11 @@ class ServerStatements:
         if len(known) > self.limit:
             gone.append(known.popitem(last=False)[1])
         return gone
+
+    def doubt(self) -> None:
+        """Something is sent that may deallocate them all. Until it is known whether it did, each must be prepared again to be used."""
+        for step in self.known.values():
+            step.sure = False
 
     def remove(self, step: PreparedStep) -> None:
         """What `step` prepared is not there (any more)."""

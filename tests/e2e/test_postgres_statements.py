@@ -3,6 +3,7 @@
 import psycopg
 import pytest
 
+from dualpool.postgres import wire
 from tests.e2e.postgres_raw import (
     SYNC,
     Raw,
@@ -290,3 +291,92 @@ def test_deallocate_among_other_statements(world: World) -> None:
         client.ask(parse("mine", "SELECT 5") + SYNC)
         client.ask(query("SELECT 1/0; DEALLOCATE mine"))
         assert client.value(bind("mine") + execute() + SYNC) == "5"
+
+
+READINGS = {
+    "TimeZone": (
+        "'UTC'",
+        "'Asia/Tokyo'",
+        "SELECT extract(epoch FROM '2024-01-01 00:00'::timestamptz)::int::text",
+        ("1704067200", "1704034800"),
+    ),
+    "DateStyle": ("'ISO,MDY'", "'ISO,DMY'", "SELECT extract(month FROM '01/02/2024'::date)::text", ("1", "2")),
+    "standard_conforming_strings": ("on", "off", "SELECT length('a\\nb')::text", ("4", "3")),
+    "array_nulls": ("on", "off", "SELECT ('{NULL}'::text[])[1] IS NULL", ("t", "f")),
+}
+
+
+@pytest.mark.parametrize("name", READINGS)
+@pytest.mark.parametrize("local", [False, True])
+def test_the_constants_in_a_shared_text_are_read_by_the_settings_of_each_client(
+    run_world: RunWorld, postgres_server: PostgresServer, name: str, local: bool
+) -> None:
+    first, second, text, expected = READINGS[name]
+    world = run_world(postgres_server, pool_size=1)
+    port = world.pooler.port("trust")
+    with Raw(port).log_in() as one, Raw(port).log_in() as two, Raw(port).log_in() as three:
+        found = []
+        for client, value in ((one, first), (two, second)):
+            if local:
+                client.ask(query("BEGIN"))
+                client.ask(parse("", f"SET LOCAL {name} = {value}"), bind(""), execute(), parse("s", text), SYNC)
+            else:
+                client.ask(query(f"SET {name} = {value}"))
+                client.ask(parse("s", text), SYNC)
+            found.append(client.value(bind("s"), execute(), SYNC))
+            if local:
+                client.ask(query("COMMIT"))
+        assert tuple(found) == expected
+        three.ask(parse("s", text), SYNC)
+        assert three.value(bind("s"), execute(), SYNC) == expected[0]
+        assert [client.value(bind("s"), execute(), SYNC) for client in (one, two)] == list(expected)
+
+
+def test_the_bytes_of_a_shared_text_are_read_in_the_encoding_of_each_client(run_world: RunWorld, postgres_server: PostgresServer) -> None:
+    port = run_world(postgres_server, pool_size=1).pooler.port("trust")
+    text = wire.message(wire.PARSE, b"s\0SELECT ascii('\xe9')::text\0\0\0")
+    with Raw(port).log_in(client_encoding="LATIN1") as one, Raw(port).log_in(client_encoding="WIN1251") as two:
+        for client, expected in ((one, "233"), (two, "1081")):
+            client.ask(text, SYNC)
+            assert client.value(bind("s"), execute(), SYNC) == expected
+
+
+def test_tables_of_another_shape_in_another_schema_do_not_spoil_a_shared_text(run_world: RunWorld, postgres_server: PostgresServer) -> None:
+    port = run_world(postgres_server, pool_size=1).pooler.port("trust")
+    with Raw(port).log_in() as one, Raw(port).log_in() as two:
+        one.ask(query("CREATE SCHEMA a CREATE TABLE t (id int)"))
+        one.ask(query("CREATE SCHEMA b CREATE TABLE t (id text)"))
+        one.ask(query("INSERT INTO a.t VALUES (1); INSERT INTO b.t VALUES ('x')"))
+        for client, schema in ((one, "a"), (two, "b")):
+            client.ask(query(f"SET search_path = {schema}"))
+            client.ask(parse("s", "SELECT * FROM t"), SYNC)
+        for client, expected in ((one, "1"), (two, "x"), (one, "1")):
+            client.ask(query("BEGIN"))
+            assert client.value(bind("s"), execute(), SYNC) == expected
+            client.ask(query("COMMIT"))
+
+
+@pytest.mark.parametrize("order", ["DEALLOCATE ALL", "DEALLOCATE PREPARE ALL", "DISCARD ALL"])
+def test_what_is_prepared_behind_a_deallocate_all_in_one_pipeline(run_world: RunWorld, postgres_server: PostgresServer, order: str) -> None:
+    port = run_world(postgres_server, pool_size=1).pooler.port("trust")
+    with Raw(port).log_in() as one, Raw(port).log_in() as other:
+        other.ask(parse("x", "SELECT 'kept'"), SYNC)
+        one.send(parse("", order), bind(""), execute(), SYNC, parse("s", "SELECT 'kept'"), bind("s"), execute(), SYNC)
+        assert kinds(one.until_ready()) == "12CZ"
+        assert kinds(one.until_ready()) == "12DCZ"
+        one.send(query(order), parse("t", "SELECT 'kept'"), bind("t"), execute(), SYNC)
+        assert kinds(one.until_ready()) == "CZ"
+        assert kinds(one.until_ready()) == "12DCZ"
+        assert one.value(bind("t"), execute(), SYNC) == "kept"
+        assert other.value(bind("x"), execute(), SYNC) == "kept"
+        # It fails: everything is as it was.
+        one.send(query("BEGIN"), query("SELECT nothing"), query(order), query("ROLLBACK"), bind("t"), execute(), SYNC)
+        assert [kinds(one.until_ready()) for _ in range(4)] == ["CZ", "EZ", "EZ", "CZ"]
+        assert kinds(one.until_ready()) == "2DCZ"
+
+
+def test_an_unnamed_statement_behind_a_failed_one_in_one_pipeline(world: World) -> None:
+    with Raw(world.pooler.port("trust")).log_in() as client:
+        client.send(parse("", "SELECT nothing"), SYNC, parse("", "SELECT 'here'"), SYNC)
+        assert [kinds(client.until_ready()) for _ in range(2)] == ["EZ", "1Z"]
+        assert client.value(bind(""), execute(), SYNC) == "here"

@@ -5,7 +5,7 @@ import pytest
 
 from dualpool.postgres import sql, wire
 from dualpool.postgres.client_sending import CLOSE_UNNAMED, DO_NOTHING, DO_NOTHING_KEY
-from dualpool.postgres.statements import STAND_IN_CLOSE, Statement, shared
+from dualpool.postgres.statements import ANY_READING, STAND_IN_CLOSE, Statement, shared
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, SESSION, RelayLimits
 from dualpool.state import settings
 from tests.helpers.frames import (
@@ -75,7 +75,7 @@ ONE = own(b"select 1")
 TWO = own(b"select 2")
 SET_IT = own(b"set work_mem = '8MB'")
 DEALLOCATE_A = own(b"deallocate a")
-KEPT.append(shared(DO_NOTHING_KEY))
+KEPT.append(shared(DO_NOTHING_KEY, ANY_READING))
 NOTHING = KEPT[-1]
 
 ROWS = row(b"1") + row(b"22") + row(b"1")
