@@ -10,6 +10,8 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 MAX_CACHED_DIFFERENCES: Final = 1024
+MAX_CACHED_BYTES: Final = 4096
+"""Longer differences are not remembered: they, and the settings between which they are, would be kept alive."""
 
 
 class Settings:
@@ -65,9 +67,10 @@ class Differences:
                 [name for name in have if name not in want],
                 {name: sql for name, sql in want.items() if have.get(name) != sql},
             )
-            if len(self._cache) >= MAX_CACHED_DIFFERENCES:
-                self._cache.clear()
-            self._cache[pair] = found
+            if len(found) <= MAX_CACHED_BYTES:
+                if len(self._cache) >= MAX_CACHED_DIFFERENCES:
+                    self._cache.clear()
+                self._cache[pair] = found
         return found
 
 

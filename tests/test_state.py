@@ -2,7 +2,7 @@
 
 import gc
 
-from dualpool.state import DEFAULTS, MAX_CACHED_DIFFERENCES, Differences, settings
+from dualpool.state import DEFAULTS, MAX_CACHED_BYTES, MAX_CACHED_DIFFERENCES, Differences, settings
 
 
 def test_equal_settings_are_the_same_object() -> None:
@@ -42,3 +42,12 @@ def test_the_cache_is_bounded() -> None:
     for one in kept:
         differences.between(DEFAULTS, one)
         assert len(differences._cache) <= MAX_CACHED_DIFFERENCES
+
+
+def test_long_differences_are_not_kept() -> None:
+    """Nor are the settings between which they are: a client may set one that is as long as a statement, again and again."""
+    differences = Differences(lambda gone, wanted: b"".join(value.encode() for value in wanted.values()))
+    assert len(differences.between(DEFAULTS, settings({"n": "x" * MAX_CACHED_BYTES}))) == MAX_CACHED_BYTES
+    assert len(differences._cache) == 1
+    assert len(differences.between(DEFAULTS, settings({"n": "x" * (MAX_CACHED_BYTES + 1)}))) == MAX_CACHED_BYTES + 1
+    assert len(differences._cache) == 1

@@ -34,6 +34,7 @@ SMALL_MESSAGE: Final = 1 << 16
 DO_NOTHING: Final = b"UNLISTEN " + NEVER_PREPARED
 """What runs in place of a DEALLOCATE. Unlike an empty query it fails in a failed transaction, as the DEALLOCATE would."""
 STATEMENT_KIND: Final = ord("S")
+PORTAL_KIND: Final = ord("P")
 DO_NOTHING_KEY: Final = DO_NOTHING + b"\0\0\0"
 TOO_LONG_TO_KEEP: Final = b"the unnamed statement was too long to be kept for another server connection"
 MAX_NAME: Final = 128
@@ -60,6 +61,10 @@ class ClientSender(ClientSession):
         """The texts of portals bound in this lease, from the first telling one on; or what an Execute does in place of a LISTEN."""
         self._listens_alone = False
         """The next LISTEN goes to the client's own server connection."""
+
+    def forget_portals(self) -> None:
+        """The transaction is over, and its portals with it."""
+        self._portals.clear()
 
     def _note_query(self, frame: bytes, marks: int, server: ServerRelay) -> bytes | None:
         """A simple Query of which something must be noted. Returns what is sent instead, or None."""
@@ -267,6 +272,8 @@ class ClientSender(ClientSession):
         if kind == wire.CLOSE and (what != STATEMENT_KIND or not name or not rewrites):
             if what == STATEMENT_KIND and not name:
                 self.unnamed = server.unnamed = None
+            elif what == PORTAL_KIND:
+                self._portals.pop(name, None)
             server.pending.append(CLOSING)
             return None
         if what != STATEMENT_KIND or not rewrites:

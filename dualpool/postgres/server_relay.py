@@ -265,6 +265,7 @@ class ServerRelay(ServerSession):
             or self._rest.size
             or self.client is None
         ):
+            self.client.forget_portals()
             self._ask_what_is_due()
 
     def is_between(self) -> bool:

@@ -66,6 +66,8 @@ KINDS_OF_OBJECTS: Final = (b"TABLE", b"VIEW", b"SEQUENCE", b"FUNCTION", b"PROCED
 TAGS.update({b"CREATE " + kind: T_CREATE for kind in KINDS_OF_OBJECTS})
 TAGS.update({b"DROP " + kind: T_DOUBT | sql.TEMPORARY << sql.ENDS << TAG_BITS for kind in (*KINDS_OF_OBJECTS, b"OWNED", b"SCHEMA")})
 
+MAX_CHANGES: Final = 64
+"""Of a lease that does not end, so many changes are kept as they came."""
 ASK_AGAIN: Final = 16
 """While a session is pinned, what it holds is asked every so many transactions even if nothing seems to have ended it."""
 DEALLOCATED: Final = wire.message(wire.COMMAND_COMPLETE, b"DEALLOCATE\0")
@@ -119,6 +121,18 @@ def apply_change(values: dict[str, str], name: str, statement: str | None, base:
         values[name] = base[name]
     else:
         values.pop(name, None)
+
+
+def lasting(changes: list[sql.Change]) -> list[sql.Change]:
+    """Those that still say something when all have been carried out: one for each name, which RESET ALL leaves to the roles alone."""
+    found: dict[str, str | None] = {}
+    for name, statement in changes:
+        if name == "*":
+            found = {role: found[role] for role in ROLES if role in found}
+        else:
+            found.pop(name, None)
+        found[name] = statement
+    return list(found.items())
 
 
 def settings_in(rows: list[list[bytes | None]]) -> dict[str, str]:
@@ -322,6 +336,7 @@ class ServerSession(protocol.ServerRelay):
             if name.lower() not in found:
                 # The server's own default has changed.
                 self.baseline[name] = self.moved[name] = self.reported[name]
+        self._shorten_changes()
         self.names_in_doubt.clear()
         self.session_changed = self.rereads = True
 
@@ -514,7 +529,13 @@ class ServerSession(protocol.ServerRelay):
                 subscriptions.active.add(value)
             else:
                 subscriptions.active.discard(value)
+        self._shorten_changes()
         self._drop_changes()
+
+    def _shorten_changes(self) -> None:
+        """A lease may go on for days."""
+        if len(self.changes) > MAX_CHANGES:
+            self.changes = lasting(self.changes)
 
     def _drop_changes(self) -> None:
         """The transaction is over."""
