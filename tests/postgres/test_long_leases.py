@@ -8,6 +8,7 @@ from dualpool.postgres import sql
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import MAX_CHANGES, lasting
+from dualpool.postgres.statements import SERVER_PREFIX, shared
 from dualpool.protocol import NEEDS_SERVER, PINNED, RELEASE, RelayLimits
 from tests.helpers.frames import BOUND, CLOSED, PARSED, READY, READY_T, SYNC, bind, close, complete, error, execute, parse, query, row
 
@@ -100,10 +101,10 @@ def test_an_error_as_long_as_it_may_be_is_searched_for_names_once() -> None:
 
 def test_a_name_like_one_of_ours_is_not_put_in_twice() -> None:
     lease = Lease()
-    lease.ask(parse(b"other", b"SELECT 'second'") + SYNC, PARSED + READY_T)
-    second = lease.client.statements.names[b"other"].name
+    newest = int(shared(b"SELECT 'newest'\0\0\0").name.removeprefix(SERVER_PREFIX))
+    first, second = (SERVER_PREFIX + b"%d" % (newest + number) for number in (1, 2))
     lease.ask(parse(second, b"SELECT 'first'") + SYNC, PARSED + READY_T)
-    first = lease.client.statements.names[second].name
+    lease.ask(parse(b"other", b"SELECT 'second'") + SYNC, PARSED + READY_T)
     lease.ask(query(b"SELECT f()"), error(b"P0001", b'"' + first + b'"'))
     assert b'M"' + second + b'"' in lease.server.to_client
 
