@@ -263,7 +263,7 @@ HEAD_SIZE: Final = 10
 
 
 def types_flag(params: int) -> int:
-    """Where the byte is, in the payload of a COM_STMT_EXECUTE, that is 1 when the parameters' types follow."""
+    """Where the byte is, in the payload of a COM_STMT_EXECUTE, that is 1 (a server: not 0) when the parameters' types follow."""
     return HEAD_SIZE + (params + 7) // 8
 
 
@@ -274,7 +274,7 @@ def bound_types(payload: bytes, params: int) -> bytes | None:
     flag = types_flag(params)
     if flag >= len(payload):
         return None
-    if payload[flag] != 1:
+    if not payload[flag]:
         return b""
     end = flag + 1 + 2 * params
     return payload[flag + 1 : end] if end <= len(payload) else None

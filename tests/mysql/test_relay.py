@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -419,8 +420,10 @@ class World:
         self.clients = [pair(client, server)[0] for _ in range(2)]
         self.servers = [pair(client, server)[1] for _ in range(2)]
         self.capabilities = server
-        self.prepared = 0
-        self.seen: list[object] = []
+        self.seen: list[Any] = []
+        self.params: dict[int, int] = {}
+        self.types: dict[int, bytes] = {}
+        self.long_data: dict[object, list[bytes]] = {}
         for one in self.clients:
             for params in PARAMS:
                 self.ask(one, self.servers[0], b"\x16SELECT" + b" ?" * params, -1)
@@ -431,6 +434,8 @@ class World:
             server = client.server
         elif server.client is not None:
             server = next(other for other in self.servers if other.client is None)
+        if command[0] == wire.COM_STMT_SEND_LONG_DATA:
+            self.long_data.setdefault((client, number_in(command)), []).append(command[5:])
         data = sent(command)
         verdict = client.on_client_bytes(data[:cut]) if cut > 0 else FORWARD
         verdict = client.on_client_bytes(data[max(cut, 0) :]) if verdict == FORWARD else verdict
@@ -440,9 +445,13 @@ class World:
         asked = take_server(client)
         while asked:
             self.seen.append(asked)
-            for command in codec.split(asked):
-                if command[0] not in UNANSWERED:
-                    self.seen.append(server.on_server_bytes(self.reply(command, status)))
+            for one in codec.split(asked):
+                if one[0] == wire.COM_STMT_SEND_LONG_DATA:
+                    self.long_data.setdefault(number_in(one), []).append(one[5:])
+                elif one[0] == wire.COM_STMT_EXECUTE:
+                    self.execute(one, client, number_in(command))
+                if one[0] not in UNANSWERED:
+                    self.seen.append(server.on_server_bytes(self.reply(one, status)))
             asked = take_server(server)
         self.seen.append((take_client(client), take_client(server)))
         self.seen.append((client.binds, client.text[-8:], list(client.statements.known)))
@@ -454,33 +463,52 @@ class World:
             return answer(result([b"\0\0ab"], status), self.capabilities)
         if command[0] != wire.COM_STMT_PREPARE:
             return answer([ok()], self.capabilities)
-        self.prepared += 1
-        params = command.count(b"?")
-        given_: list[bytes | Part] = [b"\0" + struct.pack("<IHHBH", 70 + self.prepared, 0, params, 0, 0), *[COLUMN] * params]
+        number = 77 + len(self.params)
+        params = self.params[number] = command.count(b"?")
+        given_: list[bytes | Part] = [b"\0" + struct.pack("<IHHBH", number, 0, params, 0, 0), *[COLUMN] * params]
         return answer([*given_, middle()] if params else given_, self.capabilities)
+
+    def execute(self, execute: bytes, client: ClientRelay, number: int) -> None:
+        """What the server executes is what the client has asked for."""
+        statement = number_in(execute)
+        params = self.params[statement]
+        flag = 10 + (params + 7) // 8
+        if params and execute[flag]:
+            self.types[statement] = execute[flag + 1 : flag + 1 + 2 * params]
+        wanted = client.statements.known[number].types
+        assert not wanted or self.types[statement] == wanted
+        assert self.long_data.pop(statement, []) == self.long_data.pop((client, number), [])
+
+
+def number_in(command: bytes) -> int:
+    return int.from_bytes(command[1:5], "little")
 
 
 UNANSWERED = (wire.COM_STMT_CLOSE, wire.COM_STMT_SEND_LONG_DATA)
 PARAMS = (0, 1, 9)
 TYPES = (b"\x08\0", b"\x03\0", b"\x08\x80", b"\xfd\0", b"\x06\0")
-executes = st.builds(
-    lambda number, flag, types, end: (
-        b"\x17"
-        + struct.pack("<IBI", number, 0, 1)
-        + (bytes(len(types) // 8 + 1) + bytes((flag,)) + (b"".join(types) if flag == 1 else b""))
-        + b"v" * 9
-    )[: 64 - end],
-    st.integers(0, 4),
-    st.sampled_from((0, 1, 1, 2)),
-    st.sampled_from(TYPES).map(lambda kind: [kind]) | st.lists(st.sampled_from(TYPES), min_size=9, max_size=9),
-    st.integers(0, 60) | st.just(0),
-)
-long_data = st.builds(lambda number: b"\x18" + struct.pack("<IH", number, 0) + b"long", st.integers(1, 3))
+
+
+def execute_of(number: int, flag: int, kinds: list[bytes], end: int) -> bytes:
+    """A COM_STMT_EXECUTE of the statement `number`, from whose end `end` bytes are missing."""
+    params = PARAMS[(number - 1) % len(PARAMS)]
+    head = b"\x17" + struct.pack("<IBI", number, 0, 1) + bytes((params + 7) // 8)
+    bound = bytes((flag,)) + (b"".join(kinds[:params]) if flag else b"") if params else b""
+    return (head + bound + b"v" * 9)[: 100 - end]
+
+
+numbers = st.sampled_from((1, 2, 2, 2, 3))
+kinds = st.lists(st.sampled_from(TYPES), min_size=9, max_size=9)
+executes = st.builds(execute_of, numbers, st.sampled_from((0, 0, 1)), kinds, st.just(0))
+strange = st.builds(execute_of, st.integers(0, 5), st.integers(0, 2), kinds, st.integers(0, 95))
+long_data = st.builds(lambda number: b"\x18" + struct.pack("<IH", number, 0) + b"long", numbers)
 statuses = st.sampled_from((AUTOCOMMIT, AUTOCOMMIT, IN_TRANS))
-steps = st.tuples(st.integers(0, 1), st.integers(0, 1), executes | executes | long_data | st.just(QUERY), st.integers(1, 3), statuses)
+steps = st.tuples(
+    st.integers(0, 1), st.integers(0, 1), executes | executes | executes | strange | long_data | st.just(QUERY), st.integers(1, 3), statuses
+)
 
 
-@given(st.lists(steps, max_size=12), st.sampled_from(DIALECTS))
+@given(st.lists(steps, max_size=25), st.sampled_from(DIALECTS))
 def test_executions_that_come_whole_go_the_way_of_those_that_do_not(
     done: list[tuple[int, int, bytes, int, int]], dialect: tuple[int, int]
 ) -> None:
@@ -489,6 +517,22 @@ def test_executions_that_come_whole_go_the_way_of_those_that_do_not(
         whole.ask(whole.clients[client], whole.servers[server], command, -1, status)
         cut.ask(cut.clients[client], cut.servers[server], command, size, status)
         assert whole.seen == cut.seen
+
+
+@pytest.mark.parametrize("cut", [-1, 3])
+def test_too_long_data_is_refused_with_the_execution_that_it_is_for(cut: int) -> None:
+    world = World(MODERN, MODERN)
+    client, server = world.clients[0], world.servers[0]
+    execute = execute_of(2, 1, list(TYPES), 0)
+    world.ask(client, server, execute, cut)
+    client.limits.statement_bytes = 100
+    client.on_client_bytes(sent(b"\x18" + struct.pack("<IH", 2, 0) + bytes(100)))
+    world.ask(client, server, QUERY, cut)
+    world.seen.clear()
+    world.ask(client, server, execute, cut)
+    assert b"#08S01The data of COM_STMT_SEND_LONG_DATA is more than" in world.seen[1][0]
+    world.ask(client, server, execute, cut)
+    assert world.seen[-2] == (b"", answer(result([b"\0\0ab"]), MODERN))
 
 
 def test_a_statement_is_prepared_on_first_use_and_its_error_is_the_client_s() -> None:
