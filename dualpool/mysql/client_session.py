@@ -45,10 +45,10 @@ class ClientSession(protocol.ClientRelay):
     """
 
     __slots__ = (
-        "_action", "_answer", "_execution", "_found_rows", "_healed", "_login_settings", "_marks", "_noted", "_notes", "_preparing",
-        "_row_count", "_steps", "_suspects", "_warning_columns", "_warnings", "always", "capabilities", "captures", "connection_id",
-        "disturbed", "insert_id", "limits", "mode", "multi", "parsing", "refused_pins", "schema", "server", "settings", "statements",
-        "text", "untold_pins",
+        "_action", "_answer", "_execution", "_explained", "_found_rows", "_healed", "_login_settings", "_marks", "_noted", "_notes",
+        "_preparing", "_row_count", "_steps", "_suspects", "_warning_columns", "_warnings", "always", "capabilities", "captures",
+        "connection_id", "disturbed", "insert_id", "limits", "mode", "multi", "parsing", "refused_pins", "schema", "server", "settings",
+        "statements", "text", "untold_pins",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -83,6 +83,8 @@ class ClientSession(protocol.ClientRelay):
         """The statement that is being carried out, or its packet."""
         self.disturbed = False
         """The server was asked something of ours since the client's last statement, so what it says of that one is not so any more."""
+        self._explained: tuple[bytes, tuple[s.Step, ...], bool, bool] = (b"", (), False, False)
+        """What was found of that text and its steps: do they explain a change, and do they if the server has told what changed?"""
         self._row_count = 0
         self._found_rows = -1
         self._answer = b""
@@ -155,11 +157,15 @@ class ClientSession(protocol.ClientRelay):
         """The session has changed. True when it is known in what: by the server's reports (`known`) or by the statement's text."""
         if self._action == s.C_INIT_DB:
             return True
-        kinds = {kind for kind, _ in self._steps}
-        if s.E_UNKNOWN in kinds:
-            return False
-        # Any other statement has set a variable by a function, which may have set user variables as well.
-        return not kinds.isdisjoint(s.EXPLAINING) or (known and sql.sets(self.text))
+        text, steps, always, if_known = self._explained
+        if text is not self.text or steps is not self._steps:
+            # (Of many statements that come as one, each may change something.)
+            kinds = {kind for kind, _ in self._steps}
+            always = s.E_UNKNOWN not in kinds and not kinds.isdisjoint(s.EXPLAINING)
+            # Any other statement has set a variable by a function, which may have set user variables as well.
+            if_known = always or (s.E_UNKNOWN not in kinds and sql.sets(self.text))
+            self._explained = self.text, self._steps, always, if_known
+        return if_known if known else always
 
     def suspect(self, reports: dict[str, bytes]) -> None:
         """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is."""

@@ -8,7 +8,8 @@ Sources: MySQL Reference Manual, "SET Syntax for Variable Assignment", "Informat
 """
 
 import re
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from dualpool.mysql import codec
@@ -230,16 +231,23 @@ def _steps_of(text: bytes, ansi: bool) -> list[Step]:
     found: list[Step] = []
     if b"@" in text and (word in ASSIGNS or b":=" in text or INTO_VARIABLE.search(text.upper())):
         found += [(E_ASSIGN, _variable(name)) for name in dict.fromkeys(VARIABLE.findall(text))]
-    quoted = [match.span() for match in PIECES.finditer(text)] if b"_LOCK" in text.upper() else []
-    for lock in LOCKS.finditer(text):
-        if any(start < lock.start() < end for start, end in quoted):
-            continue
-        if lock["release"]:
-            found.append((E_UNLOCK_ALL if ALL_LOCKS.match(text) else E_UNLOCK, UNREAD))
-        else:
-            found.append((E_LOCK, lock["name"] or (not ansi and lock["quoted"]) or UNREAD))
+    if LOCK_WORD in text.upper():
+        release = (E_UNLOCK_ALL if ALL_LOCKS.match(text) else E_UNLOCK, UNREAD)
+        for lock in _unquoted_locks(text):
+            found.append(release if lock["release"] else (E_LOCK, lock["name"] or (not ansi and lock["quoted"]) or UNREAD))
     reader = READERS.get(word)
     return found + reader(text) if reader is not None else found
+
+
+def _unquoted_locks(text: bytes) -> Iterator[re.Match[bytes]]:
+    """What LOCKS finds, but for what stands in a string. In linear time."""
+    pieces = PIECES.finditer(text)
+    piece = next(pieces, None)
+    for lock in LOCKS.finditer(text):
+        while piece is not None and piece.end() <= lock.start():
+            piece = next(pieces, None)
+        if piece is None or lock.start() <= piece.start():
+            yield lock
 
 
 def _variable(name: bytes) -> bytes:
@@ -358,7 +366,7 @@ QUESTION: Final = re.compile(
     rb"|(?P<errors>@@(?:SESSION\.)?ERROR_COUNT)"
     rb")" + ALIAS + rb"|SHOW\s+(?:(?P<countwarnings>COUNT\s*\(\s*\*\s*\)\s*WARNINGS)|(?P<counterrors>COUNT\s*\(\s*\*\s*\)\s*ERRORS)"
     rb"|(?P<showwarnings>WARNINGS)|(?P<showerrors>ERRORS))(?P<limit>\s+LIMIT\s+\d+(?:\s*,\s*\d+)?)?"
-    rb")\s*;?\s*\Z",
+    rb")\s*+(?:;\s*+)?\Z",
     re.IGNORECASE,
 )
 KINDS: Final = {
@@ -416,7 +424,7 @@ def _limit(clause: bytes | None) -> tuple[int, int]:
 
 
 KILL: Final = re.compile(
-    rb"KILL\s+(?:(?:HARD|SOFT)\s+)?(?:(CONNECTION|QUERY)\s+)?(?:(\d+)|CONNECTION_ID\s*\(\s*\))\s*;?\s*\Z", re.IGNORECASE
+    rb"KILL\s+(?:(?:HARD|SOFT)\s+)?(?:(CONNECTION|QUERY)\s+)?(?:(\d+)|CONNECTION_ID\s*\(\s*\))\s*+(?:;\s*+)?\Z", re.IGNORECASE
 )
 
 
@@ -481,7 +489,7 @@ def with_numbers(text: bytes, values: dict[str, int | None]) -> bytes | None:
 
 
 DIAGNOSTICS: Final = re.compile(
-    rb"\s*GET\s+(?:CURRENT\s+)?DIAGNOSTICS\s+(@[\w.$]+\s*=\s*(?:NUMBER|ROW_COUNT)(?:\s*,\s*@[\w.$]+\s*=\s*(?:NUMBER|ROW_COUNT))*)\s*;?\s*\Z",
+    rb"\s*GET\s+(?:CURRENT\s+)?DIAGNOSTICS\s+(@[\w.$]+\s*=\s*(?:NUMBER|ROW_COUNT)(?:\s*,\s*@[\w.$]+\s*=\s*(?:NUMBER|ROW_COUNT))*)\s*+(?:;\s*+)?\Z",
     re.IGNORECASE,
 )
 ASKED_OF_STATEMENT: Final = re.compile(rb"=\s*(NUMBER|ROW_COUNT)", re.IGNORECASE)
@@ -526,10 +534,11 @@ def _unnamed_columns(shape: bytes, start: int, end: int, numbers: list[re.Match[
     if select is None or not numbers:
         return []
     found: list[tuple[int, int]] = []
+    starts = [number.start() for number in numbers]
     for begin, over in _items(shape, select.end(), end):
         item = shape[begin:over].rstrip()
         begin, over = over - len(shape[begin:over].lstrip()), begin + len(item)
-        inside = any(begin <= number.start() < over for number in numbers)
+        inside = bisect_left(starts, begin) < bisect_left(starts, over)
         if inside and over - begin <= MAX_ALIAS and WITHOUT_ALIAS.search(item):
             found.append((begin, over))
     return found
@@ -903,9 +912,10 @@ LITERALS: Final = re.compile(
     re.DOTALL | re.VERBOSE,
 )
 """And what looks like one and is none."""
-ESCAPED_QUOTE: Final = re.compile(rb"""\\+['"]""")
+ESCAPED_QUOTE: Final = re.compile(rb"""(?<!\\)\\++['"]""")
 SHOWN: Final = 200
-
+HEAD: Final = 5
+"""Of a text that is shown, so many times as many bytes are looked at."""
 
 SETTING: Final = re.compile(rb"\s*(?:SET|USE|CREATE|DROP|ALTER)\b", re.IGNORECASE)
 
@@ -923,7 +933,7 @@ def unpacked(text: bytes) -> bytes:
 def masked(text: bytes, limit: int = SHOWN) -> str:
     """The start of a statement, or of its packet, without its literals and comments."""
     text = unpacked(text)
-    return LITERALS.sub(_mask, text[: 5 * limit]).decode("utf-8", "replace")[:limit]
+    return LITERALS.sub(_mask, text[: HEAD * limit]).decode("utf-8", "replace")[:limit]
 
 
 def _mask(found: "re.Match[bytes]") -> bytes:
@@ -932,8 +942,9 @@ def _mask(found: "re.Match[bytes]") -> bytes:
 
 def masked_safely(text: bytes, limit: int) -> str:
     """As `masked`, in one line, whatever sql_mode says: where a backslash stands before a quotation mark, the rest is left out."""
-    doubt = ESCAPED_QUOTE.search(text)
-    return " ".join(masked(text if doubt is None else text[: doubt.start()], limit).split())
+    head = unpacked(text)[: HEAD * limit]
+    doubt = ESCAPED_QUOTE.search(head)
+    return " ".join(masked(head if doubt is None else head[: doubt.start()], limit).split())
 
 
 def to_be_verified(reports: dict[str, bytes]) -> set[str]:
