@@ -961,7 +961,11 @@ def select_values(names: tuple[str, ...]) -> bytes:
 
 
 NAME: Final = re.compile(r"[a-z0-9_]+\Z")
-PARSING: Final = ("sql_mode", "character_set_client", CONNECTION)
+PARSING: Final = (
+    "sql_mode", "character_set_client", CONNECTION, "default_collation_for_utf8mb4", "default_week_format", "div_precision_increment",
+    "group_concat_max_len", "old_mode", "sql_auto_is_null", "time_zone", "windowing_use_high_precision",
+)  # fmt: skip
+"""What some server works out of when it prepares a statement, and not again when it executes it."""
 
 
 def parsing(wanted: Settings) -> str:

@@ -384,3 +384,38 @@ def test_commands_that_are_sent_ahead_are_answered_in_turn(pooler: Pooler) -> No
                 seen.append(binary.packet()[0])
         assert seen == [b"1", 0, b"2", 0, 0, 0, b"3", 0]
         assert is_free(pooler)
+
+
+READINGS = {
+    "div_precision_increment": ("4", "10", "SELECT CAST(1/3 AS CHAR)"),
+    "default_week_format": ("0", "3", "SELECT CAST(WEEK('2024-01-01') AS CHAR)"),
+    "group_concat_max_len": ("1024", "4", "SELECT GROUP_CONCAT('abcdefgh')"),
+    "time_zone": ("'+00:00'", "'+09:00'", "SELECT CAST(TIMESTAMP'2024-01-01 00:00:00+02:00' AS CHAR)"),
+    "old_mode": ("''", "'UTF8_IS_UTF8MB3'", "SELECT CHARSET(CONVERT('x' USING utf8))"),
+    "default_collation_for_utf8mb4": ("utf8mb4_0900_ai_ci", "utf8mb4_general_ci", "SELECT COLLATION(_utf8mb4'x')"),
+}
+
+
+@pytest.mark.parametrize("name", READINGS)
+def test_a_shared_text_is_read_by_the_settings_of_each_client(mysql_server: MySQLServer, name: str) -> None:
+    """Some of this is fixed when a statement is prepared: on MySQL the numbers, on MariaDB old_mode."""
+    first, second, query = READINGS[name]
+    with (
+        mysql_server.temporary_database() as database,
+        Pooler(mysql_server, size=1, database=database) as pooler,
+        pooler.connect(autocommit=True) as one_client,
+        pooler.connect(autocommit=True) as other,
+    ):
+        prepared: list[tuple[Binary, int, list[bytes]]] = []
+        for client, value in ((one_client, first), (other, second)):
+            binary = Binary(client)
+            try:
+                one(client, f"SET {name} = {value}")
+                expected = [text(str(one(client, query)))]
+            except pymysql.Error:
+                return  # this server has no such setting, or no such literals
+            prepared.append((binary, binary.prepare(query), expected))
+        assert prepared[0][2] != prepared[1][2]
+        for binary, statement, expected in prepared * 3:
+            binary.execute(statement)
+            assert binary.result() == expected
