@@ -204,6 +204,7 @@ def test_pgbouncers_command_line(postgres15: PostgresServer, tmp_path: Path) -> 
         with psycopg.connect(host=str(tmp_path), port=5998, user="app", dbname="app") as client:
             assert client.execute("SELECT session_user").fetchone() == ("app",)
         assert f"the process {first} runs already" in dualpool("pgbouncer", "-d", str(path), code=2).stderr
+        assert "pidfile" not in (tmp_path / "log").read_text(), "there is nothing to remark on what is done"
         (tmp_path / "log").unlink()
         second = start("-R")
         pids.append(second)

@@ -9,7 +9,7 @@ import attrs
 from dualpool.config.importers.document import Imported, Note
 from dualpool.config.importers.ini import Item, read_ini
 from dualpool.config.importers.pgbouncer import Import
-from dualpool.config.importers.pgbouncer_remarks import DONE_BY_COMMAND, FIXED
+from dualpool.config.importers.pgbouncer_remarks import DONE_BY_COMMAND, FIXED, ONLY_AS_INI
 from dualpool.config.model import Config
 from dualpool.errors import ConfigError
 
@@ -58,6 +58,7 @@ def ini_config(path: Path, items: Sequence[Item], changes: Mapping[str, str], *,
     """What some lines say, with some keys changed. Raises ConfigError."""
     changed = [Item(SECTION, key, value, path, 0) for key, value in changes.items()]
     imported: Imported = Import(path, [*items, *changed]).run()
+    imported.notes = [note for note in imported.notes if note.reason != ONLY_AS_INI]
     config = imported.config(resolve=resolve)
     known = {attribute.name: getattr(config, attribute.name) for attribute in attrs.fields(Config)}
     return IniConfig(**known, source=path, items=items, changes=changes, notes=imported.notes)

@@ -10,7 +10,7 @@ import attrs
 from dualpool.authentication.userlist import parse_userlist
 from dualpool.config.importers.document import Imported, seconds_text, url_text
 from dualpool.config.importers.ini import Item, included, pairs, read_ini
-from dualpool.config.importers.pgbouncer_remarks import DEFAULTS, DONE_BY_COMMAND, HONOURED, NO_EQUIVALENT
+from dualpool.config.importers.pgbouncer_remarks import DEFAULTS, DONE_BY_COMMAND, HONOURED, NO_EQUIVALENT, ONLY_AS_INI
 from dualpool.errors import ConfigError
 
 LISTENER: Final = "postgres"
@@ -410,7 +410,7 @@ class Import:
             if key in self.used:
                 continue
             if key in DONE_BY_COMMAND:
-                self.result.note(f"{key} = {item.value}", "only with `dualpool pgbouncer`")
+                self.result.note(f"{key} = {item.value}", ONLY_AS_INI)
             elif key in NO_EQUIVALENT:
                 if item.value.lower() not in DEFAULTS.get(key, ("",)):
                     self.result.note(f"{key} = {item.value}", NO_EQUIVALENT[key])

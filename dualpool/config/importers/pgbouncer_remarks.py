@@ -110,7 +110,8 @@ LIVE: Final = frozenset(
 """What is honoured, and may change at any time."""
 
 DONE_BY_COMMAND: Final = frozenset({"logfile", "pidfile", "syslog", "syslog_facility", "syslog_ident", "user"})
-"""What `dualpool pgbouncer` does and `dualpool run` leaves to whoever starts it."""
+"""What is done when the pgbouncer.ini itself runs, and is of no TOML file."""
+ONLY_AS_INI: Final = "only when the pgbouncer.ini itself is run"
 
 HONOURED: Final = frozenset(
     {
