@@ -516,11 +516,7 @@ class ClientRelay(ClientSender):
         payload = self._head
         self._drop_command()
         if statement is not None and len(payload) >= 7:
-            statement.long_bytes += len(payload) - 5
-            if statement.long_bytes <= self.limits.statement_bytes:
-                statement.long_data.append(payload[5:])
-            else:
-                statement.long_data = []
+            self.statements.keep_long_data(statement, payload[5:])
         return FORWARD
 
     def _find_statement(self) -> ClientStatement | None:

@@ -147,6 +147,15 @@ class ClientStatements:
         self.known[statement.id] = statement
         self.bytes += len(statement.text)
 
+    def keep_long_data(self, statement: ClientStatement, chunk: bytes) -> None:
+        """The client has sent this (parameter number and data). If all that waits is more than the cap, nothing is kept for `statement`:
+        its `long_bytes` are over the cap then."""
+        statement.long_data.append(chunk)
+        statement.long_bytes += len(chunk)
+        if sum(one.long_bytes for one in self.known.values() if one.long_data) > self.byte_limit:
+            statement.long_data = []
+            statement.long_bytes = self.byte_limit + 1
+
     def remove(self, statement: ClientStatement) -> None:
         """The client has closed it."""
         if self.known.pop(statement.id, None) is not None:

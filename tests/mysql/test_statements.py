@@ -47,6 +47,23 @@ def test_caps_of_a_client() -> None:
     assert caught.value.errno == 1461
 
 
+def test_long_data_of_all_statements_together_is_capped() -> None:
+    known = ClientStatements(10, 1000)
+    first, second, third = (known.new(b"SELECT ?", "app", 0) for _ in range(3))
+    for statement in (first, second, third):
+        known.add(statement)
+    known.keep_long_data(first, b"\0\0" + b"x" * 598)
+    known.keep_long_data(second, b"\0\0" + b"x" * 398)
+    for _ in range(2):
+        known.keep_long_data(third, b"\0\0x")
+        assert (third.long_data, third.long_bytes) == ([], 1001)
+    assert first.long_bytes + second.long_bytes == 1000
+    for statement in (first, third):
+        statement.forget_long_data()
+    known.keep_long_data(third, b"\0\0x")
+    assert (third.long_data, third.long_bytes) == ([b"\0\0x"], 3)
+
+
 def test_the_least_recently_used_is_closed() -> None:
     known = ServerStatements(2)
     user = ClientStatement(1, b"", "", 0)
