@@ -1,5 +1,6 @@
 """The hot path of MySQL, the client's side: what its commands ask of a server connection, and which of them need none. See requests.py."""
 
+from struct import Struct
 from typing import Final
 
 from dualpool import protocol
@@ -10,9 +11,9 @@ from dualpool.mysql.client_sending import LOGIN_SCHEMA, UNKNOWN_STATEMENT, Clien
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import error_message, error_payload
 from dualpool.mysql.requests import CAPTURE_OF_SESSION, IDLE, KILLING, SENDING_FILE, SYNCING, WAITING
-from dualpool.mysql.server_relay import HEAD, ServerRelay
+from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
-from dualpool.mysql.statements import HEAD_SIZE, ClientStatement, bound_types, close_packet
+from dualpool.mysql.statements import ClientStatement, bound_types, close_packet
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet, put_lenenc
 from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, REACCEPT, SESSION, VACATE
 
@@ -34,7 +35,8 @@ not find in a text without its digits is not in the text either.
 """
 DIGITS: Final = b"0123456789"
 MAX_PLAIN_QUERIES: Final = 4096
-SHORTEST_EXECUTE: Final = 4 + HEAD_SIZE
+BEGINNING: Final = Struct("<IBI")
+"""Of a command: the length and number of its packet, what it is, and the number of its statement, if it has one."""
 MAX_REMEMBERED: Final = 1024
 NUMBERED: Final = sql.M_OWN_ID | sql.M_NUMBERS
 ABOUT_SESSION: Final = sql.M_LOCAL | sql.M_NUMBERS
@@ -60,12 +62,12 @@ class ClientRelay(ClientSender):
     # ------------------------------------------------------------------------------------------------------ the client's bytes
 
     def on_client_bytes(self, data: bytes) -> int:
-        if self.at_rest and len(data) > 4:
-            head, command = HEAD.unpack_from(data)
+        if self.at_rest and len(data) >= 9:
+            head, command, number = BEGINNING.unpack_from(data)
             # Most of all commands: one packet with the number 0, a query that was seen before with nothing to be read in it, or an EXECUTE.
             if head == len(data) - 4 and (
                 (command == wire.COM_QUERY and data[5:].translate(None, DIGITS) in PLAIN_QUERIES)
-                or (command == wire.COM_STMT_EXECUTE and self._is_plain_execute(data))
+                or (command == wire.COM_STMT_EXECUTE and self._is_plain_execute(data, number))
             ):
                 self.at_rest = False
                 if command == wire.COM_QUERY:
@@ -167,13 +169,16 @@ class ClientRelay(ClientSender):
     # --------------------------------------------------------------------------------------------------------------- the lease
 
     def attach(self, server: protocol.ServerRelay) -> int:
-        assert isinstance(server, ServerRelay)
-        self.server = server
-        server.take(self)
+        leased: ServerRelay = server  # type: ignore[assignment]
+        self.server = leased
+        leased.client = self
+        leased.mode = self.mode
+        if self.capabilities != leased.met:
+            leased.meet(self.capabilities)
         if self.state != WAITING:
-            return server.settle()
+            return leased.settle()
         self.state = SYNCING
-        return self.advance(server)
+        return self.advance(leased)
 
     def detach(self) -> None:
         server = self.server
@@ -421,12 +426,12 @@ class ClientRelay(ClientSender):
         self._put_text(changed)
         return self._head[1:]
 
-    def _is_plain_execute(self, data: bytes) -> bool:
+    def _is_plain_execute(self, data: bytes, number: int) -> bool:
         """Is it, a whole packet, a COM_STMT_EXECUTE with nothing to be read in its statement, nothing sent for it before, and no new types?
 
         If so it is taken. What remains to be asked is whether the server connection has the statement, and the types.
         """
-        statement = self.statements.known.get(INT32.unpack_from(data, 5)[0]) if len(data) >= SHORTEST_EXECUTE else None
+        statement = self.statements.known.get(number)
         if statement is None or statement.marks or statement.long_bytes or statement.cursor is not None:
             return False
         if not data.startswith(statement.bound, statement.flag) and not data.startswith(b"\0", statement.flag):

@@ -84,8 +84,8 @@ class ServerRelay(ServerSession):
     """See the module."""
 
     __slots__ = (
-        "_chunk", "_continued", "_file_refused", "_held", "_left", "_met", "_more", "_out", "_result_columns", "_skip", "_start", "_status",
-        "copying_in", "dialect", "file_sequence", "unfinished",
+        "_chunk", "_continued", "_file_refused", "_held", "_left", "_more", "_out", "_result_columns", "_skip", "_start", "_status",
+        "copying_in", "dialect", "file_sequence", "met", "unfinished",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -97,7 +97,7 @@ class ServerRelay(ServerSession):
         self.unfinished = False
         """A command has been sent in part; if the rest never comes, the connection is lost."""
         self.dialect = 0
-        self._met = capabilities
+        self.met = capabilities
         """The capabilities of the client whose `dialect` it is."""
         self._left = 0
         self._result_columns = 0
@@ -139,13 +139,10 @@ class ServerRelay(ServerSession):
         self.copying_in = False
         return wire.header(self.file_sequence + 1, 0)
 
-    def take(self, client: "ClientRelay") -> None:
-        """A lease begins."""
-        self.client = client
-        self.mode = client.mode
-        if client.capabilities != self._met:
-            self._met = client.capabilities
-            self.dialect = dialect(client.capabilities, self.capabilities)
+    def meet(self, capabilities: int) -> None:
+        """A lease begins, of a client with other capabilities than the one before."""
+        self.met = capabilities
+        self.dialect = dialect(capabilities, self.capabilities)
 
     def expect_plain(self) -> None:
         """As `expect(CLIENT_REQUEST)`."""
