@@ -64,11 +64,9 @@ SHORT_OK: Final = Struct("<IBHI")
 """An OK packet of 11 bytes: length and number, first byte, number of rows and AUTO_INCREMENT's number, status and number of warnings."""
 HEAD: Final = Struct("<IB")
 """Length and number of a packet, and its first byte."""
-EOF_PACKET: Final = Struct("<IBHH")
 COUNT_HEAD: Final = b"\1\0\0\1"
-NUMBER: Final = 0xFF000000
-"""In the first four bytes of a packet: its number."""
-NEXT_NUMBER: Final = 1 << 24
+EOF_HEADS: Final = tuple(packet(number, bytes((wire.EOF, 0, 0, 0, 0)))[:-2] for number in range(256))
+"""By its number: what an EOF packet without warnings has in front of its status."""
 BEGINNINGS: Final = frozenset((s.DONE, s.HEAD, s.PREPARED, s.TEXT, s.FETCHED, s.FIRST_FIELD))
 NOT_A_COUNT: Final = frozenset((wire.OK, wire.EOF, wire.ERR, wire.LOCAL_INFILE))
 OKS: Final = frozenset((wire.OK, wire.EOF))
@@ -224,7 +222,7 @@ class ServerRelay(ServerSession):
                 return NOT_QUICK
             answer = data if end < MAX_SHORT else b""
             affected = -1
-            data = self._whole_result(data, end - 11, head, status, client.executing_on)
+            data = self._whole_result(data, end - 11, client.executing_on)
             if not data:
                 return NOT_QUICK
         elif kind != wire.OK or affected > 0xFF or data[3] != 1:
@@ -242,10 +240,10 @@ class ServerRelay(ServerSession):
         client.answered_quickly(affected, answer)
         return RELEASE if leaving else FORWARD
 
-    def _whole_result(self, data: bytes, last: int, end_head: int, status: int, statement: ServerStatement | None) -> bytes:
+    def _whole_result(self, data: bytes, last: int, statement: ServerStatement | None) -> bytes:
         """What the client gets of `data`, if it is a result whose last packet, a short OK, begins at `last`; b"": it is none.
 
-        `end_head`: the length and number of that packet; `statement`: what was executed, so that it is known what its results begin with.
+        `statement`: what was executed. What its results begin with is known from the one before.
         """
         known = statement.definitions if statement is not None else b""
         if known and data.startswith(known):
@@ -263,16 +261,17 @@ class ServerRelay(ServerSession):
         if not self.dialect & ADD_EOF:
             return data if one or skip_rows(data, rows, len(data)) == last else b""
         # An EOF packet behind the definitions, in front of the rows; and one in the place of the OK packet.
-        changed: bytes | bytearray
+        number = data[rows + 3]
         if one:
-            changed = INT32.pack(head + NEXT_NUMBER & 0xFFFFFFFF) + data[rows + 4 : last]
+            changed = bytearray(data[rows:last])
+            changed[3] = number + 1 & 255
         else:
             changed = bytearray(data[rows:])
             if skip_rows_shifting(changed, 0, len(changed), 1) != last - rows:
                 return b""
             del changed[last - rows :]
-        definitions_end = EOF_PACKET.pack(head & NUMBER | 5, wire.EOF, 0, status)
-        return b"".join((data[:rows], definitions_end, changed, EOF_PACKET.pack(end_head + NEXT_NUMBER & NUMBER | 5, wire.EOF, 0, status)))
+        status = data[last + 7 : last + 9]
+        return b"".join((data[:rows], EOF_HEADS[number], status, changed, EOF_HEADS[data[last + 3] + 1 & 255], status))
 
     def _walk(self, position: int, end: int) -> tuple[int, int]:
         """Deal with every packet that can be dealt with. Returns where the rest begins, and the verdict."""
