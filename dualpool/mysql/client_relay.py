@@ -220,6 +220,8 @@ class ClientRelay(ClientSender):
             answered = self._answer_ourselves(text, marks)
             if answered is not None:
                 return answered
+        if marks & sql.M_UNSCOPED:
+            text = self._with_scopes(text)
         if marks & NUMBERED:
             changed = sql.with_numbers(text, self._own_numbers(marks))
             if changed is None:
@@ -406,7 +408,7 @@ class ClientRelay(ClientSender):
             )
         marks = sql.marks(text)
         try:
-            text = self._with_own_id(text, marks)
+            text = self._with_own_id(self._with_scopes(text) if marks & sql.M_UNSCOPED else text, marks)
             steps = sql.steps(text, "ANSI" in self.parsing) if marks & sql.M_STEPS else ()
             self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, marks, steps)
             self._preparing.read_in(self.settings, self.parsing)
@@ -416,6 +418,11 @@ class ClientRelay(ClientSender):
         self._marks = 0
         self._steps = ()
         return self._vacate(text, marks) | self._to_server()
+
+    def _with_scopes(self, text: bytes) -> bytes:
+        """The statement, so that the server reports what it sets."""
+        self._put_text(sql.with_scopes(text))
+        return self._head[1:]
 
     def _with_own_id(self, text: bytes, marks: int) -> bytes:
         """The statement to be prepared: in the place of CONNECTION_ID() it has the number that the client knows itself by."""

@@ -63,6 +63,8 @@ M_OWN_ID: Final = 512
 M_NUMBERS: Final = 1024
 M_STRICT: Final = 2048
 """Strict mode: no answer is passed on unseen."""
+M_UNSCOPED: Final = 4096
+"""It may assign to `@@name`; `with_scopes()` says where."""
 
 LOOKED_AT: Final = 1 << 18
 """Bytes of a statement that are looked at."""
@@ -87,6 +89,8 @@ def marks(text: bytes) -> int:
         found |= M_OWN_ID
     if b"_COUNT" in upper and COUNTED.search(upper):
         found |= M_NUMBERS
+    if b"@@" in upper and UNSCOPED.search(upper):
+        found |= M_UNSCOPED
     if b"/*!" in upper or b"/*M!" in upper:
         upper = b";".join(statements(upper))
         found |= M_STEPS
@@ -121,6 +125,7 @@ LONGEST_LOCAL: Final = 200
 FOUND_ROWS: Final = re.compile(rb"(?<!CALC_)FOUND_ROWS\s*\(")
 COUNTED: Final = re.compile(rb"ROW_COUNT\s*\(|@@(?:SESSION\.)?(?:WARNING|ERROR)_COUNT")
 SETS_INSERT_ID: Final = re.compile(rb"LAST_INSERT_ID\s*\(\s*[^)\s]")
+UNSCOPED: Final = re.compile(rb"@@(?=[`\w]+\s*:?=)")
 INTO_VARIABLE: Final = re.compile(rb"INTO\s*@")
 FIRST_LETTERS: Final = frozenset((b"A", b"B", b"C", b"D", b"E", b"F", b"H", b"L", b"P", b"R", b"U", b"X"))
 FIRST_WORDS: Final = re.compile(
@@ -556,6 +561,34 @@ def _items(shape: bytes, first: int, end: int) -> list[tuple[int, int]]:
             if match.lastgroup == "over":
                 return found
     return [*found, (first, end)]
+
+
+GLOBAL_SCOPE: Final = re.compile(rb"(?<!@@)\b(?:GLOBAL|PERSIST|PERSIST_ONLY)\b", re.IGNORECASE)
+"""It is for the assignments behind it as well."""
+UNSCOPED_ITEM: Final = re.compile(rb"\s*" + UNSCOPED.pattern)
+DEFINING: Final = frozenset((b"CREATE", b"ALTER"))
+
+
+def with_scopes(text: bytes) -> bytes:
+    """`text` with `@@session.name` in the place of each `@@name` that a SET assigns to. It means the same, but MariaDB's trackers do not
+    report the short form. A SET of global variables, or a definition of a procedure, stays as it is."""
+    shape = _shape(text[:LOOKED_AT])
+    edits: list[tuple[int, int, bytes]] = []
+    start = 0
+    while start < len(shape):
+        end = shape.find(b";", start)
+        end = len(shape) if end < 0 else end
+        match = WORD.match(shape, start, end)
+        word = match[1].upper() if match is not None else b""
+        if word in DEFINING:
+            break
+        if match is not None and word == b"SET" and not GLOBAL_SCOPE.search(shape, start, end):
+            for begin, over in _items(shape, match.end(), end):
+                assigned = UNSCOPED_ITEM.match(shape, begin, over)
+                if assigned is not None:
+                    edits.append((assigned.end(), assigned.end(), b"session."))
+        start = end + 1
+    return _edited(text, edits)
 
 
 def _edited(text: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:

@@ -394,3 +394,30 @@ def test_user_variables_are_part_of_the_difference() -> None:
 def test_dropped_database(text: bytes, expected: str) -> None:
     assert sql.dropped_database(text) == expected
     assert not expected or sql.marks(text) & sql.M_STEPS
+
+
+SCOPES = {
+    b"SET @@sql_mode = 'ANSI'": b"SET @@session.sql_mode = 'ANSI'",
+    b"set/* @@a=1 */@@`time_zone`:='+01:00' , @a = @@b, sql_notes=0,\n@@x=@@global.x": (
+        b"set/* @@a=1 */@@session.`time_zone`:='+01:00' , @a = @@b, sql_notes=0,\n@@session.x=@@global.x"
+    ),
+    b"SELECT 1; SET @@a=1; SELECT 2, @@a = 3": b"SELECT 1; SET @@session.a=1; SELECT 2, @@a = 3",
+    b"/*!40101 SET @@a=1 */": b"/*!40101 SET @@session.a=1 */",
+    b"SET @a = IF(1, @@b = 2, (SELECT 1 FROM t)), @@c=1": b"SET @a = IF(1, @@b = 2, (SELECT 1 FROM t)), @@session.c=1",
+    b"SET @@session.a=1, @@local.b=2, @@global.c=3, @@d=4": b"SET @@session.a=1, @@local.b=2, @@global.c=3, @@session.d=4",
+    b"SET GLOBAL a=1, @@b=2": None,
+    b"SET PERSIST a=1, @@b=2": None,
+    b"SET @@hot.key_buffer_size=1, @@global.a=2": None,
+    b"SET @a='@@b=1', @c=@@d": None,
+    b"SELECT @@a=1, @@b=2": None,
+    b"UPDATE t SET a=1 WHERE @@b=1": None,
+    b"CREATE PROCEDURE p() BEGIN SET @@a=1; SET @@b=2; END": None,
+    b"": None,
+}
+
+
+@pytest.mark.parametrize("text", SCOPES)
+def test_assignments_without_a_scope(text: bytes) -> None:
+    changed = SCOPES[text]
+    assert sql.with_scopes(text) == (changed or text)
+    assert changed is None or sql.marks(text) & sql.M_UNSCOPED

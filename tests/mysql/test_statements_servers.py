@@ -419,3 +419,16 @@ def test_a_shared_text_is_read_by_the_settings_of_each_client(mysql_server: MySQ
         for binary, statement, expected in prepared * 3:
             binary.execute(statement)
             assert binary.result() == expected
+
+
+def test_variables_that_are_set_by_their_short_names(pooler: Pooler) -> None:
+    """MariaDB does not report them: another client would find them, and who has set them would not."""
+    with pooler.connect(autocommit=True) as client, pooler.connect(autocommit=True) as other:
+        before = one(other, "SELECT @@time_zone, @@sql_mode, @@max_sort_length")
+        one(client, "SET @@time_zone = '+03:00', @x = 1, @@max_sort_length = 77")
+        binary = Binary(client)
+        binary.execute(binary.prepare("SET @@sql_mode = 'ANSI_QUOTES'"))
+        assert binary.result() == []
+        for _ in range(4):
+            assert one(other, "SELECT @@time_zone, @@sql_mode, @@max_sort_length") == before
+            assert one(client, "SELECT @@time_zone, @@sql_mode, @@max_sort_length") == ("+03:00", "ANSI_QUOTES", 77)
