@@ -64,6 +64,9 @@ SHORT_OK: Final = Struct("<IBHI")
 """An OK packet of 11 bytes: length and number, first byte, number of rows and AUTO_INCREMENT's number, status and number of warnings."""
 HEAD: Final = Struct("<IB")
 """Length and number of a packet, and its first byte."""
+FIRST_NUMBER: Final = 1 << 24
+"""The first packet of an answer has the number 1."""
+SHORT_HEAD: Final = 7 | FIRST_NUMBER
 COUNT_HEAD: Final = b"\1\0\0\1"
 EOF_HEADS: Final = tuple(packet(number, bytes((wire.EOF, 0, 0, 0, 0)))[:-2] for number in range(256))
 """By its number: what an EOF packet without warnings has in front of its status."""
@@ -202,33 +205,39 @@ class ServerRelay(ServerSession):
         return verdict
 
     def _whole_answer(self, data: bytes, client: "ClientRelay") -> int:
-        """Most of all answers: a short OK, or a result with few rows, all there, that changes nothing. NOT_QUICK: nothing was done.
+        """Most of all answers: OK, or a result with few rows, all there, that changes nothing. NOT_QUICK: nothing was done.
 
         Nothing is pinned (`ClientRelay.quick`).
         """
         end = len(data)
         if end < 11:
             return NOT_QUICK
-        # The last packet, if one begins there. (With OK, what stands in it are the number of rows, and no number of an AUTO_INCREMENT.)
+        insert_id = 0
+        answer = b""
+        # The last packet, or the only one, if it is a short OK.
         head, kind, affected, status = SHORT_OK.unpack_from(data, end - 11)
-        if status & NOT_QUICK_STATUS or head & 0xFFFFFF != 7:
+        if data[4]:
+            if kind != wire.EOF or affected or head & 0xFFFFFF != 7 or not self.capabilities & wire.CLIENT_DEPRECATE_EOF:
+                return NOT_QUICK
+            affected = -1
+        elif end > 11 or affected > 0xFF:
+            affected, insert_id, status = self._whole_ok(data)
+        elif head != SHORT_HEAD:
+            return NOT_QUICK
+        if status & NOT_QUICK_STATUS:
             return NOT_QUICK
         in_transaction = status & wire.STATUS_IN_TRANS != 0
         leaving = s.RELEASING[self.mode][in_transaction]
         if not leaving and (client.held_bytes() or self.mode == STATEMENT):
             return NOT_QUICK
-        if end > 11:
-            if kind != wire.EOF or affected or not self.capabilities & wire.CLIENT_DEPRECATE_EOF:
-                return NOT_QUICK
-            answer = data if end < MAX_SHORT else b""
-            affected = -1
+        if affected < 0:
+            if end < MAX_SHORT:
+                answer = data
             data = self._whole_result(data, end - 11, client.executing_on)
             if not data:
                 return NOT_QUICK
-        elif kind != wire.OK or affected > 0xFF or data[3] != 1:
-            return NOT_QUICK
-        else:
-            answer = b""
+        elif insert_id:
+            client.insert_id = self.insert_id = insert_id
         self.to_client = self.to_client + data if self.to_client else data
         self.requests.clear()
         self._phase = s.DONE
@@ -239,6 +248,16 @@ class ServerRelay(ServerSession):
             self.transactions += 1
         client.answered_quickly(affected, answer)
         return RELEASE if leaving else FORWARD
+
+    def _whole_ok(self, data: bytes) -> tuple[int, int, int]:
+        """Number of rows, AUTO_INCREMENT's number, status with warnings: if `data` is one OK packet that the client can have as it is."""
+        size = len(data)
+        if size < MAX_SHORT and INT32.unpack_from(data)[0] == size - 4 | FIRST_NUMBER:
+            affected, position = get_lenenc(data, 5)
+            insert_id, position = get_lenenc(data, position)
+            if position + 4 == size or (position + 4 < size and not self.dialect & (OK_DIFFERS | ROWS_DIFFER)):
+                return affected, insert_id, INT32.unpack_from(data, position)[0]
+        return 0, 0, NOT_QUICK_STATUS
 
     def _whole_result(self, data: bytes, last: int, statement: ServerStatement | None) -> bytes:
         """What the client gets of `data`, if it is a result whose last packet, a short OK, begins at `last`; b"": it is none.

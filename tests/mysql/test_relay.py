@@ -1,5 +1,6 @@
 """The relays without any socket: every command with its answer, in both dialects, cut at every byte, and with junk behind."""
 
+import itertools
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
@@ -378,6 +379,31 @@ def test_results_of_a_statement_that_begin_as_the_one_before_or_do_not(client: i
                 assert servers.on_server_bytes(answer(parts, server)) == RELEASE
                 assert take_client(servers) == answer(parts, client)
                 clients.detach()
+
+
+COUNTS = (0, 1, 250, 251, 300, 70_000, 1 << 40)
+DIFFERENT = [*DIALECTS, (MODERN | wire.CLIENT_FOUND_ROWS, MODERN)]
+
+
+@pytest.mark.parametrize("info", [b"", b"Rows matched: 7  Changed: 3  Warnings: 0"])
+@pytest.mark.parametrize(("client", "server"), DIFFERENT)
+def test_an_ok_that_comes_whole_does_what_one_does_that_does_not(client: int, server: int, info: bytes) -> None:
+    for affected, insert_id, status, warnings in itertools.product(COUNTS, COUNTS, (AUTOCOMMIT, IN_TRANS), (0, 1)):
+        data = answer([ok(affected, insert_id, status, warnings, info)], server)
+        seen = set()
+        for cut in (0, 1, 10):
+            clients, servers = pair(client, server)
+            attached(clients, servers, b"\x03INSERT INTO t VALUES (1)")
+            if cut:
+                servers.on_server_bytes(data[:cut])
+            verdict = servers.on_server_bytes(data[cut:])
+            asked, told = take_server(servers), take_client(servers)
+            assert clients.insert_id == servers.insert_id == insert_id
+            if not asked:
+                clients.detach()
+                clients.on_client_bytes(sent(b"\x03SELECT ROW_COUNT()"))
+            seen.add((verdict, told, servers.in_transaction, asked, take_client(clients)))
+        assert len(seen) == 1
 
 
 ENDS = [b"\x07\0\0\x04\xfe\0\0\2\0\0\0", b"\x07\0\0\x05\xfe\0\0\2\0\0\0", b"\x05\0\0\x05\xfe\0\0\2\0"]
