@@ -351,7 +351,6 @@ READERS: Final = {
 
 # ------------------------------------------------------------------------------------------------------- what we answer ourselves
 
-Q_NONE: Final = 0
 Q_CONNECTION_ID: Final = 1
 Q_ROW_COUNT: Final = 2
 Q_FOUND_ROWS: Final = 3

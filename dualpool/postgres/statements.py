@@ -1,4 +1,8 @@
-"""Prepared statements: texts that all clients share, the names that each client gave them, and what each server connection has of them."""
+"""Prepared statements: texts that clients share, the names that each client gave them, and what each server connection has of them.
+
+What the constants in a text mean is settled when it is prepared: a date by DateStyle, a time by TimeZone, a backslash by
+standard_conforming_strings, every byte by client_encoding. So clients share a text only if they have the same settings for these.
+"""
 
 from collections import OrderedDict
 from typing import Final
