@@ -1,5 +1,6 @@
 """The hot path of MySQL, the client's side: what its commands ask of a server connection, and which of them need none. See requests.py."""
 
+import re
 from struct import Struct
 from typing import Final
 
@@ -30,9 +31,11 @@ MALFORMED: Final = 1835
 PLAIN_QUERIES: Final[set[bytes]] = set()
 """Texts of COM_QUERY, without any digits, in which sql.py finds nothing.
 
-Programs send the same ones again and again, but for the numbers in them. No digit is part of anything that sql.py looks for: what it does
-not find in a text without its digits is not in the text either.
+Programs send the same ones again and again, but for the numbers and strings in them. No digit is part of anything that sql.py looks for:
+what it does not find in a text without its digits is not in the text either.
 """
+PLAIN_SHAPES: Final[set[bytes]] = set()
+"""The same of texts with strings in them: see `shape`."""
 DIGITS: Final = b"0123456789"
 MAX_PLAIN_QUERIES: Final = 4096
 BEGINNING: Final = Struct("<IBI")
@@ -66,7 +69,11 @@ class ClientRelay(ClientSender):
             head, command, number = BEGINNING.unpack_from(data)
             # Most of all commands: one packet with the number 0, a query that was seen before with nothing to be read in it, or an EXECUTE.
             if head == len(data) - 4 and (
-                (command == wire.COM_QUERY and data[5:].translate(None, DIGITS) in PLAIN_QUERIES)
+                (
+                    command == wire.COM_QUERY
+                    and head <= MAX_REMEMBERED
+                    and (data[5:].translate(None, DIGITS) in PLAIN_QUERIES or (b"'" in data and shape(data[5:]) in PLAIN_SHAPES))
+                )
                 or (command == wire.COM_STMT_EXECUTE and self._is_plain_execute(data, number))
             ):
                 self.at_rest = False
@@ -214,8 +221,8 @@ class ClientRelay(ClientSender):
         self._steps = ()
         if marks & sql.M_STEPS or (self.server is not None and self.server.is_pinned()):
             self._steps = sql.steps(text, "ANSI" in self.parsing)
-        if not marks and self._size <= MAX_REMEMBERED:
-            remember_plain(text.translate(None, DIGITS))
+        if not marks and len(text) < MAX_REMEMBERED:
+            remember_plain(text)
         if marks & TO_BE_READ:
             answered = self._answer_ourselves(text, marks)
             if answered is not None:
@@ -585,9 +592,32 @@ HANDLERS: Final = {
 }
 
 
+UNCERTAIN: Final = re.compile(rb'["#$;]|--|/\*|\A\s*SET\b', re.IGNORECASE)
+
+
+def shape(text: bytes) -> bytes:
+    """`text` without its digits, and without what stands between its single quotation marks. b"" if these do not come in pairs."""
+    parts = text.split(b"'")
+    return b"''".join(parts[::2]).translate(None, DIGITS) if len(parts) & 1 and b"\\" not in text else b""
+
+
+def is_certain(shape: bytes) -> bool:
+    """Is what has been left out of `shape` strings, whatever stands in them?
+
+    It is if each quotation mark began or ended one: there was no other quotation, no comment and no backslash, and no name in backquotes
+    had one in it. (In a SET, a string may be more than a value.)
+    """
+    return shape != b"" and not UNCERTAIN.search(shape) and all(part.count(b"`") % 2 == 0 for part in shape.split(b"''"))
+
+
 def remember_plain(text: bytes) -> None:
-    """Put `text`, which has no digits any more, into PLAIN_QUERIES, unless without them it looks like something to be read."""
-    if not sql.marks(text):
-        if len(PLAIN_QUERIES) >= MAX_PLAIN_QUERIES:
-            PLAIN_QUERIES.clear()
-        PLAIN_QUERIES.add(text)
+    """Put `text` into PLAIN_SHAPES or PLAIN_QUERIES, unless without its digits it looks like something to be read."""
+    known = PLAIN_SHAPES
+    plain = shape(text)
+    if b"'" not in text or not is_certain(plain):
+        known = PLAIN_QUERIES
+        plain = text.translate(None, DIGITS)
+    if not sql.marks(plain):
+        if len(known) >= MAX_PLAIN_QUERIES:
+            known.clear()
+        known.add(plain)

@@ -173,6 +173,73 @@ def test_a_query_of_a_known_shape_that_is_cut_waits_for_its_rest() -> None:
     assert take_server(client) == whole
 
 
+CERTAIN = [
+    b"SELECT 'a'",
+    b"SELECT a FROM t WHERE b='x' AND c IN ('y','z')",
+    b"INSERT INTO `t` (`a`, b) VALUES ('it''s', N'x', x'41', '')",
+    b"SELECT 'a' 'b', ''''",
+]
+NOT_CERTAIN = [
+    b"SELECT 'a', \"it's\", 'b'",
+    b"SELECT 'a' -- it's\n, 'b', 'c'",
+    b"SELECT 'a' # it's\n, 'b', 'c'",
+    b"SELECT 'a' /* it's */, 'b', 'c'",
+    b"SELECT 'a', `it's`, 'b', 'c'",
+    b"SELECT 'a', $$it's$$, 'b', 'c'",
+    b"SELECT 'a\\', 'b'",
+    b"SELECT 'a\\', 'b', '\\'",
+    b"SELECT 'a', 'b",
+    b"SELECT '''",
+    b" SET a = 'b'",
+    b"SELECT 'a'; SET b = 'c'",
+]
+HIDDEN = b" KILL 5; SET @a := GET_LOCK(`x`, 1), LAST_INSERT_ID(7), SQL_CALC_FOUND_ROWS /*! x */ -- "
+
+
+@pytest.mark.parametrize("text", CERTAIN)
+def test_a_query_that_differs_in_its_strings_goes_on_as_it_is(text: bytes) -> None:
+    parts = text.split(b"'")
+    client_relay.PLAIN_SHAPES.clear()
+    pair()[0].on_client_bytes(sent(b"\x03" + text))
+    for hidden in (HIDDEN, b"", b"123"):
+        other = b"'".join(hidden if number % 2 else part for number, part in enumerate(parts))
+        assert sql.masked(other) == sql.masked(text) or not hidden
+        assert client_relay.shape(other) == client_relay.shape(text)
+        assert client_relay.shape(other) in client_relay.PLAIN_SHAPES
+        clients, servers = pair()
+        assert attached(clients, servers, b"\x03" + other) == sent(b"\x03" + other)
+        assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE
+
+
+@pytest.mark.parametrize("text", NOT_CERTAIN)
+def test_a_query_in_which_it_is_not_certain_what_its_strings_are_is_read_each_time(text: bytes) -> None:
+    client_relay.PLAIN_SHAPES.clear()
+    clients, servers = pair()
+    clients.on_client_bytes(sent(b"\x03" + text))
+    assert not client_relay.PLAIN_SHAPES
+    assert (text in client_relay.PLAIN_QUERIES) == (sql.marks(text) == 0), "but as a whole it is known"
+    other = text.replace(b"'", HIDDEN + b"'", 2)
+    clients, servers = pair()
+    attached(clients, servers, b"\x03" + other)
+    assert not clients.quick
+
+
+tokens = st.lists(
+    st.sampled_from([b"'", b"''", b"'x'", b'"', b"`", b"\\", b"#", b"-", b"--", b" ", b"/*", b"*/", b"a", b"\n", b"$$"]), max_size=12
+)
+
+
+@given(tokens, st.lists(st.sampled_from([b" ", b"x", b"``", b"--", b"#", b'"', b"/*", b"\n", b"('"]), max_size=3))
+def test_what_is_said_to_be_certain_is_so(words: list[bytes], inside: list[bytes]) -> None:
+    """Another reader of the text finds the same strings, whatever stands in them."""
+    text = b"SELECT " + b"".join(words)
+    if b"'" in text and client_relay.is_certain(client_relay.shape(text)):
+        parts = text.split(b"'")
+        content = b"".join(inside).replace(b"'", b"")
+        other = b"'".join(content if number % 2 and part else part for number, part in enumerate(parts))
+        assert sql.masked(other) == sql.masked(text)
+
+
 @pytest.mark.parametrize(("client", "server"), DIALECTS)
 @pytest.mark.parametrize("name", ANSWERS)
 def test_answers_cut_at_every_byte(name: str, client: int, server: int) -> None:
