@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 MAX_PROVEN: Final = 256
 MAX_CAPTURE: Final = 1 << 20
-"""Bytes of warnings that are kept for a client. A server keeps 1,024 of them at most (max_error_count)."""
+"""Bytes of an answer that is kept. Of warnings a server has 1,024 at most, unless a client raises max_error_count: then more than this ends
+its server connection."""
 NOT_KNOWN: Final = "\0"
 """No schema's name."""
 NOT_SUPPORTED: Final = 1235
