@@ -446,7 +446,7 @@ class ClientRelay(ClientSender):
         If so it is taken. What remains to be asked is whether the server connection has the statement, and the types.
         """
         statement = self.statements.known.get(number)
-        if statement is None or statement.marks or statement.long_bytes or statement.cursor is not None:
+        if statement is None or statement.marks or statement.long_bytes or statement.cursor is not None or not statement.flag:
             return False
         if not data.startswith(statement.bound, statement.flag) and not data.startswith(b"\0", statement.flag):
             return False
@@ -465,7 +465,7 @@ class ClientRelay(ClientSender):
             statement.forget_long_data()
             return self._refuse_command(TOO_LARGE, "08S01", "The data of COM_STMT_SEND_LONG_DATA is more than limits.statement_bytes")
         types = bound_types(self._head, statement.params)
-        if types is None:
+        if types is None or (statement.params and not (types or statement.types)):
             return self._refuse_command(WRONG_ARGUMENTS, "HY000", "Incorrect arguments to mysqld_stmt_execute")
         if types:
             statement.bind(types)

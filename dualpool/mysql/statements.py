@@ -80,7 +80,7 @@ class ClientStatement:
         self.key: Key = (text, schema, "")
         self.params = 0
         self.flag = 0
-        """Where the byte is, in the packet of a COM_STMT_EXECUTE, that tells whether types follow."""
+        """Where the byte is, in the packet of a COM_STMT_EXECUTE, that tells whether types follow. 0: none are known yet."""
         self.bound = b""
         """What stands there if they are those that are known."""
         self.types = b""
@@ -103,13 +103,13 @@ class ClientStatement:
     def has_params(self, count: int) -> None:
         """The server has counted its parameters."""
         self.params = count
-        self.flag = 4 + types_flag(count)
-        self.bound = b"\0" if count else b""
+        self.flag = 0 if count else 4 + types_flag(0)
 
     def bind(self, types: bytes) -> None:
         """An EXECUTE names the types of its parameters."""
         if types != self.types:
             self.types = types
+            self.flag = 4 + types_flag(self.params)
             self.bound = b"\1" + types
             self.kinds = merged(kinds_of(types), self.kinds)
 
