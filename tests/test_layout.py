@@ -20,7 +20,7 @@ HOT_IN_ENGINE: Final = frozenset(
         *("server_session", "server_relay", "client_session", "client_sending", "client_relay"),
     }
 )
-ENGINE_FILES: Final = HOT_IN_ENGINE | {"__init__", "messages", "auth", "frontend", "backend", "sql", "cancel", "console"}
+ENGINE_FILES: Final = HOT_IN_ENGINE | {"__init__", "messages", "auth", "frontend", "backend", "sql", "session_sql", "cancel", "console"}
 
 PLAIN_DEPENDENCIES: Final = frozenset({"__future__", "typing_extensions", "pymysql"}) | (sys.stdlib_module_names - {"asyncio"})
 """What hot modules may use from outside. pymysql: its constants and character sets."""

@@ -8,7 +8,7 @@ from pymysql.charset import charset_by_id
 from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, ServerLogin, ServerTarget
 from dualpool.engine_modules import EngineOfModules
 from dualpool.errors import DualpoolError
-from dualpool.mysql import backend, cancel, console, frontend, messages, sql, wire
+from dualpool.mysql import backend, cancel, console, frontend, messages, session_sql, wire
 from dualpool.mysql.client_relay import ClientRelay
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.statements import shown
@@ -42,9 +42,9 @@ class MysqlEngine(EngineOfModules[ServerRelay]):
         return frontend.welcome(login, parameters, process_id, secret)
 
     def client_relay(self, login: ClientLogin, limits: RelayLimits) -> ClientRelay:
-        wanted = sql.login_settings(*character_names(login.character_set))
+        wanted = session_sql.login_settings(*character_names(login.character_set))
         if login.capabilities & wire.CLIENT_IGNORE_SPACE:
-            wanted = sql.with_ignore_space(wanted)
+            wanted = session_sql.with_ignore_space(wanted)
         return ClientRelay(limits, login.capabilities, wanted, login.connection_id)
 
     def greeted_version(self) -> Exchange[str]:

@@ -13,7 +13,7 @@ from pymysql._auth import sha2_rsa_encrypt
 from dualpool import __version__
 from dualpool.accounts import ServerLogin, ServerTarget, stored_secret
 from dualpool.errors import ConnectFailed, LocalProtocolError, RemoteProtocolError, ServerLost
-from dualpool.mysql import auth, sql, wire
+from dualpool.mysql import auth, session_sql, wire
 from dualpool.mysql.codec import row_values
 from dualpool.mysql.messages import (
     NONCE_SIZE,
@@ -70,7 +70,7 @@ LIMITS: Final = ("max_connections", "max_user_connections")
 READ_ONLY_SWITCHES: Final = ("read_only", "super_read_only")
 
 REPORTED: Final = (
-    *sql.TRACKERS,
+    *session_sql.TRACKERS,
     "version",
     "version_comment",
     "autocommit",
@@ -205,11 +205,11 @@ class ServerSession:
 
     def prepare(self) -> Exchange[dict[str, str]]:
         """Turn the session trackers on and read what the pool must know, in one round trip where the server has all the trackers."""
-        trackers = sql.trackers(self.greeting.server_version)
+        trackers = session_sql.trackers(self.greeting.server_version)
         names = ", ".join(f"'{name}'" for name in REPORTED)
         show = f"SHOW SESSION VARIABLES WHERE Variable_name IN ({names})"
         try:
-            yield Send(query("SET " + sql.assignments(trackers)) + query(show))
+            yield Send(query("SET " + session_sql.assignments(trackers)) + query(show))
             refusal = yield from read_status(self.talk)
             parameters = yield from read_pairs(self.talk, self.capabilities)
             if refusal:
@@ -222,7 +222,7 @@ class ServerSession:
 
     def _track_one_by_one(self, trackers: dict[str, str]) -> Exchange[None]:
         for name, value in trackers.items():
-            yield Send(query("SET " + sql.assignments({name: value})))
+            yield Send(query("SET " + session_sql.assignments({name: value})))
             yield from read_status(self.talk)
 
     def result(self, parameters: dict[str, str]) -> ServerLogin:
@@ -415,8 +415,8 @@ def reset(relay: "ServerRelay") -> Exchange[None]:
     data = wire.packet(0, bytes((wire.COM_RESET_CONNECTION,))) + query(setup_sql(relay))
     yield from _run(relay, data, 2, tolerated=UNKNOWN_VARIABLE)
     if relay.last_error:
-        for name, value in sql.trackers(relay.version).items():
-            yield from _run(relay, query("SET " + sql.assignments({name: value})), 1, tolerated=UNKNOWN_VARIABLE)
+        for name, value in session_sql.trackers(relay.version).items():
+            yield from _run(relay, query("SET " + session_sql.assignments({name: value})), 1, tolerated=UNKNOWN_VARIABLE)
     relay.was_reset(tracks=True)
 
 
@@ -514,7 +514,7 @@ def setup_sql(relay: "ServerRelay") -> str:
     """The statement that brings a session which was reset to where `connect()` left it, as far as the relay does not set it anyway."""
     if not relay.capabilities & wire.CLIENT_SESSION_TRACK:
         return "SET NAMES utf8mb4"
-    return "SET NAMES utf8mb4," + sql.assignments(sql.trackers(relay.version))
+    return "SET NAMES utf8mb4," + session_sql.assignments(session_sql.trackers(relay.version))
 
 
 def _run(relay: "ServerRelay", data: bytes, commands: int, tolerated: int = 0) -> Exchange[None]:

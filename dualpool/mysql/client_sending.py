@@ -8,7 +8,7 @@ from typing import Final
 
 from dualpool import protocol
 from dualpool.errors import RemoteProtocolError
-from dualpool.mysql import sql, wire
+from dualpool.mysql import session_sql, sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.client_session import ClientSession, error_row
 from dualpool.mysql.codec import Ok
@@ -138,7 +138,7 @@ class ClientSender(ClientSession):
             found = server.statements.find(key, execution)
             if found is None:
                 # It is prepared as it was, and then executed in the session as it is.
-                wanted = wanted if execution.parsing == self.parsing else sql.as_read(wanted, execution.settings)
+                wanted = wanted if execution.parsing == self.parsing else session_sql.as_read(wanted, execution.settings)
                 schema = None if execution.schema == LOGIN_SCHEMA else execution.schema
         elif self._action == s.C_INIT_DB or self._marks & sql.M_USE:
             schema = server.schema
@@ -162,16 +162,16 @@ class ClientSender(ClientSession):
         """Ask for what brings the session to `wanted` and `schema`. True when the answers must be awaited."""
         text = b""
         if server.settings is not wanted:
-            text = sql.difference(server.settings, wanted)
+            text = session_sql.difference(server.settings, wanted)
         first_use = not server.tracks
         if first_use:
-            text = sql.joined(text, sql.assignments(sql.trackers(server.version)).encode())
+            text = session_sql.joined(text, session_sql.assignments(session_sql.trackers(server.version)).encode())
         # (A SET of user variables alone cannot fail.)
         known = not text or text in server.proven or (text.startswith(b"SET @") and not first_use)
         if text or self._marks & sql.M_INSERT_ID:
             whole = text
             if self._marks & sql.M_INSERT_ID and server.insert_id != self.insert_id:
-                whole = sql.joined(text, b"SESSION last_insert_id=%d" % self.insert_id)
+                whole = session_sql.joined(text, b"SESSION last_insert_id=%d" % self.insert_id)
             if whole:
                 self.to_server += server.ask(Request(FOR_SETTINGS, text=b"" if known else text), QUERY + whole)
                 server.insert_id = self.insert_id if self._marks & sql.M_INSERT_ID else server.insert_id

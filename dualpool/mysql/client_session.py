@@ -8,7 +8,7 @@ from typing import Final
 
 from dualpool import protocol
 from dualpool.errors import RemoteProtocolError
-from dualpool.mysql import codec, sql, wire
+from dualpool.mysql import codec, session_sql, sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.codec import first_row
 from dualpool.mysql.messages import error_text
@@ -105,7 +105,7 @@ class ClientSession(protocol.ClientRelay):
     def new_settings(self, wanted: Settings) -> None:
         """What the session should have from now on."""
         self.settings = wanted
-        self.parsing = sql.parsing(wanted)
+        self.parsing = session_sql.parsing(wanted)
 
     def count_statements(self) -> int:
         return len(self.statements.known)
@@ -170,7 +170,7 @@ class ClientSession(protocol.ClientRelay):
     def suspect(self, reports: dict[str, bytes]) -> None:
         """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is."""
         if self._marks & sql.M_COLLATES:
-            self._suspects.update(sql.to_be_verified(reports))
+            self._suspects.update(session_sql.to_be_verified(reports))
 
     def capture(self, server: ServerSession, leaving: bool) -> bool:
         """Ask what would be gone with the server connection. True if something was asked."""
@@ -192,7 +192,7 @@ class ClientSession(protocol.ClientRelay):
             self._suspects.clear()
             request = Request(FOR_VALUES)
             request.names = names
-            self.to_server += server.ask(request, bytes((wire.COM_QUERY,)) + sql.select_values(names))
+            self.to_server += server.ask(request, bytes((wire.COM_QUERY,)) + session_sql.select_values(names))
         return True
 
     def captured(self, server: ServerSession, request: Request, kept: list[bytes], error: bytes) -> None:
@@ -212,7 +212,7 @@ class ClientSession(protocol.ClientRelay):
         values = first_row(kept, server.capabilities)
         if purpose == FOR_VALUES and len(values) == len(request.names):
             reports = {name: value or b"" for name, value in zip(request.names, values, strict=True)}
-            server.settings = sql.with_reports(server.settings, reports)
+            server.settings = session_sql.with_reports(server.settings, reports)
             self.new_settings(server.settings)
         elif values and values[0] is not None and values[0].isdigit():
             if purpose == FOR_FOUND_ROWS:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from dualpool.buffer import HeldBytes
 from dualpool.errors import FeatureRefused, RemoteProtocolError
-from dualpool.mysql import sql, wire
+from dualpool.mysql import session_sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.codec import Ok, after_definitions, build_ok, parse_ok, skip_rows, skip_rows_shifting
 from dualpool.mysql.messages import error_payload, error_text
@@ -666,7 +666,7 @@ class ServerRelay(ServerSession):
                 # The command is under way, in a session that is not what it should be. So the connection is lost, and with it the client.
                 raise RemoteProtocolError(f"the session could not be set up: {error_text(error)}")
             if error and client is not None:
-                self.settings = sql.UNKNOWN
+                self.settings = session_sql.UNKNOWN
                 self.tracks = False
                 self.dirty = True
                 client.fail_command(error)

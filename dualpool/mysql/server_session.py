@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
 from dualpool.errors import FeatureRefused, RemoteProtocolError, StateLeaked
-from dualpool.mysql import codec, sql, wire
+from dualpool.mysql import codec, session_sql, sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.codec import first_row
 from dualpool.mysql.requests import (
@@ -62,7 +62,7 @@ class ServerSession(protocol.ServerRelay):
         self.mode = limits.mode
         self.requests: deque[Request] = deque()
         self.statements = ServerStatements(limits.statements_per_server)
-        self.settings: Settings = sql.UNKNOWN
+        self.settings: Settings = session_sql.UNKNOWN
         self.schema: str | None = None
         """The current schema; None: the one of the login; "": none is selected."""
         self.login_schema = schema
@@ -112,7 +112,7 @@ class ServerSession(protocol.ServerRelay):
 
         `tracks`: the session's trackers have been set again.
         """
-        self.settings = sql.UNKNOWN
+        self.settings = session_sql.UNKNOWN
         self.tracks = tracks or not self.capabilities & wire.CLIENT_SESSION_TRACK
         self.multi = None
         self.insert_id = 0
@@ -166,15 +166,15 @@ class ServerSession(protocol.ServerRelay):
         asked: list[tuple[int, tuple[bytes, ...], bytes]] = []
         if unsettled & s.PIN_USER_VARIABLE and s.UNREAD not in holds.assigned:
             names = tuple(sorted(holds.assigned))
-            asked.append((FOR_USER_VARIABLES, names, sql.select_user_variables(names)))
+            asked.append((FOR_USER_VARIABLES, names, session_sql.select_user_variables(names)))
         if unsettled & s.PIN_LOCK and holds.locks:
             names = tuple(sorted(holds.locks - {s.UNREAD, s.UNSEEN}))
             if s.UNSEEN in holds.locks and not self._counts_locks and len(holds.locks) == 1:
-                asked.append((FOR_UNSEEN_LOCKS, (), sql.RELEASE_ALL_LOCKS))
+                asked.append((FOR_UNSEEN_LOCKS, (), session_sql.RELEASE_ALL_LOCKS))
             elif s.UNREAD in holds.locks or (s.UNSEEN in holds.locks and self._counts_locks):
-                asked.append((FOR_UNNAMED_LOCKS, names, sql.count_locks(self.version)))
+                asked.append((FOR_UNNAMED_LOCKS, names, session_sql.count_locks(self.version)))
             if names:
-                asked.append((FOR_LOCKS, names, sql.are_locks_mine(names)))
+                asked.append((FOR_LOCKS, names, session_sql.are_locks_mine(names)))
         if unsettled & s.PIN_TEMPORARY:
             asked += [(FOR_TABLE, (name,), b"SHOW CREATE TABLE " + name) for name in sorted(holds.temporary) if name]
         if unsettled & s.PIN_VARIABLE and "insert_id" in holds.one_shot:
@@ -195,8 +195,8 @@ class ServerSession(protocol.ServerRelay):
         purpose = request.purpose
         names = request.subjects
         if purpose == FOR_USER_VARIABLES and not error:
-            values = sql.user_variables(names, codec.parse_result(b"".join(kept), self.capabilities))
-            wanted = None if values is None else sql.with_user_variables(self.settings, values)
+            values = session_sql.user_variables(names, codec.parse_result(b"".join(kept), self.capabilities))
+            wanted = None if values is None else session_sql.with_user_variables(self.settings, values)
             if wanted is not None:
                 holds.assigned.clear()
                 self.settings = wanted
@@ -235,17 +235,17 @@ class ServerSession(protocol.ServerRelay):
 
     def look_first(self) -> bytes:
         """Ask what the session has before its first client."""
-        return self.ask(Request(FOR_BASELINE), QUERY + sql.select_all(self.version))
+        return self.ask(Request(FOR_BASELINE), QUERY + session_sql.select_all(self.version))
 
     def look(self, client: "ClientRelay") -> None:
         """Ask for everything that the session may hold."""
         self.holds.unsettled = 0
         self._leaked = []
         client.disturbed = True
-        variables = QUERY + sql.select_differing(self.version, self.settings.values)
+        variables = QUERY + session_sql.select_differing(self.version, self.settings.values)
         client.to_server += self.ask(Request(FOR_VARIABLES), variables)
-        client.to_server += self.ask(Request(FOR_ANY_LOCKS), QUERY + sql.RELEASE_ALL_LOCKS)
-        client.to_server += self.ask(Request(FOR_REST), QUERY + sql.select_rest(self.version))
+        client.to_server += self.ask(Request(FOR_ANY_LOCKS), QUERY + session_sql.RELEASE_ALL_LOCKS)
+        client.to_server += self.ask(Request(FOR_REST), QUERY + session_sql.select_rest(self.version))
 
     def _looked(self, request: Request, kept: list[bytes], client: "ClientRelay") -> None:
         """What is there. (What the server does not tell, for want of a right or of a table, is not compared.)"""
@@ -255,7 +255,7 @@ class ServerSession(protocol.ServerRelay):
         if purpose == FOR_BASELINE:
             self.baseline = {row[0].decode(): row[1] for row in rows}
         elif purpose == FOR_VARIABLES and result.ended:
-            self._leaked += sql.unexpected(self.settings, self.baseline or {}, {row[0].decode(): row[1] for row in rows})
+            self._leaked += session_sql.unexpected(self.settings, self.baseline or {}, {row[0].decode(): row[1] for row in rows})
         elif purpose == FOR_ANY_LOCKS and result.ended and rows != [[b"0"]]:
             self._leaked.append("lock of GET_LOCK()")
         elif purpose == FOR_REST:
@@ -315,19 +315,19 @@ class ServerSession(protocol.ServerRelay):
             self.client.schema = self.schema
 
     def _new_settings(self, reports: dict[str, bytes]) -> None:
-        for name in reports.keys() & sql.PINNING:
-            if sql.is_over(name, reports[name]):
+        for name in reports.keys() & session_sql.PINNING:
+            if session_sql.is_over(name, reports[name]):
                 self.holds.one_shot.discard(name)
             else:
                 self.holds.one_shot.add(name)
                 self.holds.unsettled |= s.PIN_VARIABLE if name == "insert_id" else 0
-        if reports.keys() & sql.PINNING:
+        if reports.keys() & session_sql.PINNING:
             self.dirty = self.dirty or "profiling" in reports
             self.repin(self.client.text if self.client is not None else b"")
-        if reports.keys() & sql.TRACKERS:
+        if reports.keys() & session_sql.TRACKERS:
             self.tracks = False
         client = self.client
-        self.settings = sql.with_reports(self.settings, reports)
+        self.settings = session_sql.with_reports(self.settings, reports)
         if client is not None:
             client.new_settings(self.settings)
             client.suspect(reports)

@@ -75,7 +75,7 @@ class ClientStatement:
         self.marks = marks
         self.steps = steps
         self.settings = DEFAULTS
-        """What the session had when it was prepared, and `parsing`: what of that says how the text is read (sql.py)."""
+        """What the session had when it was prepared, and `parsing`: what of that says how the text is read (session_sql.py)."""
         self.parsing = ""
         self.key: Key = (text, schema, "")
         self.params = 0

@@ -6,7 +6,7 @@ from dualpool.errors import DualpoolError
 from dualpool.postgres import backend, cancel, console, frontend, messages, wire
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.sql import setter
+from dualpool.postgres.session_sql import setter
 from dualpool.postgres.statements import shown
 from dualpool.protocol import ClientRelay as AnyClientRelay
 from dualpool.protocol import Exchange, ListeningWords, RelayLimits

@@ -1,7 +1,7 @@
 """A client's session: the settings and prepared statements that it finds on whatever server connection it meets."""
 
 from dualpool import protocol
-from dualpool.postgres import sql
+from dualpool.postgres import session_sql
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import READ_ONLY_SETTINGS, apply_change
 from dualpool.postgres.statements import ClientStatements, reading
@@ -64,7 +64,7 @@ class ClientSession(protocol.ClientRelay):
                 if lowered not in back_to_base:
                     wanted.pop(lowered, None)
             else:
-                actual[lowered] = sql.setter(name, value)
+                actual[lowered] = session_sql.setter(name, value)
                 if lowered not in back_to_base:
                     wanted[lowered] = actual[lowered]
         server.settings = settings(actual)

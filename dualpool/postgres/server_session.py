@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
 from dualpool.errors import FeatureRefused, StateLeaked
-from dualpool.postgres import messages, sql, wire
+from dualpool.postgres import messages, session_sql, sql, wire
 from dualpool.postgres.requests import PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.statements import PreparedStep, ServerStatements, Statement
 from dualpool.protocol import LISTEN_ERROR, PIN_WARN, SESSION, RelayLimits
@@ -207,7 +207,7 @@ class ServerSession(protocol.ServerRelay):
         return self.strict and self._rows is not None
 
     def pin_reasons(self) -> list[str]:
-        return [f"{name}; until {end}" for kind, (name, end) in sql.HOLDINGS.items() if self.pins & kind]
+        return [f"{name}; until {end}" for kind, (name, end) in session_sql.HOLDINGS.items() if self.pins & kind]
 
     def count_statements(self) -> int:
         return len(self.statements.known)
@@ -260,8 +260,8 @@ class ServerSession(protocol.ServerRelay):
         self.last_error = b""
         self.pending.append(PROBE)
         self.unnamed = None  # a simple Query ends it (docs: Extended Query)
-        text = sql.probe(sql.EVERYTHING if self.strict else kinds, self.names_in_doubt)
-        self.to_server += wire.query(messages.raw(sql.UNHURRIED + text if self._retried else text))
+        text = session_sql.probe(sql.EVERYTHING if self.strict else kinds, self.names_in_doubt)
+        self.to_server += wire.query(messages.raw(session_sql.UNHURRIED + text if self._retried else text))
 
     def _looked(self, rows: list[bytes]) -> bytes:
         """The answer to the probe is there. Returns what the client is to be told."""
@@ -282,7 +282,7 @@ class ServerSession(protocol.ServerRelay):
         else:
             self._retried = False
             values = [messages.parse_row(row) for row in rows]
-            found = sql.holdings(values[0][1] or b"") | asked & sql.UNASKED
+            found = session_sql.holdings(values[0][1] or b"") | asked & sql.UNASKED
             if self.strict:
                 if self.pending:
                     self.doubts |= sql.ALWAYS
@@ -300,12 +300,12 @@ class ServerSession(protocol.ServerRelay):
 
     def _pinned(self, kinds: int, client: "ClientRelay") -> bytes:
         """The session holds more than before. Returns the notices for the client; raises FeatureRefused if that is not allowed."""
-        new = [words for kind, words in sql.HOLDINGS.items() if kinds & kind & ~client.told]
+        new = [words for kind, words in session_sql.HOLDINGS.items() if kinds & kind & ~client.told]
         limits = client.limits
-        forbidden = limits.refused_pins({kind: name for kind, (name, _) in sql.HOLDINGS.items()})
+        forbidden = limits.refused_pins({kind: name for kind, (name, _) in session_sql.HOLDINGS.items()})
         if limits.listen == LISTEN_ERROR:
             forbidden |= sql.LISTENING
-        refused = next((words for kind, words in sql.HOLDINGS.items() if kinds & kind & forbidden), None)
+        refused = next((words for kind, words in session_sql.HOLDINGS.items() if kinds & kind & forbidden), None)
         if refused is not None:
             self.suspect = bool(self.pending)
             name, end = refused
@@ -331,7 +331,7 @@ class ServerSession(protocol.ServerRelay):
                 self.changes.append((name, None))
         for name, value in found.items():
             unchanged = value == ("none" if name == "role" else self.baseline.get(name) if name == "session_authorization" else None)
-            self.changes.append((name, None if unchanged else sql.setter(name, value)))
+            self.changes.append((name, None if unchanged else session_sql.setter(name, value)))
         for name in self.moved:
             if name.lower() not in found:
                 # The server's own default has changed.
@@ -349,7 +349,7 @@ class ServerSession(protocol.ServerRelay):
 
     def _compare(self, unexpected: int, rows: list[list[bytes | None]], asked: int) -> None:
         """Strict mode: what the session has must be what we believe. Raises FeatureRefused."""
-        wrong = [name for kind, (name, _) in sql.HOLDINGS.items() if unexpected & kind]
+        wrong = [name for kind, (name, _) in session_sql.HOLDINGS.items() if unexpected & kind]
         if not asked & sql.SETTINGS:
             found, believed = settings_in(rows), self._believed()
             known = {name.lower() for name in self.reported} | {"session_authorization"}

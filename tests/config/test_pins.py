@@ -7,7 +7,7 @@ from dualpool.config.checks import PINS_OF_MYSQL, PINS_OF_POSTGRES
 from dualpool.config.fields import keys_of
 from dualpool.errors import ConfigError
 from dualpool.mysql.states import PIN_REASONS
-from dualpool.postgres.sql import HOLDINGS
+from dualpool.postgres.session_sql import HOLDINGS
 from dualpool.protocol import PIN_ALLOW, PIN_ERROR, PIN_WARN, RelayLimits
 
 HEAD = """

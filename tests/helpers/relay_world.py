@@ -12,7 +12,7 @@ from dualpool.errors import ServerLost
 from dualpool.postgres import ENGINE, backend
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.sql import setter
+from dualpool.postgres.session_sql import setter
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, Exchange, ReceiveSome, RelayLimits, Send
 from dualpool.state import settings
 from tests.helpers import frames

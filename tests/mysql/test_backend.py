@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dualpool.accounts import LearntSecret, ServerLogin, ServerTarget
 from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, ServerLost
-from dualpool.mysql import ENGINE, auth, backend, messages, sql, wire
+from dualpool.mysql import ENGINE, auth, backend, messages, session_sql, wire
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import Greeting
 from dualpool.mysql.server_relay import ServerRelay
@@ -90,7 +90,7 @@ def test_trackers_that_the_server_does_not_have_are_left_out_one_by_one() -> Non
         assert sent[4] == wire.COM_QUERY
         names.append(sent[5:].decode().split()[2])
         sent = play.feed(wire.packet(1, answer))
-    assert [name.partition("=")[0] for name in names] == list(sql.trackers("5.7.1"))
+    assert [name.partition("=")[0] for name in names] == list(session_sql.trackers("5.7.1"))
     assert play.result is not None
     assert play.result.parameters == {"version": "5.7.1"}
 
@@ -506,7 +506,7 @@ def test_recover_gives_up_half_a_command(session: Session) -> None:
 
 
 def test_reset_leaves_nothing_of_a_client(session: Session) -> None:
-    names = ["sql_mode", "time_zone", "character_set_client", "character_set_results", "autocommit", *sql.TRACKERS]
+    names = ["sql_mode", "time_zone", "character_set_client", "character_set_results", "autocommit", *session_sql.TRACKERS]
     variables = f"SHOW SESSION VARIABLES WHERE Variable_name IN ({str(names)[1:-1]})"
     before = session.ask(variables)
     for statement in (

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualpool.errors import CheckoutTimeout, RemoteProtocolError
-from dualpool.mysql import client_relay, codec, server_relay, sql, states, wire
+from dualpool.mysql import client_relay, codec, server_relay, session_sql, sql, states, wire
 from dualpool.mysql.client_relay import ClientRelay
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import error_payload
@@ -102,7 +102,7 @@ ANSWERS: dict[str, tuple[bytes, list[bytes | Part]]] = {
 def pair(client: int = PLAIN, server: int = MODERN, mode: int = TRANSACTION, policy: int = PIN_WARN) -> tuple[ClientRelay, ServerRelay]:
     """A client and a server connection whose session is as the client wants it."""
     limits = RelayLimits(mode=mode, pin_policy=policy)
-    clients = ClientRelay(limits, client, sql.login_settings("utf8mb4", "utf8mb4_general_ci"), 5)
+    clients = ClientRelay(limits, client, session_sql.login_settings("utf8mb4", "utf8mb4_general_ci"), 5)
     servers = ServerRelay(limits, server, "8.4.0", "app")
     servers.settings, servers.tracks, servers.multi = clients.settings, True, clients.multi
     return clients, servers
@@ -671,7 +671,7 @@ def test_a_statement_is_prepared_again_once(errno: int) -> None:
 
 def test_settings_are_proven_before_a_command_relies_on_them() -> None:
     clients, servers = pair()
-    servers.settings = sql.UNKNOWN
+    servers.settings = session_sql.UNKNOWN
     clients.on_client_bytes(sent(QUERY))
     clients.attach(servers)
     setting = take_server(clients)
@@ -681,7 +681,7 @@ def test_settings_are_proven_before_a_command_relies_on_them() -> None:
     assert take_server(servers) == sent(QUERY)
     assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE
     clients.detach()
-    servers.settings = sql.UNKNOWN
+    servers.settings = session_sql.UNKNOWN
     clients.on_client_bytes(sent(QUERY))
     clients.attach(servers)
     take_client(servers)
@@ -692,7 +692,7 @@ def test_settings_are_proven_before_a_command_relies_on_them() -> None:
 
 def test_a_setting_that_fails_is_the_client_s_error_and_the_command_does_not_run() -> None:
     clients, servers = pair()
-    servers.settings = sql.UNKNOWN
+    servers.settings = session_sql.UNKNOWN
     attached(clients, servers, QUERY)
     assert servers.on_server_bytes(answer([ERR], MODERN)) == RELEASE
     assert take_client(servers) == answer([ERR], PLAIN)
@@ -702,8 +702,8 @@ def test_a_setting_that_fails_is_the_client_s_error_and_the_command_does_not_run
 
 def test_a_proven_setting_that_fails_loses_the_connection() -> None:
     clients, servers = pair()
-    servers.settings = sql.UNKNOWN
-    servers.proven.add(sql.DIFFERENCES.between(sql.UNKNOWN, clients.settings))
+    servers.settings = session_sql.UNKNOWN
+    servers.proven.add(session_sql.DIFFERENCES.between(session_sql.UNKNOWN, clients.settings))
     assert attached(clients, servers, QUERY).endswith(sent(QUERY))
     with pytest.raises(RemoteProtocolError):
         servers.on_server_bytes(answer([ERR], MODERN) + answer([ok()], MODERN))
@@ -1162,5 +1162,5 @@ def test_a_server_connection_suits_a_client_whose_session_it_has() -> None:
     assert not client.suits(server)
     client.schema = "elsewhere"
     assert client.suits(server)
-    server.settings = sql.UNKNOWN
+    server.settings = session_sql.UNKNOWN
     assert not client.suits(server)

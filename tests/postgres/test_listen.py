@@ -3,7 +3,7 @@
 import pytest
 
 from dualpool.errors import RemoteProtocolError, ServerLost
-from dualpool.postgres import messages, sql, wire
+from dualpool.postgres import messages, session_sql, sql, wire
 from dualpool.postgres.backend import Listening
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.client_sending import DO_NOTHING
@@ -167,7 +167,7 @@ def test_without_a_shared_connection_the_client_listens_itself() -> None:
     pair = Pair(shared=False)
     assert pair.ask(query(b"listen a")) == query(b"listen a")
     assert pair.answer(complete(b"LISTEN") + READY) == complete(b"LISTEN") + READY
-    assert pair.server.to_server == query(sql.probe(sql.LISTENING).encode())
+    assert pair.server.to_server == query(session_sql.probe(sql.LISTENING).encode())
     pair.server.to_server = b""
     channel = wire.message(wire.DATA_ROW, b"\0\2" + b"\xff" * 4 + wire.INT32.pack(1) + b"a")
     pair.answer(row(b"", b"n") + channel + complete(b"SELECT 2") + READY)

@@ -3,7 +3,7 @@
 import pytest
 
 from dualpool.errors import FeatureRefused, StateLeaked
-from dualpool.postgres import sql, wire
+from dualpool.postgres import session_sql, sql, wire
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import ASK_AGAIN
@@ -153,7 +153,7 @@ def holds(letters: bytes, *settings: tuple[bytes, bytes]) -> bytes:
 def pinned(**limits: int) -> Pair:
     pair = Pair(**limits)
     pair.ask(query(LOCK))
-    assert pair.answer(ANSWER)[2] == query(sql.probe(sql.LOCK).encode())
+    assert pair.answer(ANSWER)[2] == query(session_sql.probe(sql.LOCK).encode())
     pair.answer(holds(b"l"))
     assert pair.server.pins == sql.LOCK
     return pair
@@ -162,7 +162,7 @@ def pinned(**limits: int) -> Pair:
 def test_the_client_has_its_answer_before_the_question() -> None:
     pair = Pair()
     assert pair.ask(query(LOCK)) == query(LOCK)
-    assert pair.answer(ANSWER) == (ANSWER, 0, query(sql.probe(sql.LOCK).encode()))
+    assert pair.answer(ANSWER) == (ANSWER, 0, query(session_sql.probe(sql.LOCK).encode()))
     assert not pair.server.is_quiet()
     assert pair.answer(holds(b"")) == (b"", RELEASE, b"")
 
@@ -186,7 +186,7 @@ def test_a_pin_begins_and_ends(size: int) -> None:
     pair.ask(query(b"select 1"))
     assert pair.answer(ANSWER) == (ANSWER, 0, b"")
     pair.ask(query(b"select pg_advisory_unlock(1)"))
-    assert pair.answer(ANSWER)[2] == query(sql.probe(sql.LOCK).encode())
+    assert pair.answer(ANSWER)[2] == query(session_sql.probe(sql.LOCK).encode())
     assert pair.answer(holds(b"")) == (b"", PINNED | RELEASE, b"")
     assert pair.server.pin_reasons() == []
 
@@ -210,7 +210,7 @@ def test_what_comes_while_the_question_is_open_is_passed_on() -> None:
     read, verdict, sent = pair.answer(holds(b"l") + ANSWER)
     assert read.endswith(ANSWER)
     assert verdict == PINNED
-    assert sent == query(sql.probe(sql.LOCK).encode())
+    assert sent == query(session_sql.probe(sql.LOCK).encode())
     assert pair.answer(holds(b"")) == (b"", PINNED | RELEASE, b"")
 
 
@@ -221,7 +221,7 @@ def test_the_question_waits_for_the_end_of_the_transaction() -> None:
     pair.ask(query(LOCK))
     assert pair.answer(row(b"") + complete(b"SELECT 1") + READY_T)[2] == b""
     pair.ask(query(b"commit"))
-    assert pair.answer(complete(b"COMMIT") + READY)[2] == query(sql.probe(sql.LOCK).encode())
+    assert pair.answer(complete(b"COMMIT") + READY)[2] == query(session_sql.probe(sql.LOCK).encode())
 
 
 def test_extended_queries_raise_doubts_when_they_are_bound() -> None:
@@ -230,7 +230,7 @@ def test_extended_queries_raise_doubts_when_they_are_bound() -> None:
         pair.ask(parse(name, LOCK) + SYNC)
         assert pair.answer(PARSED + READY)[1] == RELEASE
         pair.ask(bind(b"", name) + execute() + SYNC)
-        assert pair.answer(BOUND + ANSWER)[2] == query(sql.probe(sql.LOCK).encode())
+        assert pair.answer(BOUND + ANSWER)[2] == query(session_sql.probe(sql.LOCK).encode())
 
 
 def test_tags_raise_doubts() -> None:
@@ -240,7 +240,7 @@ def test_tags_raise_doubts() -> None:
     ):  # fmt: skip
         pair = Pair()
         pair.ask(query(text))
-        assert pair.answer(complete(tag) + READY)[2] == query(sql.probe(kinds).encode())
+        assert pair.answer(complete(tag) + READY)[2] == query(session_sql.probe(kinds).encode())
 
 
 def test_a_question_that_was_cancelled_is_asked_again() -> None:
@@ -249,7 +249,7 @@ def test_a_question_that_was_cancelled_is_asked_again() -> None:
     pair.answer(ANSWER)
     read, verdict, sent = pair.answer(CANCELED + READY)
     assert (read, verdict) == (b"", 0)
-    assert sent == query((sql.UNHURRIED + sql.probe(sql.LOCK)).encode())
+    assert sent == query((session_sql.UNHURRIED + session_sql.probe(sql.LOCK)).encode())
     assert pair.answer(complete(b"SET") + holds(b"")) == (b"", RELEASE, b"")
 
 
@@ -262,7 +262,7 @@ def test_what_cannot_be_asked_is_a_pin_until_it_can() -> None:
     assert b"unknown state" in read
     assert (verdict, sent) == (PINNED, b"")
     pair.ask(query(b"select 1"))
-    assert pair.answer(ANSWER)[2] == query(sql.probe(sql.EVERYTHING).encode())
+    assert pair.answer(ANSWER)[2] == query(session_sql.probe(sql.EVERYTHING).encode())
     assert pair.answer(holds(b"")) == (b"", PINNED | RELEASE, b"")
 
 
@@ -280,22 +280,22 @@ def test_an_end_that_nobody_could_see_is_found_after_a_while() -> None:
         _, _, sent = pair.answer(ANSWER)
         if sent:
             break
-    assert sent == query(sql.probe(sql.LOCK).encode())
+    assert sent == query(session_sql.probe(sql.LOCK).encode())
     assert pair.answer(holds(b"")) == (b"", PINNED | RELEASE, b"")
 
 
 def test_settings_that_a_function_made_are_tracked() -> None:
     pair = Pair()
     pair.ask(query(b"select set_config('app.x', '1', false)"))
-    asked = query(sql.probe(sql.SETTINGS, ["app.x"]).encode())
+    asked = query(session_sql.probe(sql.SETTINGS, ["app.x"]).encode())
     assert pair.answer(ANSWER)[2] == asked
     none = (b"role", b"none")
     assert pair.answer(holds(b"", (b"work_mem", b"64"), none, (b"app.x", b"1")))[1] == RELEASE
-    assert pair.client.settings.values == {"work_mem": sql.setter("work_mem", "64"), "app.x": sql.setter("app.x", "1")}
+    assert pair.client.settings.values == {"work_mem": session_sql.setter("work_mem", "64"), "app.x": session_sql.setter("app.x", "1")}
     pair.ask(query(b"do 'begin reset work_mem; end'"))
     pair.answer(complete(b"DO") + READY)
     assert pair.answer(holds(b"", none))[1] == RELEASE
-    assert pair.client.settings.values == {"app.x": sql.setter("app.x", "1")}
+    assert pair.client.settings.values == {"app.x": session_sql.setter("app.x", "1")}
     assert pair.server.settings is pair.client.settings
 
 
@@ -305,7 +305,7 @@ def test_settings_that_parameters_name_are_asked_for() -> None:
     numbers = b"".join(wire.INT32.pack(len(value)) + value for value in values)
     bound = wire.message(wire.BIND, b"\0\0\0\0\0\3" + numbers + b"\0\0")
     pair.ask(parse(b"", b"select set_config($1, $2, $3)") + bound + execute() + SYNC)
-    assert pair.answer(PARSED + BOUND + ANSWER)[2] == query(sql.probe(sql.SETTINGS, ["app.tenant"]).encode())
+    assert pair.answer(PARSED + BOUND + ANSWER)[2] == query(session_sql.probe(sql.SETTINGS, ["app.tenant"]).encode())
 
 
 def test_a_computed_name_is_a_pin_until_discard_all() -> None:
@@ -378,7 +378,7 @@ def test_strict_mode() -> None:
         pair = Pair()
         pair.client, pair.server = ClientRelay(limits), ServerRelay(limits, {})
         pair.ask(query(b"select f('secret')"))
-        assert pair.answer(ANSWER)[2] == query(sql.probe(sql.EVERYTHING).encode())
+        assert pair.answer(ANSWER)[2] == query(session_sql.probe(sql.EVERYTHING).encode())
         assert pair.ask(query(b"select 2")) == b""  # for the next server connection
         with pytest.raises(StateLeaked, match=rf"{what}; the last statement was: select f\(\?\)"):
             pair.answer(answer)

@@ -3,7 +3,7 @@ behind it."""
 
 import pytest
 
-from dualpool.postgres import sql, wire
+from dualpool.postgres import session_sql, sql, wire
 from dualpool.postgres.client_sending import CLOSE_UNNAMED, DO_NOTHING, DO_NOTHING_KEY
 from dualpool.postgres.statements import ANY_READING, STAND_IN_CLOSE, Statement, shared
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, SESSION, RelayLimits
@@ -344,7 +344,7 @@ def difference(*statements: bytes) -> bytes:
 
 def doubted(data: bytes, kinds: int, to_client: bytes | None = None) -> tuple[Line, ...]:
     """The server's answer is there, and before the lease is over it is asked what the session holds: nothing."""
-    asked = query(sql.probe(kinds).encode())
+    asked = query(session_sql.probe(kinds).encode())
     return server(data, to_client, to_server=asked), released(description(2) + row(b"", b"") + complete(b"SELECT 1") + READY, b"")
 
 

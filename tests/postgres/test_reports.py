@@ -2,16 +2,16 @@
 
 import pytest
 
-from dualpool.postgres import sql
+from dualpool.postgres import session_sql, sql
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.protocol import NEEDS_SERVER, RELEASE, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
 from tests.helpers.frames import BOUND, PARSED, READY, READY_E, READY_T, SYNC, bind, complete, error, execute, parse, query, row, status
 
-PROBE = query(sql.probe(sql.SETTINGS).encode())
+PROBE = query(session_sql.probe(sql.SETTINGS).encode())
 REPORTED = {"TimeZone": "UTC", "application_name": ""}
-TOKYO = sql.setter("TimeZone", "Asia/Tokyo")
+TOKYO = session_sql.setter("TimeZone", "Asia/Tokyo")
 RESTORED = row(b"Asia/Tokyo") + complete(b"SELECT 1")
 
 
@@ -63,7 +63,7 @@ def test_what_a_function_has_set_is_the_clients() -> None:
     pair.ask(query(b"select set_timezone('a')"))
     assert pair.answer(complete(b"SELECT 1") + status(b"TimeZone", b"Asia/Tokyo") + READY)[1] == PROBE
     pair.answer(settings_row((b"TimeZone", b"Asia/Tokyo")))
-    assert pair.client.settings.values == {"timezone": sql.setter("TimeZone", "Asia/Tokyo")}
+    assert pair.client.settings.values == {"timezone": session_sql.setter("TimeZone", "Asia/Tokyo")}
     assert pair.server.baseline["TimeZone"] == "UTC"
 
 

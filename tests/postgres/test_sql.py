@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dualpool.postgres.session_sql import literal, setter
 from dualpool.postgres.sql import (
     Change,
     changes,
@@ -13,13 +14,11 @@ from dualpool.postgres.sql import (
     first_word,
     identifier,
     is_rollback_to,
-    literal,
     savepoint_name,
-    setter,
     statements,
     tokens,
     without_deallocates,
-)  # fmt: skip
+)
 
 CHANGES: dict[bytes, list[Change]] = {
     b"SET work_mem = '8MB'": [("work_mem", "SET work_mem = '8MB'")],
