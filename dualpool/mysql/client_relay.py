@@ -91,6 +91,10 @@ class ClientRelay(ClientSender):
                 self.state = SYNCING
                 return self.advance(server)
         self.at_rest = False
+        if self._partial.size:
+            data = self._partial.take(data)
+            if not data:
+                return FORWARD
         if self._held:
             data = self._held + data
             self._held = b""
@@ -125,7 +129,8 @@ class ClientRelay(ClientSender):
                 return self._end_with(OUT_OF_ORDER, "08S01", f"Got packets out of order: a command with the number {data[3]}")
             if size == 4:
                 return self._end_with(MALFORMED, "HY000", "Malformed communication packet: a command of no bytes")
-            if len(data) < size and len(data) < self._must_hold(data[4], size):
+            need = self._must_hold(data[4], size) if len(data) < size else 0
+            if len(data) < need:
                 break
             self._action = s.CLIENT_ACTION[data[4]]
             self._size = size
@@ -136,9 +141,11 @@ class ClientRelay(ClientSender):
             self._held = b""
             if self._passing or self._more:
                 return self._go_on_passing(data)
+        else:
+            need = 5
         if len(data) == 4 and data[:3] == b"\0\0\0":
             return self._end_with(MALFORMED, "HY000", "Malformed communication packet: a command of no bytes")
-        self._held = data
+        self._partial.keep(data, need)
         return FORWARD
 
     def _go_on_passing(self, data: bytes) -> int:
@@ -200,7 +207,7 @@ class ClientRelay(ClientSender):
             server.dirty = True
         server.client = None
         self.server = None
-        self.at_rest = self.state == IDLE and not (self._held or self._passing or self._more or self.always)
+        self.at_rest = self.state == IDLE and not (self._held or self._partial.size or self._passing or self._more or self.always)
 
     def error_message(self, error: DualpoolError) -> bytes:
         return error_message(error)

@@ -7,6 +7,7 @@ prepared statement by the client's number, for which the server's own is put; on
 from typing import Final
 
 from dualpool import protocol
+from dualpool.buffer import HeldBytes
 from dualpool.errors import RemoteProtocolError
 from dualpool.mysql import session_sql, sql, wire
 from dualpool.mysql import states as s
@@ -59,8 +60,8 @@ class ClientSender(ClientSession):
     """See the module. The bytes that wait are `_held`."""
 
     __slots__ = (
-        "_dropping", "_executed", "_head", "_held", "_more", "_passing", "_shift", "_size", "_tail", "at_rest", "executing_on", "quick",
-        "state",
+        "_dropping", "_executed", "_head", "_held", "_more", "_partial", "_passing", "_shift", "_size", "_tail", "at_rest", "executing_on",
+        "quick", "state",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -72,6 +73,8 @@ class ClientSender(ClientSession):
         self.state = IDLE
         self._held = b""
         """Bytes of the client's that wait. While a command waits or is synchronised, it stands at their beginning."""
+        self._partial = HeldBytes()
+        """While no command is under way: the beginning of the next one, of which too little has come."""
         self._tail = b""
         """The last bytes that were passed on of a long statement."""
         self._size = 0
@@ -92,7 +95,7 @@ class ClientSender(ClientSession):
         """What the COM_STMT_EXECUTE that is being answered runs."""
 
     def held_bytes(self) -> int:
-        return len(self._held)
+        return len(self._held) + self._partial.size
 
     def held(self) -> bytes:
         return self._held

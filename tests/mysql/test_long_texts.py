@@ -8,7 +8,8 @@ import pytest
 from dualpool.mysql import sql
 from dualpool.mysql.client_relay import ClientRelay
 from dualpool.mysql.states import E_LOCK, E_UNLOCK, E_UNLOCK_ALL
-from dualpool.protocol import RelayLimits
+from dualpool.mysql.wire import packet
+from dualpool.protocol import FORWARD, NEEDS_SERVER, RelayLimits
 from dualpool.state import DEFAULTS
 
 SIZE = sql.LOOKED_AT
@@ -31,6 +32,18 @@ READERS: dict[str, Callable[[], object]] = {
 def test_long_texts_take_linear_time(name: str) -> None:
     began = time.process_time()
     READERS[name]()
+    assert time.process_time() - began < SECONDS
+
+
+def test_a_long_statement_in_small_pieces() -> None:
+    client = ClientRelay(RelayLimits(), 0, DEFAULTS)
+    sent = packet(0, b"\x16SELECT '" + b"x" * (client.limits.statement_bytes - 20) + b"'")
+    *pieces, last = (sent[position : position + 64] for position in range(0, len(sent), 64))
+    began = time.process_time()
+    assert {client.on_client_bytes(piece) for piece in pieces} == {FORWARD}
+    assert client.held_bytes() == len(sent) - len(last)
+    assert client.on_client_bytes(last) == NEEDS_SERVER
+    assert client.held() == sent
     assert time.process_time() - began < SECONDS
 
 
