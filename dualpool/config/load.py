@@ -145,11 +145,13 @@ class AuthFiles:
     def __init__(self, auth: Auth, problems: Problems) -> None:
         self._problems = problems
         self.userlist: dict[str, str] = self._parsed("userlist", auth.userlist, parse_userlist) or {}
-        self.ident: IdentMaps = self._parsed("ident", auth.ident, parse_ident) or {}
+        ident = self._parsed("ident", auth.ident, parse_ident)
+        self.ident: IdentMaps = ident or {}
         hba = partial(parse_hba, directory=Directory(auth.hba).parent)
         self.hba: tuple[Rule, ...] = self._parsed("hba", auth.hba, hba) or ()
+        is_broken = bool(auth.ident) and ident is None
         for rule in self.hba:
-            if rule.map and rule.map not in self.ident:
+            if rule.map and rule.map not in self.ident and not is_broken:
                 problems.add(
                     ("auth", "hba"), f"{auth.hba}: line {rule.line}: there is no map {rule.map!r}{suggestion(rule.map, self.ident)}"
                 )

@@ -163,6 +163,15 @@ def test_rules_and_maps(folder: Path) -> None:
     assert list(found.ident) == ["m"]
 
 
+def test_a_broken_map_is_told_once(folder: Path) -> None:
+    (folder / "hba").write_text("local all all peer map=m\n")
+    (folder / "ident").write_text("m root\n")
+    with pytest.raises(ConfigError) as caught:
+        config(folder, "auth_type = hba\nauth_hba_file = hba\nauth_ident_file = ident")
+    assert "ident: line 1" in str(caught.value)
+    assert "there is no map" not in str(caught.value)
+
+
 def test_tls(folder: Path) -> None:
     for name in ("c.crt", "c.key", "ca.crt"):
         (folder / name).write_text("")
