@@ -474,10 +474,7 @@ def with_numbers(text: bytes, values: dict[str, int | None]) -> bytes | None:
     """
     shape = _shape(text[:LOOKED_AT])
     edits: list[tuple[int, int, bytes]] = []
-    start = 0
-    while start < len(shape):
-        end = shape.find(b";", start)
-        end = len(shape) if end < 0 else end
+    for start, end in _statement_spans(shape):
         numbers = _numbers(text, shape, start, end, values)
         for number in numbers:
             value = values[number.lastgroup or ""]
@@ -485,7 +482,6 @@ def with_numbers(text: bytes, values: dict[str, int | None]) -> bytes | None:
                 return None
             edits.append((number.start(), number.end(), b"CAST(%d AS %s)" % (value, b"SIGNED" if value < 0 else b"UNSIGNED")))
         edits += [(over, over, b" AS `" + text[begin:over] + b"`") for begin, over in _unnamed_columns(shape, start, end, numbers)]
-        start = end + 1
     return _edited(text, edits)
 
 
@@ -570,10 +566,7 @@ def with_scopes(text: bytes) -> bytes:
     report the short form. A SET of global variables, or a definition of a procedure, stays as it is."""
     shape = _shape(text[:LOOKED_AT])
     edits: list[tuple[int, int, bytes]] = []
-    start = 0
-    while start < len(shape):
-        end = shape.find(b";", start)
-        end = len(shape) if end < 0 else end
+    for start, end in _statement_spans(shape):
         match = WORD.match(shape, start, end)
         word = match[1].upper() if match is not None else b""
         if word in DEFINING:
@@ -583,8 +576,17 @@ def with_scopes(text: bytes) -> bytes:
                 assigned = UNSCOPED_ITEM.match(shape, begin, over)
                 if assigned is not None:
                     edits.append((assigned.end(), assigned.end(), b"session."))
-        start = end + 1
     return _edited(text, edits)
+
+
+def _statement_spans(shape: bytes) -> Iterator[tuple[int, int]]:
+    """Where each statement of a text begins and ends; the text as `_shape` gives it, so that no string has a semicolon."""
+    start = 0
+    while start < len(shape):
+        end = shape.find(b";", start)
+        end = len(shape) if end < 0 else end
+        yield start, end
+        start = end + 1
 
 
 def _edited(text: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
