@@ -15,7 +15,21 @@ from dualpool.hosts import Host, Hosts
 from dualpool.link import Client, ServerConnection
 from dualpool.pool import Pool, PoolIO
 from dualpool.pool_settings import PoolSettings
-from dualpool.protocol import LISTEN_ERROR, LISTEN_PIN, LISTEN_SHARED, PIN_ALLOW, PIN_ERROR, PIN_WARN, Engine, RelayLimits
+from dualpool.protocol import (
+    LISTEN_ERROR,
+    LISTEN_PIN,
+    LISTEN_SHARED,
+    PIN_ALLOW,
+    PIN_ERROR,
+    PIN_WARN,
+    SEQUENCE_ERROR,
+    SEQUENCE_PIN,
+    VERIFY_ALWAYS,
+    VERIFY_LEARN,
+    VERIFY_NEVER,
+    Engine,
+    RelayLimits,
+)
 from dualpool.reactor import Clock
 from dualpool.state import Settings
 from dualpool.tls import backend_context
@@ -32,8 +46,24 @@ LOOKUP_IDLE = 60.0
 """Seconds without a login after which they are closed."""
 PIN_POLICIES = {"allow": PIN_ALLOW, "warn": PIN_WARN, "error": PIN_ERROR}
 LISTEN_POLICIES = {"shared": LISTEN_SHARED, "pin": LISTEN_PIN, "error": LISTEN_ERROR}
+VERIFY = {"always": VERIFY_ALWAYS, "learn": VERIFY_LEARN, "never": VERIFY_NEVER}
+SEQUENCE_VALUES = {"error": SEQUENCE_ERROR, "pin": SEQUENCE_PIN}
+
 MAX_WELCOMES = 1000
 """Sets of start-up settings whose answer is remembered, per pool."""
+
+
+@attrs.frozen
+class RelayPolicy:
+    """What a database's configuration says to its clients' relays: RelayLimits without the sizes that all have in common."""
+
+    mode: int
+    pins: Pins = attrs.field(factory=lambda: Pins("allow"))
+    listen: int = LISTEN_SHARED
+    verify: int = VERIFY_LEARN
+    verify_every: int = 0
+    sequence_values: int = SEQUENCE_ERROR
+    strict: bool = False
 
 
 class BackendState:
@@ -155,23 +185,33 @@ class Backends:
         """Who wants to know of slow queries. The pools that are made from now on tell it."""
         self.retired: dict[DatabaseKey, Counters] = {}
         """What pools had counted that exist no more."""
-        self._limits: dict[tuple[int, Pins, int, bool], RelayLimits] = {}
-        """By pool mode, policies for pins, what becomes of LISTEN, and strictness: every relay of a kind shares one."""
-        self.relay_limits = [self._limits_of(mode, Pins("allow"), LISTEN_SHARED, strict=False) for mode in range(3)]
+        self._limits: dict[RelayPolicy, RelayLimits] = {}
+        """Every relay of a kind shares one."""
+        self.relay_limits = [self._limits_of(RelayPolicy(mode)) for mode in range(3)]
         """By pool mode: for relays that are no client's of a database."""
 
     def limits_of(self, mode: int, database: Database) -> RelayLimits:
         """What the relay of a client of `database` keeps to."""
-        pins = database.pin if isinstance(database.pin, Pins) else Pins(database.pin)
-        return self._limits_of(mode, pins, LISTEN_POLICIES[database.listen], strict=self.config.strict or database.strict)
+        policy = RelayPolicy(
+            mode,
+            pins=database.pin if isinstance(database.pin, Pins) else Pins(database.pin),
+            listen=LISTEN_POLICIES[database.listen],
+            verify=VERIFY[database.verify],
+            verify_every=database.verify_every,
+            sequence_values=SEQUENCE_VALUES[database.sequence_values],
+            strict=self.config.strict or database.strict,
+        )
+        return self._limits_of(policy)
 
-    def _limits_of(self, mode: int, pins: Pins, listen: int, *, strict: bool) -> RelayLimits:
-        kind = (mode, pins, listen, strict)
-        found = self._limits.get(kind)
+    def _limits_of(self, policy: RelayPolicy) -> RelayLimits:
+        found = self._limits.get(policy)
         if found is None:
-            policies = {reason: PIN_POLICIES[policy] for reason, policy in pins.by_reason().items()}
-            found = self._limits[kind] = RelayLimits(mode, pin_policy=PIN_POLICIES[pins.default], pin_policies=policies, listen=listen)
-            found.strict = strict
+            pins = policy.pins
+            policies = {reason: PIN_POLICIES[name] for reason, name in pins.by_reason().items()}
+            found = RelayLimits(policy.mode, pin_policy=PIN_POLICIES[pins.default], pin_policies=policies, listen=policy.listen)
+            found.verify, found.verify_every, found.sequence_values = policy.verify, policy.verify_every, policy.sequence_values
+            found.strict = policy.strict
+            self._limits[policy] = found
             self._take_limits()
         return found
 

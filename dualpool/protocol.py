@@ -56,6 +56,18 @@ LISTEN_SHARED: Final = 0
 LISTEN_PIN: Final = 1
 LISTEN_ERROR: Final = 2
 
+# When the server is asked what a session holds, though nothing is known to have changed it.
+VERIFY_NEVER: Final = 0
+VERIFY_LEARN: Final = 1
+"""Until a text was found harmless `LEARNT` times."""
+VERIFY_ALWAYS: Final = 2
+LEARNT: Final = 3
+
+# What becomes of a question for a sequence's last value where the session may be another one.
+SEQUENCE_ERROR: Final = 0
+SEQUENCE_PIN: Final = 1
+"""A client that uses a sequence keeps its server connection."""
+
 # How long a lease lasts.
 TRANSACTION: Final = 0
 SESSION: Final = 1
@@ -506,10 +518,13 @@ class RelayLimits:
         "mode",
         "pin_policies",
         "pin_policy",
+        "sequence_values",
         "statement_bytes",
         "statements_per_client",
         "statements_per_server",
         "strict",
+        "verify",
+        "verify_every",
     )
 
     def __init__(
@@ -528,6 +543,11 @@ class RelayLimits:
         """What happens when a session is pinned, and `pin_policies`: the same for the reasons that have their own."""
         self.pin_policies: dict[str, int] = pin_policies or {}
         self.listen = listen
+        self.verify = VERIFY_LEARN
+        """When what a session holds is asked after a text of which it is not certain that it changes nothing."""
+        self.verify_every = 0
+        """Of so many leases in which all looked harmless, one is asked; 0: none."""
+        self.sequence_values = SEQUENCE_ERROR
         self.strict = False
         """For development: what a session really holds is compared with what its relay believes, at the end of each lease."""
         self.frame_bytes = frame_bytes

@@ -24,6 +24,8 @@ TargetSessionAttrs = Literal["any", "read-write", "read-only", "primary", "stand
 LoadBalance = Literal["in-order", "round-robin"]
 PinPolicy = Literal["allow", "warn", "error"]
 ListenPolicy = Literal["shared", "pin", "error"]
+Verify = Literal["always", "learn", "never"]
+SequenceValues = Literal["error", "pin"]
 ListenerAuth = Literal[AuthMethod, "hba"]
 
 POOL_MODES: Final[dict[PoolMode, int]] = {"transaction": TRANSACTION, "session": SESSION, "statement": STATEMENT}
@@ -293,6 +295,22 @@ class Database:
         "LISTEN in transaction mode (PostgreSQL). shared: one server connection of each server user listens for all its clients; pin: each "
         "client that listens keeps a server connection; error: it is refused.",
         default="shared",
+    )
+    verify: Verify = setting(
+        "When the server is asked what a session holds before another client gets it. learn: after each statement that may have changed "
+        "it unseen, until the same text was found harmless three times; always: after each of them; never: only after what changes it "
+        "for certain.",
+        default="learn",
+    )
+    verify_every: int = setting(
+        "Of so many leases in which all looked harmless, the server is asked in one; a difference is logged as a leak. 0: in none.",
+        default=1000,
+        minimum=0,
+    )
+    sequence_values: SequenceValues = setting(
+        "lastval(), currval() and MariaDB's LASTVAL() outside the transaction that has used the sequence. error: they are refused; pin: a "
+        "client that uses a sequence keeps its server connection.",
+        default="error",
     )
     strict: bool = setting("As the strict of the whole file, for this database.", default=False)
     idle_after: Seconds | None = setting("Instead of the backend's.", default=None, kind="duration", minimum=0, example='"5m"')
