@@ -79,7 +79,7 @@ class ClientRelay(ClientSender):
                 self.at_rest = False
                 if command == wire.COM_QUERY:
                     self._action = s.C_QUERY
-                    self.text = data
+                    self.text = data[5:]
                 self._marks = 0
                 self._steps = ()
                 self._held = data
@@ -117,9 +117,14 @@ class ClientRelay(ClientSender):
         """The server connection stays: handle what the client sent meanwhile."""
         data = self._held
         if not data:
+            self.at_rest = self._rests()
             return FORWARD
         self._held = b""
         return self._commands(data)
+
+    def _rests(self) -> bool:
+        """See `at_rest`: nobody has asked anything, and what comes next is a whole command."""
+        return self.state == IDLE and not (self._held or self._partial.size or self._passing or self._more or self.always)
 
     def _commands(self, data: bytes) -> int:
         """Take commands, until one must wait for its answer."""
@@ -207,7 +212,7 @@ class ClientRelay(ClientSender):
             server.dirty = True
         server.client = None
         self.server = None
-        self.at_rest = self.state == IDLE and not (self._held or self._partial.size or self._passing or self._more or self.always)
+        self.at_rest = self._rests()
 
     def error_message(self, error: DualpoolError) -> bytes:
         return error_message(error)

@@ -124,7 +124,8 @@ class ClientSender(ClientSession):
                 self.state = BUSY
                 # (A session that is pinned is looked at after each statement.)
                 self.quick = not (server.pins or server.holds.unsettled)
-                server.expect_plain()
+                self._head = b""
+                server.expect(CLIENT_REQUEST)
                 self.to_server = self.to_server + data if self.to_server else data
                 self._held = b""
                 return FORWARD
@@ -389,79 +390,77 @@ class ClientSender(ClientSession):
         self.statements.add(statement)
         return statement.id
 
-    def answered(self, server: ServerRelay, ok: Ok | None, error: bytes) -> None:
-        """The client's command is answered in full, by `ok`, by `error` (the payload of an ERR packet) or by neither."""
+    def answered(self, server: ServerRelay, ok: Ok | None, error: bytes, answer: bytes) -> None:
+        """The client's command is answered in full, by `ok`, by `error` (the payload of an ERR packet) or by neither.
+
+        `answer`: all of it, if it is one short result and nothing else came with it: its rows can be counted.
+        """
         self.state = IDLE
         self.quick = False
         self._executed = b""
-        captures = self.captures
         marks = self._marks
         action = self._action
-        if error or not (action in KEEPING or marks & sql.M_DIAGNOSTICS):
+        captures = self.captures
+        if error or not (action in KEEPING or (marks and marks & sql.M_DIAGNOSTICS)):
             captures &= ~OF_ONE_STATEMENT
             self.disturbed = False
-            self._warnings = []
-            self._noted = 0
             self._answer = b""
             self._found_rows = -1
             self._row_count = -1
+            if self._warnings:
+                self._forget_warnings()
         elif action == s.C_PREPARE and "MariaDB" not in server.version:
             # (MariaDB does this where the statement uses tables.)
             captures &= ~CAPTURE_WARNINGS
-            self._warnings = []
-            self._noted = 0
-        self.take_notes()
+            self._forget_warnings()
+        if self._notes:
+            self.take_notes()
         if error:
-            captures |= CAPTURE_STATUS
-            if action not in CLEARING or (action == s.C_EXECUTE and int.from_bytes(error[1:3], "little") in MALFORMED):
-                self._warnings.append(error_row(error))
-            else:
-                captures |= CAPTURE_WARNINGS
+            captures |= self._failed(error)
         elif ok is not None:
+            affected = ok.affected
             if action != s.C_PREPARE:
-                self._row_count = ok.affected
+                self._row_count = affected
+            if answer and not (marks and marks & sql.M_CALC_FOUND_ROWS):
+                self._answer = answer
             if ok.insert_id:
                 self.insert_id = server.insert_id = ok.insert_id
             if ok.warnings > self._noted and action != s.C_INIT_DB:
                 captures |= CAPTURE_WARNINGS
-            if marks & (sql.M_CALC_FOUND_ROWS | sql.M_SETS_INSERT_ID):
+            if marks:
                 captures |= CAPTURE_FOUND_ROWS if marks & sql.M_CALC_FOUND_ROWS else 0
                 captures |= CAPTURE_INSERT_ID if marks & sql.M_SETS_INSERT_ID else 0
-        if self._suspects:
-            captures |= CAPTURE_VALUES
-        self.captures = captures
+        self.captures = captures | CAPTURE_VALUES if self._suspects else captures
         if error:
             self.apply_steps(server, ok=False)
-        holds = server.holds
-        if "insert_id" in holds.one_shot:
-            holds.unsettled |= s.PIN_VARIABLE
-        if self.always & sql.M_STRICT:
-            holds.unsettled |= s.DOUBT
+        if self.always or server.holds.one_shot:
+            self._doubt(server)
         if action != s.C_QUERY:
             self._after(server, ok)
-        self.executing_on = None
-        self._execution = None
-        self._preparing = None
+            self.executing_on = None
+            self._execution = None
+            self._preparing = None
+
+    def _failed(self, error: bytes) -> int:
+        """The command is answered by an error: what must be asked because of it."""
+        unread = self._action == s.C_EXECUTE and int.from_bytes(error[1:3], "little") in MALFORMED
+        if unread or self._action not in CLEARING:
+            self._warnings.append(error_row(error))
+            return CAPTURE_STATUS
+        return CAPTURE_STATUS | CAPTURE_WARNINGS
+
+    def _doubt(self, server: ServerRelay) -> None:
+        """Behind every answer there is something to be asked."""
+        if "insert_id" in server.holds.one_shot:
+            server.holds.unsettled |= s.PIN_VARIABLE
+        if self.always & sql.M_STRICT:
+            server.holds.unsettled |= s.DOUBT
 
     def apply_steps(self, server: ServerRelay, ok: bool) -> None:
         """The statement is over: what of the session its text says that it has changed."""
         if self._steps:
             server.holds.apply(self._steps, ok, self._quoted_schema(server))
             server.repin(self.text)
-
-    def answered_quickly(self, affected: int, answer: bytes) -> None:
-        """The same for an answer in which there is nothing but that number (-1: rows). `answer`: all of it if it is short, and rows."""
-        self.state = IDLE
-        self.quick = False
-        self.at_rest = not self._held
-        self._row_count = affected
-        self._found_rows = -1
-        self._answer = answer
-        self._execution = None
-        self._executed = b""
-        self.executing_on = None
-        if self._warnings:
-            self._warnings = []
 
     def _after(self, server: ServerRelay, ok: Ok | None) -> None:
         """What an answered command other than COM_QUERY has changed."""

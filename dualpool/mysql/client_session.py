@@ -126,7 +126,7 @@ class ClientSession(protocol.ClientRelay):
     def found_rows(self) -> int:
         """FOUND_ROWS() of the last statement; -1 if that is not known."""
         if self._found_rows < 0 and self._answer:
-            # (An answer passes as a plain one only with CLIENT_DEPRECATE_EOF.)
+            # (Only one that came with CLIENT_DEPRECATE_EOF is kept.)
             self._found_rows = len(codec.parse_result(self._answer, wire.CLIENT_DEPRECATE_EOF).rows)
         return self._found_rows
 
@@ -143,6 +143,11 @@ class ClientSession(protocol.ClientRelay):
         new = [note_row(reason) for pin, reason in s.PIN_REASONS.items() if pins & pin]
         self._notes += new
         return len(new)
+
+    def _forget_warnings(self) -> None:
+        """The server has forgotten those of the statement before."""
+        self._warnings = []
+        self._noted = 0
 
     def take_notes(self) -> None:
         """What is to be told belongs to the warnings of the last statement."""

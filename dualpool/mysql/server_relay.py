@@ -10,7 +10,6 @@ from dualpool.mysql import states as s
 from dualpool.mysql.codec import Ok, after_definitions, build_ok, parse_ok, skip_rows, skip_rows_shifting
 from dualpool.mysql.messages import error_payload, error_text
 from dualpool.mysql.requests import (
-    CLIENT_REQUEST,
     EXCHANGE_REQUEST,
     FOR_CLIENT,
     FOR_EXCHANGE,
@@ -48,7 +47,6 @@ ROWS_MATCHED: Final = b"Rows matched: "
 READ_ONLY: Final = frozenset(number.to_bytes(2, "little") for number in (1290, 1792, 1836))
 """ER_OPTION_PREVENTS_STATEMENT (read_only), ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE."""
 NO_TRANSACTIONS: Final = "Transactions are not allowed in statement mode. Use a listener with pool_mode = transaction."
-NOT_QUICK: Final = -1
 MAX_SHORT: Final = 4096
 """Bytes of an answer that is kept until the next statement, in case its rows must be counted."""
 NOT_QUICK_STATUS: Final = (
@@ -85,8 +83,8 @@ class ServerRelay(ServerSession):
     """See the module."""
 
     __slots__ = (
-        "_chunk", "_continued", "_file_refused", "_held", "_left", "_more", "_out", "_result_columns", "_skip", "_start", "_status",
-        "copying_in", "dialect", "file_sequence", "met", "unfinished",
+        "_answer", "_chunk", "_continued", "_file_refused", "_held", "_left", "_more", "_out", "_result_columns", "_skip", "_start",
+        "_status", "copying_in", "dialect", "file_sequence", "met", "unfinished",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -108,6 +106,8 @@ class ServerRelay(ServerSession):
         self._more = False
         """Another result of the same command follows."""
         self._file_refused = False
+        self._answer = b""
+        """What has come of the answer that is due, if nothing else is due; more than MAX_SHORT of it is only known to be too long."""
         self._held = HeldBytes()
         self._chunk: bytes | bytearray = b""
         self._start = 0
@@ -145,25 +145,15 @@ class ServerRelay(ServerSession):
         self.met = capabilities
         self.dialect = dialect(capabilities, self.capabilities)
 
-    def expect_plain(self) -> None:
-        """As `expect(CLIENT_REQUEST)`."""
-        requests = self.requests
-        requests.append(CLIENT_REQUEST)
-        if len(requests) == 1:
-            self._phase = s.HEAD
-            self._hiding = False
-            self._shift = 0
-            self._kept = None
-
     # ------------------------------------------------------------------------------------------------------ the server's bytes
 
     def on_server_bytes(self, data: bytes) -> int:
-        if self._phase == s.HEAD:
-            client = self.client
-            if client is not None and client.quick and len(self.requests) == 1 and not self._held.size:
-                verdict = self._whole_answer(data, client)
-                if verdict != NOT_QUICK:
-                    return verdict
+        client = self.client
+        if self._phase == s.HEAD and client is not None and client.quick and len(self.requests) == 1 and not self._held.size:
+            ok = self._whole_answer(data, client)
+            if ok is not None:
+                return self._told(self._over(ok, b"", data if ok.affected < 0 and len(data) < MAX_SHORT else b""))
+        self._keep_answer(data)
         if self._held.size:
             data = self._held.take(data)
             if not data:
@@ -193,61 +183,62 @@ class ServerRelay(ServerSession):
                 raise RemoteProtocolError(f"a packet of {size} bytes where a small one is due")
             self._held.keep(data[position:], max(size, end - position + 1))
         self._flush(data, position)
+        return self._told(verdict)
+
+    def _told(self, verdict: int) -> int:
+        """The end of `on_server_bytes`, whichever way it went."""
         client = self.client
-        if client is not None:
+        if client is not None and (client.to_client or client.to_server):
             # What it has said while it was told of answers comes behind them.
             self.to_server += client.to_server
             self.to_client += client.to_client
             client.to_server = client.to_client = b""
-        if self.pins != self._told:
-            self._told = self.pins
+        if self.pins != self._told_pins:
+            self._told_pins = self.pins
             verdict |= PINNED
         return verdict
 
-    def _whole_answer(self, data: bytes, client: "ClientRelay") -> int:
-        """Most of all answers: OK, or a result with few rows, all there, that changes nothing. NOT_QUICK: nothing was done.
+    def _keep_answer(self, data: bytes) -> None:
+        """`data` has come: is it of an answer that may be wanted again (`_answer`)?"""
+        if self._phase == s.HEAD and not self._more and not self._held.size:
+            self._answer = data if len(self.requests) == 1 and not self._hiding else b""
+        elif self._answer and len(self._answer) < MAX_SHORT:
+            self._answer += data
 
-        Nothing is pinned (`ClientRelay.quick`).
+    def _whole_answer(self, data: bytes, client: "ClientRelay") -> Ok | None:
+        """Most of all answers: OK, or a result with few rows, all there, that changes nothing. It is passed on unparsed. None: it is none.
+
+        Nothing is pinned (`ClientRelay.quick`). What it means is for `_over` to say, as of every other answer.
         """
         end = len(data)
         if end < 11:
-            return NOT_QUICK
+            return None
         insert_id = 0
-        answer = b""
         # The last packet, or the only one, if it is a short OK.
         head, kind, affected, status = SHORT_OK.unpack_from(data, end - 11)
         if data[4]:
             if kind != wire.EOF or affected or head & 0xFFFFFF != 7 or not self.capabilities & wire.CLIENT_DEPRECATE_EOF:
-                return NOT_QUICK
+                return None
             affected = -1
         elif end > 11 or affected > 0xFF:
             affected, insert_id, status = self._whole_ok(data)
         elif head != SHORT_HEAD:
-            return NOT_QUICK
-        if status & NOT_QUICK_STATUS:
-            return NOT_QUICK
-        in_transaction = status & wire.STATUS_IN_TRANS != 0
-        leaving = s.RELEASING[self.mode][in_transaction]
-        if not leaving and (client.held_bytes() or self.mode == STATEMENT):
-            return NOT_QUICK
-        if affected < 0:
-            if end < MAX_SHORT:
-                answer = data
-            data = self._whole_result(data, end - 11, client.executing_on)
-            if not data:
-                return NOT_QUICK
-        elif insert_id:
-            client.insert_id = self.insert_id = insert_id
-        self.to_client = self.to_client + data if self.to_client else data
-        self.requests.clear()
+            return None
+        if status & NOT_QUICK_STATUS or (self.mode == STATEMENT and status & wire.STATUS_IN_TRANS):
+            return None
+        passed = self._whole_result(data, end - 11, client.executing_on) if affected < 0 else data
+        if not passed:
+            return None
+        self.to_client = self.to_client + passed if self.to_client else passed
         self._phase = s.DONE
-        self._status = status
-        self.in_transaction = in_transaction
-        self.queries += 1
-        if not in_transaction:
-            self.transactions += 1
-        client.answered_quickly(affected, answer)
-        return RELEASE if leaving else FORWARD
+        self._take_status(status)
+        return Ok(affected, insert_id, status)
+
+    def _take_status(self, status: int) -> None:
+        """The status flags at the end of an answer."""
+        self._status = status & ~NOT_QUICK_STATUS
+        self.in_transaction = status & wire.STATUS_IN_TRANS != 0
+        self._more = status & wire.STATUS_MORE_RESULTS != 0
 
     def _whole_ok(self, data: bytes) -> tuple[int, int, int]:
         """Number of rows, AUTO_INCREMENT's number, status with warnings: if `data` is one OK packet that the client can have as it is."""
@@ -498,11 +489,11 @@ class ServerRelay(ServerSession):
         else:
             ok = parse_ok(bytes(chunk[position + 4 : following]), self.capabilities)
         status = ok.status
-        self._status = status & ~NOT_QUICK_STATUS
         cursor = bool(status & wire.STATUS_CURSOR_EXISTS) and phase in CURSOR_PHASES
         middle = phase in ENDS_OF_DEFINITIONS and not cursor
         if middle:
             self._move(s.P_END)
+            self._status = status & ~NOT_QUICK_STATUS
             if self._hiding:
                 self._hide(position, following)
             elif self.dialect & DROP_EOF:
@@ -511,8 +502,8 @@ class ServerRelay(ServerSession):
             elif self._shift:
                 self._number(position)
             return self._next_list(phase) if phase != s.COLUMNS_END else FORWARD
-        self.in_transaction = bool(status & wire.STATUS_IN_TRANS)
-        self._more = more = bool(status & wire.STATUS_MORE_RESULTS)
+        self._take_status(status)
+        more = self._more
         if cursor:
             self._move(s.P_CURSOR)
         elif first == wire.OK:
@@ -543,7 +534,10 @@ class ServerRelay(ServerSession):
             self._show_ok(position, following, first, phase, ok, cursor)
         if first == wire.EOF:
             ok.affected = -1  # what ROW_COUNT() says after a result
-        return self._over(ok, b"") if self._phase == s.DONE else self._between(ok)
+        if self._phase != s.DONE:
+            return self._between(ok)
+        countable = ok.affected < 0 and not cursor and len(self._answer) < MAX_SHORT and self.capabilities & wire.CLIENT_DEPRECATE_EOF
+        return self._over(ok, b"", self._answer if countable else b"")
 
     def _show_ok(self, position: int, following: int, first: int, phase: int, ok: Ok, cursor: bool) -> None:
         """Let an OK packet pass in the client's dialect."""
@@ -619,17 +613,22 @@ class ServerRelay(ServerSession):
 
     def _between(self, ok: Ok) -> int:
         """One of several results of a command is over."""
+        self._answer = b""
         client = self.client
         if client is not None and not self._hiding and ok.insert_id:
             client.insert_id = self.insert_id = ok.insert_id
         return FORWARD
 
-    def _over(self, ok: Ok | None, error: bytes) -> int:
-        """The answer to the first request is over. `error`: the ERR packet's payload, or b""."""
+    def _over(self, ok: Ok | None, error: bytes, answer: bytes = b"") -> int:
+        """The answer to the first request is over: both the quick way and the other one end here.
+
+        `error`: the ERR packet's payload, or b"". `answer`: all of it, if it is one short result that came alone.
+        """
         if error and self.wants_writes and error[1:3] in READ_ONLY:
             self.refused_write = self.dirty = True
         request = self.requests.popleft()
         kept = self._kept
+        self._answer = b""
         if self.requests:
             self._begin(self.requests[0])
         else:
@@ -648,7 +647,7 @@ class ServerRelay(ServerSession):
                 # An ERR packet has no status flags. So a transaction may be open, until the answer to ROLLBACK says that none is.
                 self.in_transaction = self.in_transaction or error != b""
                 return FORWARD
-            client.answered(self, ok, error)
+            client.answered(self, ok, error, answer)
         elif purpose == FOR_EXCHANGE:
             if error:
                 self.last_error = error
@@ -701,6 +700,8 @@ class ServerRelay(ServerSession):
             return FORWARD
         free = s.RELEASING[self.mode][self.in_transaction]
         unsettled = self.holds.unsettled
+        if not (self.pins or unsettled or client.captures):
+            return RELEASE if free else client.go_on()
         # It may leave, as far as is known without asking.
         leaving = free and not self.pins & ~unsettled
         if client.captures and client.capture(self, leaving):
@@ -740,11 +741,13 @@ class ServerRelay(ServerSession):
             whole = b"".join(out)
         self._out = None
         self._chunk = b""
+        self._start = 0
         self.to_client = self.to_client + whole if self.to_client else whole
 
     def _drop_output(self) -> None:
         self._out = None
         self._chunk = b""
+        self._start = 0
         self.to_client = b""
 
     def _cut(self, position: int) -> "list[bytes | bytearray]":

@@ -50,7 +50,7 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `settings`, `schema`, `multi` and `insert_id` are what the session has now."""
 
     __slots__ = (
-        "_counts_locks", "_hiding", "_kept", "_leaked", "_phase", "_refusal", "_shift", "_told", "baseline", "capabilities", "client",
+        "_counts_locks", "_hiding", "_kept", "_leaked", "_phase", "_refusal", "_shift", "_told_pins", "baseline", "capabilities", "client",
         "holds", "insert_id", "last_error", "login_schema", "mode", "multi", "proven", "requests", "schema", "settings", "spoiled",
         "statements", "tracks", "version",
     )  # fmt: skip
@@ -67,7 +67,7 @@ class ServerSession(protocol.ServerRelay):
         """The current schema; None: the one of the login; "": none is selected."""
         self.login_schema = schema
         self.holds = s.Holdings()
-        self._told = 0
+        self._told_pins = 0
         """The `pins` of which the link knows."""
         self._counts_locks = "MariaDB" not in version
         """As far as we know, the server tells this user how many locks the session holds."""
@@ -123,7 +123,7 @@ class ServerSession(protocol.ServerRelay):
         self.pin_text = ""
         if self.client is None:
             # Nobody will be told PINNED.
-            self._told = 0
+            self._told_pins = 0
             self.pinned_at = 0.0
         self.dirty = False
         self.baseline = None

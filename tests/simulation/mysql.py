@@ -117,6 +117,11 @@ class MysqlClient(Client):
     def logs_in(self) -> bool:
         return True
 
+    def logged_in(self) -> None:
+        """Its login is over (where there is none in the schedule)."""
+        self._phase = self._head
+        self._number = 1
+
     def may_leave(self) -> bool:
         # (While it sends a file, a goodbye would be a part of that.)
         return self._is_in() and not any(command.kind == "load" for command in self._commands)
@@ -289,6 +294,12 @@ class MysqlClient(Client):
 
     def _last_insert_id(self) -> bytes:
         return self._text(f"SELECT LAST_INSERT_ID() /*{self.marker()}*/", ("row", str(self._last_id)))
+
+    def _count_up(self) -> bytes:
+        """A sequence as people make one: the number is the session's LAST_INSERT_ID() behind the next COMMIT as well."""
+        number = insert_id(marker := self.marker())
+        return self._text(f"UPDATE seq SET id=LAST_INSERT_ID({number}) /*{marker}*/", ("ok", "1", str(number), "0"),
+                          status=self._after_touch(), effect=lambda: self._inserted(number))  # fmt: skip
 
     def _set_last_insert_id(self) -> bytes:
         number = insert_id(marker := self.marker())
@@ -845,6 +856,7 @@ Choice = Callable[[MysqlClient], bytes]
 EVERYWHERE: list[Choice] = [
     MysqlClient._select, MysqlClient._select, MysqlClient._plain, MysqlClient._plain, MysqlClient._many_rows, MysqlClient._several,
     MysqlClient._insert, MysqlClient._insert, MysqlClient._update, MysqlClient._last_insert_id, MysqlClient._last_insert_id,
+    MysqlClient._count_up,
     MysqlClient._set_last_insert_id, MysqlClient._set, MysqlClient._set, MysqlClient._set_names, MysqlClient._set_in_vain,
     MysqlClient._show, MysqlClient._show, MysqlClient._show, MysqlClient._use, MysqlClient._use_in_vain, MysqlClient._show_schema,
     MysqlClient._show_schema, MysqlClient._slow, MysqlClient._fail, MysqlClient._warning, MysqlClient._show_warnings,

@@ -338,6 +338,11 @@ class MysqlSession(Session):
         affected = 3 if self._capabilities & wire.CLIENT_FOUND_ROWS else 1
         self._ok(affected, info="Rows matched: 3  Changed: 1  Warnings: 0", more=more)
 
+    def _count_up(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._touch(marker)
+        self._last_id = int(match[1])
+        self._ok(1, self._last_id, more=more)
+
     def _delete(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         if not self.takes_writes():
             raise Refusal(1290, "--read-only")
@@ -692,6 +697,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"SELECT FOUND_ROWS\(\)", MysqlSession._found),
         (r"INSERT INTO t VALUES \('[^']*'\)", MysqlSession._insert),
         (r"UPDATE t SET a='[^']*'", MysqlSession._update),
+        (r"UPDATE seq SET id=LAST_INSERT_ID\((\d+)\)", MysqlSession._count_up),
         (r"DELETE FROM t WHERE a='[^']*'", MysqlSession._delete),
         (r"CREATE TABLE t", MysqlSession._create),
         (r"(?:BEGIN|START TRANSACTION)", MysqlSession._begin),

@@ -212,6 +212,10 @@ class PostgresClient(Client):
             return
         super()._compare(token)
 
+    def logged_in(self) -> None:
+        """Its login is over (where there is none in the schedule)."""
+        self._welcomed = True
+
     def in_message(self) -> bool:
         return bool(self._buffer)
 
