@@ -85,6 +85,7 @@ class ServerRelay:
         "dirty",
         "in_transaction",
         "parses",
+        "picky",
         "pin_text",
         "pinned_at",
         "pins",
@@ -117,6 +118,8 @@ class ServerRelay:
         """Those of them that left no transaction open."""
         self.parses: int = 0
         """Statements that were prepared on the server, whoever asked for them."""
+        self.picky: bool = False
+        """The session has something that no reset takes away: only clients that `ClientRelay.may_have` it get it."""
 
     def on_server_bytes(self, data: bytes) -> int:
         """Interpret `data`, read from the server. Returns verdict bits; raises RemoteProtocolError, then the connection must be closed."""
@@ -200,6 +203,10 @@ class ClientRelay:
     def suits(self, server: "ServerRelay") -> bool:
         """Is the session of `server`, which nobody holds, as the client wants it already? Then nothing need be replayed."""
         raise NotImplementedError
+
+    def may_have(self, server: "ServerRelay") -> bool:
+        """Would the session of `server`, which is picky, show this client nothing that it should not see?"""
+        return True
 
     def count_statements(self) -> int:
         """How many prepared statements the client has."""

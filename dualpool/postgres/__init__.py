@@ -6,7 +6,6 @@ from dualpool.errors import DualpoolError
 from dualpool.postgres import backend, cancel, console, frontend, messages, wire
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.session_sql import setter
 from dualpool.postgres.statements import shown
 from dualpool.protocol import ClientRelay as AnyClientRelay
 from dualpool.protocol import Exchange, ListeningWords, RelayLimits
@@ -75,7 +74,7 @@ class PostgresEngine(EngineOfModules[ServerRelay]):
 
 def start_settings(parameters: dict[str, str]) -> Settings:
     """The settings that a start-up packet asks for."""
-    wanted = {name.lower(): setter(name, value) for name, value in parameters.items() if name != "replication"}
+    wanted = {name.lower(): value for name, value in parameters.items() if name != "replication"}
     return settings(wanted) if wanted else DEFAULTS
 
 

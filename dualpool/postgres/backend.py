@@ -12,7 +12,7 @@ from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, Lo
 from dualpool.postgres import auth, messages, wire
 from dualpool.postgres.codec import split
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.server_session import DIFFERENCES
+from dualpool.postgres.session_sql import LIMITS, set_all
 from dualpool.postgres.sql import quoted
 from dualpool.postgres.statements import NEVER_PREPARED
 from dualpool.protocol import (
@@ -277,14 +277,14 @@ def check(relay: ServerRelay, query: str) -> Exchange[None]:
 def prove(relay: "ServerRelay", wanted: Settings) -> Exchange[dict[str, str]]:
     """Bring the session to `wanted`; returns what it reports then. Raises LoginFailed if the server refuses, ServerLost if it is gone."""
     if relay.settings is not wanted:
-        relay.expect_hidden_ready()
-        yield Send(DIFFERENCES.between(relay.settings, wanted))
+        before = relay.settings
+        yield Send(relay.restore_to(wanted))
         yield from _guarded(_settle, relay)
         if relay.last_error:
             fields = messages.parse_report(relay.last_error)
+            relay.not_restored(before, wanted)
             yield from _guarded(_recover, relay)
             raise LoginFailed(fields.get("M", ""), hint=fields.get("H", ""), sqlstate=fields.get("C", "22023"))
-        relay.settings = wanted
     return dict(relay.reported)
 
 
@@ -390,6 +390,12 @@ def _check_known(relay: ServerRelay) -> None:
 
 
 def _reset(relay: ServerRelay) -> Exchange[None]:
+    limits = [name for name in LIMITS if name in relay.settings.values]
+    if limits:
+        # One that is so short that it strikes at once must not strike what follows.
+        relay.expect_hidden_ready()
+        yield Send(wire.query(set_all((name, "0") for name in limits)[0].encode()))
+        yield from _settle(relay)
     yield from _run(relay, b"DISCARD ALL")
     relay.was_reset()
 

@@ -10,7 +10,6 @@ from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustWa
 from dualpool.postgres.codec import check_length
 from dualpool.postgres.requests import BARRIER, CALL, COPY_SYNC, HIDDEN_SYNC, PREPARING, RUNNING, SYNC, SYNCED
 from dualpool.postgres.server_relay import UNKNOWN, ServerRelay
-from dualpool.postgres.server_session import DIFFERENCES
 from dualpool.postgres.statements import STAND_IN_CLOSE
 from dualpool.postgres.states import (
     C_BIND,
@@ -69,6 +68,10 @@ class ClientRelay(ClientSender):
     def suits(self, server: protocol.ServerRelay) -> bool:
         return server.settings is self.settings  # type: ignore[attr-defined]
 
+    def may_have(self, server: protocol.ServerRelay) -> bool:
+        assert isinstance(server, ServerRelay)
+        return server.settings is self.settings or server.suits_placeholders(self.settings)
+
     def on_client_bytes(self, data: bytes) -> int:
         if self._held.size:
             data = self._held.take(data)
@@ -123,9 +126,7 @@ class ClientRelay(ClientSender):
         server.mode = self.limits.mode
         prefix = b""
         if self.settings is not server.settings:
-            prefix = DIFFERENCES.between(server.settings, self.settings)
-            server.settings = self.settings
-            server.expect_hidden_ready()
+            prefix = server.restore_to(self.settings)
         if self._careful:
             if self.limits.mode == SESSION:
                 server.dirty = True

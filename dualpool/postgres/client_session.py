@@ -1,9 +1,9 @@
 """A client's session: the settings and prepared statements that it finds on whatever server connection it meets."""
 
 from dualpool import protocol
-from dualpool.postgres import session_sql
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import READ_ONLY_SETTINGS, apply_change
+from dualpool.postgres.session_sql import ROLES, has_tiny_limit
 from dualpool.postgres.statements import ClientStatements, reading
 from dualpool.protocol import RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
@@ -48,26 +48,38 @@ class ClientSession(protocol.ClientRelay):
         actual = dict(server.settings.values)
         wanted = dict(self.settings.values)
         back_to_base: set[str] = set()
-        for name, statement in server.changes:
-            apply_change(actual, name, statement, {})
-            apply_change(wanted, name, statement, self.base.values)
-            if statement is None:
+        defined = server.defined
+        for name, value in server.changes:
+            at_login = name in ROLES and value == server.baseline.get(name, "none")
+            apply_change(actual, name, None if at_login else value, {}, defined)
+            if at_login and name not in self.base.values:
+                value = None
+            apply_change(wanted, name, value, self.base.values, defined)
+            if value is None:
                 back_to_base.update(self.base.values if name == "*" else (name,))
+        for name in server.touched:
+            actual.setdefault(name, "")
+            wanted.setdefault(name, "")
+            server.picky = True
         changed = {name for name, _ in server.changes}
         for name in server.reported:
             lowered = name.lower()
             if lowered in READ_ONLY_SETTINGS or not (name in server.moved or lowered in changed):
                 continue
             value = server.reported[name]
+            if not value.isascii():
+                continue  # in the client's encoding; the server was asked
             if value == server.baseline.get(name):
                 actual.pop(lowered, None)
                 if lowered not in back_to_base:
                     wanted.pop(lowered, None)
             else:
-                actual[lowered] = session_sql.setter(name, value)
+                actual[lowered] = value
                 if lowered not in back_to_base:
                     wanted[lowered] = actual[lowered]
         server.settings = settings(actual)
+        if has_tiny_limit(actual):
+            server.dirty = True
         self.settings = settings(wanted)
         self.reading = reading(self.settings)
         server.forget_changes()

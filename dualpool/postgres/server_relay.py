@@ -223,7 +223,7 @@ class ServerRelay(ServerSession):
                 raise RemoteProtocolError(f"a message of kind {chr(kind)!r} after the login")
             elif hidden and self._rows is not None and kind == wire.DATA_ROW:
                 self._rows.append(data[position + 5 : following])
-            if hidden and (action != S_ASYNC or (kind == wire.NOTICE and self._rows is not None)):
+            if hidden and (action != S_ASYNC or kind == wire.NOTICE):
                 out = [] if out is None else out
                 if start < position:
                     out.append(data[start:position])

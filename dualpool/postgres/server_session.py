@@ -6,16 +6,17 @@ SQL only says when to ask: it is a query of ours, hidden from the client, that s
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
 from dualpool.errors import FeatureRefused, StateLeaked
 from dualpool.postgres import messages, session_sql, sql, wire
-from dualpool.postgres.requests import PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
+from dualpool.postgres.requests import HIDDEN_QUERY, PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
+from dualpool.postgres.session_sql import LIMITS, RESTORATIONS, ROLES, is_placeholder
 from dualpool.postgres.statements import PreparedStep, ServerStatements, Statement
 from dualpool.protocol import LISTEN_ERROR, PIN_WARN, SESSION, RelayLimits
-from dualpool.state import DEFAULTS, Differences, Settings
+from dualpool.state import DEFAULTS, Settings, settings
 
 if TYPE_CHECKING:
     from dualpool.postgres.client_relay import ClientRelay
@@ -74,51 +75,30 @@ DEALLOCATED: Final = wire.message(wire.COMMAND_COMPLETE, b"DEALLOCATE\0")
 LISTENING: Final = wire.message(wire.COMMAND_COMPLETE, b"LISTEN\0")
 
 
-def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:
-    """One simple Query. Roles first when they go and last when they come: the other settings may need their rights.
-
-    It is a transaction block: should a part of it fail, the session is left in a failed transaction. What the client has sent behind it is
-    then refused, and not carried out in the name, and with the rights, of the client before.
-    """
-    resets = [f"RESET {quoted_name(name)}" for name in sorted(gone, key=_role_rank, reverse=True)]
-    sets = [wanted[name] for name in sorted(wanted, key=_role_rank)]
-    return wire.query(messages.raw("; ".join([BEGIN, *resets, *sets, "COMMIT"])))
-
-
-BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
-"""Whatever the default is: one of them may wait (default_transaction_deferrable)."""
 READ_ONLY_SETTINGS: Final = frozenset(
     ("server_version", "server_encoding", "integer_datetimes", "is_superuser", "in_hot_standby", "session_authorization")
 )
 """Reported settings that no client sets, or that follow another one."""
-ROLES: Final = ("session_authorization", "role")
-"""Another session user ends the role."""
 
 
-def _role_rank(name: str) -> int:
-    return ROLES.index(name) + 1 if name in ROLES else 0
+def apply_change(values: dict[str, str], name: str, value: str | None, base: dict[str, str], defined: Container[str] = ()) -> None:
+    """Carry out a SET (`value`) or RESET (None) of `name` in `values`; every name is `*`.
 
-
-def quoted_name(name: str) -> str:
-    """A setting's name for RESET; `a.b` is two identifiers."""
-    return ".".join(map(sql.quoted, name.split(".")))
-
-
-DIFFERENCES: Final = Differences(render_difference)
-
-
-def apply_change(values: dict[str, str], name: str, statement: str | None, base: dict[str, str]) -> None:
-    """Carry out a SET (`statement`) or RESET (None) of `name` in `values`; every name is `*`. `base`: what a RESET goes back to."""
+    `base`: what a RESET goes back to. `defined`: the settings of extensions; other names with a dot never go again.
+    """
     if name == "*":
         # RESET ALL leaves the role and the session user as they are (docs: RESET).
         kept: dict[str, str] = {role: values[role] for role in ROLES if role in values}
+        kept.update((other, "") for other in values if is_placeholder(other, defined))
         values.clear()
         values.update(base)
-        values.update(kept)
-    elif statement is not None:
-        values[name] = statement
+        values.update((other, was) for other, was in kept.items() if other in ROLES or other not in base)
+    elif value is not None:
+        values[name] = value
     elif name in base:
         values[name] = base[name]
+    elif is_placeholder(name, defined):
+        values[name] = ""
     else:
         values.pop(name, None)
 
@@ -128,7 +108,8 @@ def lasting(changes: list[sql.Change]) -> list[sql.Change]:
     found: dict[str, str | None] = {}
     for name, statement in changes:
         if name == "*":
-            found = {role: found[role] for role in ROLES if role in found}
+            # Of placeholders the name lasts.
+            found = {other: was if other in ROLES else "" for other, was in found.items() if other in ROLES or is_placeholder(other)}
         else:
             found.pop(name, None)
         found[name] = statement
@@ -137,7 +118,7 @@ def lasting(changes: list[sql.Change]) -> list[sql.Change]:
 
 def settings_in(rows: list[list[bytes | None]]) -> dict[str, str]:
     """What a probe's rows say of settings."""
-    return {messages.text(name).lower(): messages.text(value) for name, value in rows if name and value is not None}
+    return {messages.text(name).lower(): session_sql.from_digits(value) for name, value in rows if name and value is not None}
 
 
 class ServerSession(protocol.ServerRelay):
@@ -145,9 +126,9 @@ class ServerSession(protocol.ServerRelay):
 
     __slots__ = (
         "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_query", "_retried", "_rows", "_telling", "_unasked",
-        "attentive", "baseline", "changes", "changes_in_transaction", "client", "doubts", "last_error", "mode", "moved", "names_in_doubt",
-        "pending", "reported", "rereads", "savepoints", "segment_statement", "session_changed", "settings", "statements", "strict",
-        "suspect", "to_restore", "unnamed",
+        "attentive", "baseline", "changes", "changes_in_transaction", "client", "defined", "doubts", "last_error", "mode", "moved",
+        "names_in_doubt", "pending", "reported", "rereads", "savepoints", "segment_statement", "session_changed", "settings",
+        "statements", "strict", "suspect", "to_restore", "touched", "unnamed",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
@@ -166,6 +147,10 @@ class ServerSession(protocol.ServerRelay):
         self.reported = reported
         self.session_changed = False
         """Something in `reported` or `changes` is new since the lease began."""
+        self.defined: frozenset[str] = frozenset()
+        """The settings of extensions that the session has: not placeholders, though there is a dot in their names."""
+        self.touched: set[str] = set()
+        """Placeholders that this lease has set, if only for a transaction, or in one that was rolled back."""
         self.changes: list[sql.Change] = []
         self.changes_in_transaction: list[sql.Change] = []
         self.savepoints: list[tuple[bytes, int]] = []
@@ -213,8 +198,10 @@ class ServerSession(protocol.ServerRelay):
         return len(self.statements.known)
 
     def was_reset(self) -> None:
-        """DISCARD ALL has run: nothing that a client did is left."""
-        self.settings = DEFAULTS
+        """DISCARD ALL has run: nothing that a client did is left, but for the names of its own settings."""
+        values = {name: "" for name in self.settings.values if is_placeholder(name, self.defined)}
+        self.settings = settings(values)
+        self.picky = bool(values)
         self.statements.known.clear()
         self.unnamed = None
         self.baseline = dict(self.reported)
@@ -222,6 +209,29 @@ class ServerSession(protocol.ServerRelay):
         self.pinned_at = 0.0
         self.dirty = False
         self.forget_changes()
+
+    def restore_to(self, wanted: Settings) -> bytes:
+        """The messages that bring the idle session to `wanted`, whose answers nobody gets. `last_error` tells if they failed."""
+        restoration = RESTORATIONS.between(self.settings, wanted)
+        lost = [name for name in self.settings.values if name not in wanted.values and is_placeholder(name, self.defined)]
+        self.settings = settings(wanted.values | dict.fromkeys(lost, "")) if lost else wanted
+        self.picky = self.picky or restoration.picky
+        self.session_changed = self.session_changed or restoration.tiny
+        self._hiding = True
+        self.pending.extend([HIDDEN_QUERY] * restoration.queries)
+        self.unnamed = None  # a simple Query ends it (docs: Extended Query)
+        self.last_error = b""
+        return restoration.data
+
+    def not_restored(self, before: Settings, wanted: Settings) -> None:
+        """`restore_to(wanted)` has failed: its transaction was rolled back, but limits are lifted, and names that are new last."""
+        values = dict.fromkeys(filter(is_placeholder, wanted.values), "") | before.values
+        self.settings = settings(values | {name: "0" for name in LIMITS if name in values})
+
+    def suits_placeholders(self, wanted: Settings) -> bool:
+        """Does a client with these settings know each name that the session knows?"""
+        values = wanted.values
+        return all(name in values for name in self.settings.values if is_placeholder(name, self.defined))
 
     # -------------------------------------------------------------------------------------------------------------------- pins
 
@@ -330,8 +340,8 @@ class ServerSession(protocol.ServerRelay):
             if name not in found and "." not in name and name not in ROLES:
                 self.changes.append((name, None))
         for name, value in found.items():
-            unchanged = value == ("none" if name == "role" else self.baseline.get(name) if name == "session_authorization" else None)
-            self.changes.append((name, None if unchanged else session_sql.setter(name, value)))
+            unchanged = name in ROLES and value == self.baseline.get(name, "none")
+            self.changes.append((name, None if unchanged else value))
         for name in self.moved:
             if name.lower() not in found:
                 # The server's own default has changed.
@@ -343,8 +353,8 @@ class ServerSession(protocol.ServerRelay):
     def _believed(self) -> dict[str, str]:
         """The settings that the session has, as far as we know."""
         values = dict(self.settings.values)
-        for name, statement in self.changes:
-            apply_change(values, name, statement, {})
+        for name, value in self.changes:
+            apply_change(values, name, value, {}, self.defined)
         return values
 
     def _compare(self, unexpected: int, rows: list[list[bytes | None]], asked: int) -> None:
@@ -397,6 +407,9 @@ class ServerSession(protocol.ServerRelay):
             return True  # the answer to a difference that we sent: both sides know
         self.session_changed = True
         if self.mode != SESSION and lowered not in READ_ONLY_SETTINGS:
+            if not value.isascii():
+                # It is in the client's encoding.
+                self.doubts |= sql.SETTINGS
             self.moved.setdefault(name, before or "")
             self.attentive = True
             self.rereads = self.rereads or lowered in sql.READING_SETTINGS
@@ -442,11 +455,7 @@ class ServerSession(protocol.ServerRelay):
         elif tag == T_RELEASE:
             del self.savepoints[self._savepoint(statement) :]
         elif tag == T_SET:
-            if statement:
-                changes = sql.changes(statement)
-                self.changes_in_transaction += changes
-                self.session_changed = True
-                self._restore_later(name for name, value in changes if value is None)
+            self._set(statement)
         elif tag == T_UNLISTEN:
             if statement and statement[0].lower() == b"deallocate":
                 # One among several statements: see ClientSender._query_instead.
@@ -459,7 +468,7 @@ class ServerSession(protocol.ServerRelay):
             self._deallocated_all()
         elif tag == T_DISCARD_ALL:
             self._deallocated_all()
-            self.changes_in_transaction += [("*", None), (sql.UNLISTENED, None)]
+            self.changes_in_transaction += [("session_authorization", None), ("role", None), ("*", None), (sql.UNLISTENED, None)]
             self.session_changed = True
             self._restore_later(("*",))
             self.pins &= sql.LIBRARY
@@ -467,13 +476,31 @@ class ServerSession(protocol.ServerRelay):
                 self.pinned_at = 0.0
         return b""
 
+    def _set(self, statement: list[bytes]) -> None:
+        """A SET or RESET has run. What it has set is told by the server, or certain from its text; else the server is asked."""
+        self.session_changed = True
+        changes = sql.changes(statement) if statement else None
+        if changes is None:
+            self.suspect_of(sql.SETTINGS | sql.COMPUTED, self._asked_text())
+            return
+        for name, value in changes:
+            if value is not sql.LOCALLY:
+                self.changes_in_transaction.append((name, value))
+            if is_placeholder(name, self.defined):
+                self.touched.add(name)
+            if value is sql.UNPROVEN and name not in {known.lower() for known in self.reported}:
+                self.doubts |= sql.SETTINGS
+                self.names_in_doubt.add(name)
+                self._doubtful = self._asked_text()
+        self._restore_later(name for name, value in changes if value is None)
+
     def _restore_after(self, tag: int) -> None:
         """Session mode: a command has run. (Of an extended query nobody has kept the text.)"""
         statement = self._text() if tag < T_DOUBT else []
         if tag == T_DISCARD_ALL:
             self._restore_later(("*",))
         elif tag == T_SET and statement:
-            self._restore_later(name for name, value in sql.changes(statement) if value is None)
+            self._restore_later(name for name, value in sql.changes(statement) or () if value is None)
 
     def _restore_later(self, names: Iterable[str]) -> None:
         """These settings are back at the server's defaults. Those of the client's start-up must be as it said there: see `_restore`."""
@@ -498,7 +525,7 @@ class ServerSession(protocol.ServerRelay):
         self.unnamed = None
         self.pending.append(RESTORE)
         self.last_error = b""
-        self.to_server += wire.query(messages.raw("; ".join(statement for _, statement in restored)))
+        self.to_server += wire.query("; ".join(session_sql.set_all(restored)).encode())
 
     def _stood_in(self) -> bytes:
         """UNLISTEN has run. If it was in the place of something else: what the client is told of that."""
@@ -608,6 +635,7 @@ class ServerSession(protocol.ServerRelay):
     def forget_changes(self) -> None:
         """What the lease has set is dealt with."""
         self.session_changed = False
+        self.touched.clear()
         self.moved.clear()
         self.to_restore.clear()
         self.changes = []

@@ -1,26 +1,129 @@
-"""The SQL that we write ourselves: what gives a session a setting, and what asks for all that it holds.
+"""The SQL that we write ourselves: what gives a session its settings, and what asks for all that it holds.
 
-Source: PostgreSQL docs, "System Administration Functions", "System Views".
+It is read by the session as the client before has left it, so nothing in it depends on a setting. It is plain ASCII, which means the same
+in every client_encoding. No string in it has a backslash or a quotation mark: whatever is more than plain letters is written as hexadecimal
+digits. Values are kept as the bytes that the server itself has, in its own encoding (as `messages.text`), so that none is ever converted.
+
+Sources: PostgreSQL docs, "System Administration Functions", "System Views", "Character Set Support", "String Constants".
 """
 
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable
 from typing import Final
 
+from dualpool.postgres import messages, wire
 from dualpool.postgres.sql import COMPUTED, CURSOR, LIBRARY, LISTENING, LOCK, PREPARED, SETTINGS, TEMPORARY, UNKNOWN
+from dualpool.state import MAX_CACHED_BYTES, MAX_CACHED_DIFFERENCES, Settings
+
+PLAIN: Final = re.compile(r"[ -&(-\[\]-~]*+")
+"""What stands for itself in a string: printable ASCII without quotation mark and backslash."""
+ROLES: Final = ("session_authorization", "role")
+"""Another session user ends the role."""
+LIMITS: Final = ("statement_timeout", "lock_timeout", "transaction_timeout")
+"""The client's own; our statements are not to be struck by them. PostgreSQL before 17 has no transaction_timeout, so nobody has set it."""
+MAX_ARGUMENTS: Final = 1000
+"""Calls in one SELECT; a target list has at most 1664 entries."""
+BEGIN: Final = "BEGIN ISOLATION LEVEL READ COMMITTED"
+"""Whatever the default is: one of them may wait (default_transaction_deferrable)."""
+TINY_SECONDS: Final = 0.01
+DURATION: Final = re.compile(r"\s*+([0-9]++(?:\.[0-9]*+)?)\s*+(us|ms|s|min|h|d|)\s*+")
+UNITS: Final = {"us": 1e-6, "": 1e-3, "ms": 1e-3, "s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 
 
-def setter(name: str, value: str) -> str:
-    """SQL that gives the setting `name` the value `value`, written as the server reports it (lists, too: "a, b")."""
-    return f"SELECT pg_catalog.set_config({literal(name)}, {literal(value)}, false)"
+def constant(text: str) -> str:
+    """SQL that means `text`, the server's own bytes, whatever the session's settings are."""
+    if PLAIN.fullmatch(text):
+        return f"'{text}'"
+    digits = messages.raw(text).hex()
+    return f"pg_catalog.convert_from(pg_catalog.decode('{digits}', 'hex'), pg_catalog.getdatabaseencoding())"
 
 
-def literal(text: str) -> str:
-    """A string constant that means `text` whatever standard_conforming_strings is."""
-    quoted = text.replace("'", "''")
-    if "\\" in quoted:
-        doubled = quoted.replace("\\", "\\\\")
-        return f"E'{doubled}'"
-    return f"'{quoted}'"
+def digits_of(expression: str) -> str:
+    """SQL for the bytes of a text, as the server has them, in hexadecimal digits: no client_encoding converts those."""
+    return f"pg_catalog.encode(pg_catalog.convert_to({expression}, pg_catalog.getdatabaseencoding()), 'hex')"
+
+
+def from_digits(digits: bytes) -> str:
+    """What `digits_of` has brought."""
+    return messages.text(bytes.fromhex(digits.decode("ascii")))
+
+
+def set_all(values: Iterable[tuple[str, str | None]]) -> list[str]:
+    """Statements that give settings their values; None: the default."""
+    calls = [f"pg_catalog.set_config({constant(name)}, {'NULL' if value is None else constant(value)}, false)" for name, value in values]
+    return ["SELECT " + ", ".join(calls[start : start + MAX_ARGUMENTS]) for start in range(0, len(calls), MAX_ARGUMENTS)]
+
+
+def is_placeholder(name: str, defined: Container[str] = ()) -> bool:
+    """Is it a setting that the server does not know before it is set, and never forgets: RESET leaves an empty text?
+
+    `defined`: those of extensions. (plpgsql is loaded when it is used first; its settings are then defined.)
+    """
+    return "." in name and name not in defined and not name.startswith("plpgsql.")
+
+
+def has_tiny_limit(values: dict[str, str]) -> bool:
+    """Is there a time limit in which not even a statement of ours is certain to end?"""
+    for name in ("statement_timeout", "transaction_timeout"):
+        match = DURATION.fullmatch(values.get(name, ""))
+        if match is not None and 0 < float(match[1]) * UNITS[match[2]] < TINY_SECONDS:
+            return True
+    return False
+
+
+class Restoration:
+    """What brings a session from the settings of one client to those of another.
+
+    `data` is simple Queries, `queries` of them. The first lifts time limits, if there are any; what comes next does not depend on it. The
+    last is a transaction block: should a part of it fail, the session is left in a failed transaction. What the client has sent behind it
+    is then refused, and not carried out in the name, and with the rights, of the client before.
+    """
+
+    __slots__ = ("data", "picky", "queries", "tiny")
+
+    def __init__(self, actual: dict[str, str], wanted: dict[str, str]) -> None:
+        limits = [name for name in LIMITS if name in actual]
+        changed = {name: wanted.get(name) for name in (*actual, *wanted) if actual.get(name) != wanted.get(name) or name in limits}
+        first: list[tuple[str, str | None]] = []
+        last: list[tuple[str, str | None]] = []
+        if any(name in changed for name in ROLES) or (changed and any(name in actual for name in ROLES)):
+            # The other settings may need the rights that the session had at its start.
+            first = [(name, None) for name in reversed(ROLES) if name in actual]
+            last = [(name, wanted[name]) for name in ROLES if name in wanted]
+        ordinary = [name for name in changed if name not in ROLES and name not in LIMITS]
+        own_limits = [name for name in changed if name in LIMITS]
+        statements = set_all(first) + set_all((name, changed[name]) for name in (*ordinary, *own_limits)) + set_all(last)
+        queries = [wire.query(text.encode()) for text in set_all((name, "0") for name in limits)]
+        queries.append(wire.query("; ".join([BEGIN, *statements, "COMMIT"]).encode()))
+        self.data = b"".join(queries)
+        self.queries = len(queries)
+        self.picky = any(map(is_placeholder, wanted))
+        """Afterwards the session has placeholders; `tiny`: a limit that must not be left to others."""
+        self.tiny = has_tiny_limit(wanted)
+
+
+class Restorations:
+    """Remembers them for the pairs of settings that were asked for."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Settings, Settings], Restoration] = {}
+
+    def between(self, actual: Settings, wanted: Settings) -> Restoration:
+        """What turns `actual` into `wanted`. (Placeholders that only `actual` has become empty.)"""
+        pair = (actual, wanted)
+        found = self._known.get(pair)
+        if found is None:
+            found = Restoration(actual.values, wanted.values)
+            if len(found.data) <= MAX_CACHED_BYTES:
+                if len(self._known) >= MAX_CACHED_DIFFERENCES:
+                    self._known.clear()
+                self._known[pair] = found
+        return found
+
+
+RESTORATIONS: Final = Restorations()
 
 
 # The questions. Every name is qualified, and no operator is written without its schema: the search path is the client's.
@@ -36,8 +139,9 @@ QUESTIONS: Final = {
 }
 LETTERS: Final = {LOCK: "l", TEMPORARY: "t", CURSOR: "c", PREPARED: "p", LISTENING: "n"}
 SESSION_SETTINGS: Final = (
-    f" UNION ALL SELECT name, setting FROM pg_catalog.pg_settings WHERE source {_IS} 'session'"
-    " UNION ALL SELECT name, pg_catalog.current_setting(name, true) FROM (VALUES ('role'::pg_catalog.text), ('session_authorization')"
+    f" UNION ALL SELECT name, {digits_of('setting')} FROM pg_catalog.pg_settings WHERE source {_IS} 'session'"
+    f" UNION ALL SELECT name, {digits_of('pg_catalog.current_setting(name, true)')}"
+    " FROM (VALUES ('role'::pg_catalog.text), ('session_authorization')"
 )
 CHANNELS: Final = " UNION ALL SELECT NULL, channel FROM pg_catalog.pg_listening_channels() AS channel"
 UNHURRIED: Final = "SET LOCAL statement_timeout = 0; "
@@ -47,14 +151,15 @@ UNHURRIED: Final = "SET LOCAL statement_timeout = 0; "
 def probe(kinds: int, names: Iterable[str] = ()) -> str:
     """SQL that tells which of `kinds` the session holds: a row with an empty name and the LETTERS of those.
 
-    With LISTENING, a row without a name for every channel. With SETTINGS, a row for every setting of the session, and for each of `names`.
+    With LISTENING, a row without a name for every channel. With SETTINGS, a row for every setting of the session, and for each of `names`
+    (in ASCII), with the digits of its value.
     """
     cases = "".join(f", CASE WHEN EXISTS ({QUESTIONS[kind]}) THEN '{LETTERS[kind]}' END" for kind in QUESTIONS if kinds & kind)
     text = f"SELECT ''::pg_catalog.text AS name, pg_catalog.concat(''{cases}) AS setting"
     if kinds & LISTENING:
         text += CHANNELS
     if kinds & SETTINGS:
-        asked = "".join(f", ({literal(name)})" for name in sorted(names))
+        asked = "".join(f", ({constant(name)})" for name in sorted(names))
         text += f"{SESSION_SETTINGS}{asked}) AS asked(name)"
     return text
 

@@ -35,12 +35,40 @@ TELLING_WORDS: Final = frozenset(b"set reset discard deallocate unlisten commit 
 """Statements of which the relay keeps the text until the server has said that they ran."""
 
 Change = tuple[str, str | None]
-"""A setting's name, and the SQL that establishes it; None: back to its default. The name "*": all of them.
+"""A setting's name, and its value as set_config() takes it; None: back to its default. The name "*": all of them.
 
 Or LISTENED and a channel, UNLISTENED and a channel; None: all of them.
 """
 LISTENED: Final = "\0listen"
 UNLISTENED: Final = "\0unlisten"
+UNPROVEN: Final = "\0unproven"
+"""A value that only the server knows."""
+LOCALLY: Final = "\0locally"
+"""A value for the transaction alone."""
+STRING: Final = re.compile(rb"'(?:[^'\\]++|'')*+'")
+NUMBER: Final = re.compile(rb"[0-9]++(?:\.[0-9]++)?")
+MAX_INTEGER: Final = 1 << 31
+SAFE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*+")
+QUOTED_LISTS: Final = frozenset(
+    ("search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries", "shared_preload_libraries")
+)
+"""The settings that are lists of names, which SET puts in quotation marks (guc_tables.c: GUC_LIST_QUOTE)."""
+RESERVED_WORDS: Final = frozenset(
+    """
+    all analyse analyze and any array as asc asymmetric authorization between bigint binary bit boolean both case cast char
+    character check coalesce collate collation column concurrently constraint create cross current_catalog current_date
+    current_role current_schema current_time current_timestamp current_user dec decimal default deferrable desc distinct do else
+    end except exists extract false fetch float for foreign freeze from full grant greatest group grouping having ilike in
+    initially inner inout int integer intersect interval into is isnull join json json_array json_arrayagg json_exists json_object
+    json_objectagg json_query json_scalar json_serialize json_table json_value lateral leading least left like limit localtime
+    localtimestamp merge_action national natural nchar none normalize not notnull null nullif numeric offset on only or order out
+    outer overlaps overlay placing position precision primary real references returning right row select session_user setof
+    similar smallint some substring symmetric system_user table tablesample then time timestamp to trailing treat trim true union
+    unique user using values varchar variadic verbose when where window with xmlattributes xmlconcat xmlelement xmlexists
+    xmlforest xmlnamespaces xmlparse xmlpi xmlroot xmlserialize xmltable
+    """.split()  # noqa: SIM905
+)
+"""Those that stand for themselves in quotation marks only (pg_get_keywords(): all but the unreserved ones, of any version)."""
 PLAIN_NAME: Final = re.compile(rb"[A-Za-z_][A-Za-z0-9_$]*+")
 QUOTED_NAME: Final = re.compile(rb'"(?:[^"]++|"")++"')
 MAX_NAME: Final = 63
@@ -196,16 +224,23 @@ def is_rollback_to(statement: list[bytes]) -> bool:
     return any(token.lower() == b"to" for token in statement)
 
 
-def changes(statement: list[bytes]) -> list[Change]:
-    """What a SET or RESET statement that has run means for the session; [] for what ends with the transaction."""
+def changes(statement: list[bytes]) -> list[Change] | None:
+    """What a SET or RESET statement that has run means for the session; [] for what ends with the transaction.
+
+    A value is as set_config() takes it. UNPROVEN: it depends on more than the text; LOCALLY: it is for the transaction alone. None: not
+    even the name is certain.
+    """
     words = [token.lower() for token in statement]
     if words[0] == b"reset":
         return _reset(words)
     if words[0] != b"set" or len(words) < 2:
-        return []
+        return None
     words, statement = words[1:], statement[1:]
-    if words[0] in {b"local", b"constraints", b"transaction"}:
+    if words[0] in {b"constraints", b"transaction"}:
         return []
+    if words[0] == b"local":
+        found = _set(words[1:], statement[1:]) if len(words) > 1 else None
+        return None if found is None else [(name, LOCALLY) for name, _ in found if "." in name or name == "seed"]
     if words[:3] == [b"session", b"characteristics", b"as"]:
         return _characteristics(words[3:])
     if words[0] == b"session" and len(words) > 1 and words[1] not in {b"=", b"to", b"authorization"}:
@@ -213,44 +248,95 @@ def changes(statement: list[bytes]) -> list[Change]:
     return _set(words, statement)
 
 
-def _set(words: list[bytes], statement: list[bytes]) -> list[Change]:
-    sql = "SET " + _joined(statement)
+def _set(words: list[bytes], statement: list[bytes]) -> list[Change] | None:
     if words[:2] == [b"session", b"authorization"]:
-        return [("session_authorization", None if words[2:] == [b"default"] else sql)]
+        # It ends the role, too.
+        return [("session_authorization", None if words[2:] == [b"default"] else _name_value(statement[2:])), ("role", None)]
     if words[:2] == [b"time", b"zone"]:
-        return [("timezone", None if words[2:] in ([b"default"], [b"local"]) else sql)]
+        return [("timezone", None if words[2:] in ([b"default"], [b"local"]) else UNPROVEN)]
     if words[:2] == [b"xml", b"option"]:
-        return [("xmloption", sql)]
+        return [("xmloption", _value(statement[2:], "xmloption"))]
     if words[0] == b"names":
-        return [("client_encoding", None if words[1:] in ([], [b"default"]) else sql)]
+        return [("client_encoding", None if words[1:] in ([], [b"default"]) else _value(statement[1:], "client_encoding"))]
     if words[0] == b"schema":
-        return [("search_path", sql)]
-    if words[0] == b"seed":
-        return []
+        return [("search_path", _value(statement[1:], "search_path"))]
     if words[0] == b"role":
-        return [("role", None if words[1:] == [b"none"] else sql)]
-    name, rest = _setting_name(words)
-    if not rest:
-        return []
-    return [(name, None if rest[1:] == [b"default"] else sql)]
+        return [("role", _name_value(statement[1:]))]
+    name, rest = _setting_name(statement)
+    if not name or not rest:
+        return None
+    if rest[0].lower() not in {b"=", b"to"}:
+        return [(name, UNPROVEN)]
+    if len(rest) == 2 and rest[1].lower() == b"default":
+        return [(name, None)]
+    return [(name, _value(rest[1:], name))]
 
 
-def _setting_name(words: list[bytes]) -> tuple[str, list[bytes]]:
-    """A setting's name, dots included, and what follows it."""
+def _setting_name(statement: list[bytes]) -> tuple[str, list[bytes]]:
+    """A setting's name in lower case, dots included, and what follows it; "" if it is not certain, or not ASCII."""
     end = 1
-    while end + 1 < len(words) and words[end] == b".":
+    while end + 1 < len(statement) and statement[end] == b".":
         end += 2
-    return ".".join(identifier(word).decode("utf-8", "surrogateescape") for word in words[:end:2]), words[end:]
+    parts = statement[:end:2]
+    if not all(PLAIN_NAME.fullmatch(part) or (QUOTED_NAME.fullmatch(part) and part.isascii()) for part in parts):
+        return "", statement[end:]
+    return b".".join(identifier(part) for part in parts).lower().decode(), statement[end:]
 
 
-def _reset(words: list[bytes]) -> list[Change]:
+def _value(tokens: list[bytes], name: str) -> str:
+    """What the values of a SET make of the setting `name`, as set_config() takes it (guc.c: flatten_set_variable_args)."""
+    if not all(map(bytes.isascii, tokens)):
+        return UNPROVEN
+    parts: list[str] = []
+    lists = name in QUOTED_LISTS
+    position = 0
+    while position < len(tokens):
+        sign = ""
+        if tokens[position] in {b"-", b"+"} and position + 1 < len(tokens):
+            sign = "-" if tokens[position] == b"-" else ""
+            position += 1
+        part = _one_value(tokens[position], sign=bool(sign), quote=lists)
+        if part is None or (position + 1 < len(tokens) and tokens[position + 1] != b","):
+            return UNPROVEN
+        parts.append(sign + part)
+        position += 2
+    # (With a comma at the end the last value is missing.)
+    return ", ".join(parts) if parts and tokens[-1] != b"," else UNPROVEN
+
+
+def _one_value(token: bytes, *, sign: bool, quote: bool) -> str | None:
+    if NUMBER.fullmatch(token):
+        return str(int(token)) if token.isdigit() and int(token) < MAX_INTEGER else token.decode() if b"." in token else None
+    if sign:
+        return None
+    if STRING.fullmatch(token):
+        value = token[1:-1].replace(b"''", b"'").decode()
+    elif PLAIN_NAME.fullmatch(token) or QUOTED_NAME.fullmatch(token):
+        value = identifier(token).decode()
+    else:
+        return None
+    if not quote or (SAFE_NAME.fullmatch(value) and value not in RESERVED_WORDS):
+        return value
+    return quoted(value)
+
+
+def _name_value(tokens: list[bytes]) -> str:
+    """The role that is named."""
+    value = _one_value(tokens[0], sign=False, quote=False) if len(tokens) == 1 and tokens[0].isascii() else None
+    return UNPROVEN if value is None else value
+
+
+def _reset(words: list[bytes]) -> list[Change] | None:
     if words[1:] == [b"all"]:
         return [("*", None)]
     if words[1:] == [b"time", b"zone"]:
         return [("timezone", None)]
     if words[1:] == [b"session", b"authorization"]:
-        return [("session_authorization", None)]
-    return [(_setting_name(words[1:])[0], None)] if len(words) > 1 else []
+        return [("session_authorization", None), ("role", None)]
+    if words[1:] == [b"transaction", b"isolation", b"level"]:
+        return []
+    name, rest = _setting_name(words[1:])
+    return [(name, None)] if name and not rest else None
 
 
 def _characteristics(words: list[bytes]) -> list[Change]:
@@ -259,24 +345,13 @@ def _characteristics(words: list[bytes]) -> list[Change]:
     found: list[Change] = []
     level = re.search(rb"isolation level (serializable|repeatable read|read committed|read uncommitted)", text)
     if level:
-        found.append(("default_transaction_isolation", f"SET default_transaction_isolation = '{level[1].decode()}'"))
+        found.append(("default_transaction_isolation", level[1].decode()))
     access = re.search(rb"read (only|write)", text)
     if access:
-        found.append(("default_transaction_read_only", f"SET default_transaction_read_only = {'on' if access[1] == b'only' else 'off'}"))
+        found.append(("default_transaction_read_only", "on" if access[1] == b"only" else "off"))
     if b"deferrable" in words:
-        value = "off" if b"not deferrable" in text else "on"
-        found.append(("default_transaction_deferrable", f"SET default_transaction_deferrable = {value}"))
+        found.append(("default_transaction_deferrable", "off" if b"not deferrable" in text else "on"))
     return found
-
-
-def _joined(statement: list[bytes]) -> str:
-    """The statement again, its tokens apart; every byte survives, as in messages.text()."""
-    parts: list[bytes] = []
-    before = b"."
-    for token in statement:
-        parts.append(token if b"." in {token, before} else b" " + token)
-        before = token
-    return b"".join(parts).decode("utf-8", "surrogateescape")
 
 
 def _end_of_comment(text: bytes, position: int) -> int:

@@ -77,7 +77,7 @@ def reading(wanted: Settings) -> str:
     values = wanted.values
     if not values:
         return ""
-    return ";".join(values[name] for name in SHARING_SETTINGS if name in values)
+    return ";".join(f"{name}={values[name]}" for name in SHARING_SETTINGS if name in values)
 
 
 class ClientStatements:

@@ -6,6 +6,8 @@ to several. So every result says all that a session could have wrong: the text, 
 Source: docs, "Message Flow"; `postgres.c` for what a failed transaction refuses and when a portal ends.
 """
 
+import re
+
 from dualpool.postgres import wire
 from dualpool.postgres.codec import split
 from tests.helpers import frames
@@ -14,6 +16,7 @@ REPORTED = {"application_name", "TimeZone"}
 DEFAULTS = {"application_name": "", "TimeZone": "UTC", "work_mem": "4MB", "app.note": ""}
 ENDS = ("COMMIT", "ROLLBACK", "END", "ABORT")
 BAD_DATA = b"bad"
+CALL = re.compile(r"pg_catalog\.set_config\('([^']*)', (NULL|'[^']*'), false\)")
 
 
 class Failure(Exception):
@@ -416,12 +419,14 @@ class ModelServer:
         return next(known for known in self.values if known.lower() == bare)
 
     def _set_config(self, text: str) -> None:
-        """`SELECT pg_catalog.set_config('name', 'value', false)`, as the pooler says it."""
-        _, name, _, value, _ = text.split("'")
-        name = self._known(name)
-        self.values[name] = value
-        self.local.pop(name, None)
-        self.out += [frames.description(1), frames.row(value.encode()), frames.complete(b"SELECT 1")]
+        """`SELECT pg_catalog.set_config('name', 'value', false), ...`, as the pooler says it; NULL: the default."""
+        found = []
+        for given, value in CALL.findall(text):
+            name = self._known(given)
+            self.values[name] = self.defaults[name] if value == "NULL" else value[1:-1]
+            self.local.pop(name, None)
+            found.append(self.values[name].encode())
+        self.out += [frames.description(len(found)), frames.row(*found), frames.complete(b"SELECT 1")]
 
     def _set(self, words: list[str]) -> str:
         """`SET [LOCAL] name = value`, `RESET name`, `RESET ALL`."""

@@ -12,7 +12,6 @@ from dualpool.errors import ServerLost
 from dualpool.postgres import ENGINE, backend
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.session_sql import setter
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, Exchange, ReceiveSome, RelayLimits, Send
 from dualpool.state import settings
 from tests.helpers import frames
@@ -34,7 +33,7 @@ class Client:
     """A client: what it still sends, what it has read, what it should have read."""
 
     def __init__(self, limits: RelayLimits, start: dict[str, str], report_at_once: bool) -> None:
-        wanted = settings({name.lower(): setter(name, value) for name, value in start.items()})
+        wanted = settings({name.lower(): value for name, value in start.items()})
         self.start = start
         self.relay = ClientRelay(limits, wanted)
         self.direct = ModelServer(start, report_at_once=report_at_once)
@@ -148,6 +147,8 @@ class World:
                 return
             client, server = self.queue.popleft(), self.random.choice(idle)
             client.waiting = False
+            if server.relay.picky and not client.relay.may_have(server.relay):
+                self.servers[self.servers.index(server)] = server = Server(self.limits, self.report_at_once)
             client.server, server.client = server, client
             self.leases += 1
             verdict = client.relay.attach(server.relay)

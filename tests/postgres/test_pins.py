@@ -146,7 +146,7 @@ class Pair:
 
 def holds(letters: bytes, *settings: tuple[bytes, bytes]) -> bytes:
     """The answer to a probe."""
-    rows = row(b"", letters) + b"".join(row(name, value) for name, value in settings)
+    rows = row(b"", letters) + b"".join(row(name, value.hex().encode()) for name, value in settings)
     return rows + complete(b"SELECT 1") + READY
 
 
@@ -291,11 +291,11 @@ def test_settings_that_a_function_made_are_tracked() -> None:
     assert pair.answer(ANSWER)[2] == asked
     none = (b"role", b"none")
     assert pair.answer(holds(b"", (b"work_mem", b"64"), none, (b"app.x", b"1")))[1] == RELEASE
-    assert pair.client.settings.values == {"work_mem": session_sql.setter("work_mem", "64"), "app.x": session_sql.setter("app.x", "1")}
+    assert pair.client.settings.values == {"work_mem": "64", "app.x": "1"}
     pair.ask(query(b"do 'begin reset work_mem; end'"))
     pair.answer(complete(b"DO") + READY)
     assert pair.answer(holds(b"", none))[1] == RELEASE
-    assert pair.client.settings.values == {"app.x": session_sql.setter("app.x", "1")}
+    assert pair.client.settings.values == {"app.x": "1"}
     assert pair.server.settings is pair.client.settings
 
 

@@ -164,20 +164,20 @@ def test_a_server_that_refuses_the_clients_settings_is_not_used_for_it() -> None
     assert server_relay.to_client == b""
 
 
-def test_the_answer_to_our_settings_is_hidden_but_a_notice_is_not() -> None:
-    relay = ClientRelay(RelayLimits(), settings_of({"timezone": "SELECT 1"}))
+def test_the_answer_to_our_settings_is_hidden() -> None:
+    relay = ClientRelay(RelayLimits(), settings_of({"timezone": "A"}))
     server_relay = ServerRelay(RelayLimits(), {"TimeZone": "UTC"})
     relay.on_client_bytes(query(b"x"))
     relay.attach(server_relay)
     notice = wire.message(wire.NOTICE, b"SWARNING\0\0")
     hidden = description(1) + row(b"A" * 500) + complete(b"SELECT 1") + status(b"TimeZone", b"A")
-    wire_bytes = hidden + notice + READY + complete(b"X") + READY
+    wire_bytes = hidden + notice + READY + complete(b"X") + notice + READY
     seen = b""
     for at in range(0, len(wire_bytes), 3):
         assert server_relay.on_server_bytes(wire_bytes[at : at + 3]) in {FORWARD, RELEASE}
         seen += server_relay.to_client
         server_relay.to_client = b""
-    assert show(seen) == show(notice + complete(b"X") + READY)
+    assert show(seen) == show(complete(b"X") + notice + READY)
     assert server_relay.reported["TimeZone"] == "A"
 
 

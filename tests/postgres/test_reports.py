@@ -11,7 +11,8 @@ from tests.helpers.frames import BOUND, PARSED, READY, READY_E, READY_T, SYNC, b
 
 PROBE = query(session_sql.probe(sql.SETTINGS).encode())
 REPORTED = {"TimeZone": "UTC", "application_name": ""}
-TOKYO = session_sql.setter("TimeZone", "Asia/Tokyo")
+TOKYO = "Asia/Tokyo"
+RESTORING = session_sql.set_all([("timezone", TOKYO)])[0].encode()
 RESTORED = row(b"Asia/Tokyo") + complete(b"SELECT 1")
 
 
@@ -43,7 +44,12 @@ class Pair:
 
 def settings_row(*found: tuple[bytes, bytes]) -> bytes:
     """The answer to the probe."""
-    return row(b"", b"") + b"".join(row(*one) for one in found) + row(b"role", b"none") + complete(b"SELECT 2") + READY
+    return (
+        row(b"", b"")
+        + b"".join(row(name, value.hex().encode()) for name, value in (*found, (b"role", b"none")))
+        + complete(b"SELECT 2")
+        + READY
+    )
 
 
 def test_what_the_server_reports_by_itself_is_its_own_default() -> None:
@@ -63,7 +69,7 @@ def test_what_a_function_has_set_is_the_clients() -> None:
     pair.ask(query(b"select set_timezone('a')"))
     assert pair.answer(complete(b"SELECT 1") + status(b"TimeZone", b"Asia/Tokyo") + READY)[1] == PROBE
     pair.answer(settings_row((b"TimeZone", b"Asia/Tokyo")))
-    assert pair.client.settings.values == {"timezone": session_sql.setter("TimeZone", "Asia/Tokyo")}
+    assert pair.client.settings.values == {"timezone": TOKYO}
     assert pair.server.baseline["TimeZone"] == "UTC"
 
 
@@ -101,7 +107,7 @@ def test_a_reset_brings_back_the_start_up(text: bytes, mode: int) -> None:
         tags = complete(b"DISCARD ALL")
     read, sent = pair.answer(tags + status(b"TimeZone", b"UTC") + READY)
     assert read == tags + READY
-    assert sent == query(TOKYO.encode())
+    assert sent == query(RESTORING)
     assert pair.ask(query(b"select 2")) == query(b"select 2")
     read, sent = pair.answer(RESTORED + status(b"TimeZone", b"Asia/Tokyo") + READY)
     assert (read, sent) == (status(b"TimeZone", b"Asia/Tokyo"), b"")
@@ -114,7 +120,7 @@ def test_a_reset_brings_back_the_start_up(text: bytes, mode: int) -> None:
 def test_a_reset_by_extended_query() -> None:
     pair = Pair(settings({"timezone": TOKYO}))
     pair.ask(parse(b"", b"reset timezone") + bind(b"", b"") + execute() + SYNC)
-    assert pair.answer(PARSED + BOUND + complete(b"RESET") + READY)[1] == query(TOKYO.encode())
+    assert pair.answer(PARSED + BOUND + complete(b"RESET") + READY)[1] == query(RESTORING)
     pair.answer(RESTORED + READY)
     assert pair.client.settings is pair.client.base
 
@@ -124,7 +130,7 @@ def test_a_reset_that_is_rolled_back() -> None:
     pair.ask(query(b"begin"))
     pair.answer(complete(b"BEGIN") + READY_T)
     pair.ask(query(b"reset timezone"))
-    assert pair.answer(complete(b"RESET") + READY_T)[1] == query(TOKYO.encode())
+    assert pair.answer(complete(b"RESET") + READY_T)[1] == query(RESTORING)
     pair.answer(RESTORED + READY_T)
     pair.ask(query(b"rollback"))
     assert pair.answer(complete(b"ROLLBACK") + READY) == (complete(b"ROLLBACK") + READY, b"")
