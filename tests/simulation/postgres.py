@@ -253,7 +253,8 @@ STATEMENT = re.compile(r"(\w+)(?: '([^']*)'| (\$1).*| \"?(\w+)\"?(?:(?: = | TO |
 ROLE_QUERY = "SELECT pg_is_in_recovery()::text || current_setting('transaction_read_only')"
 ROLE_ANSWERS = {"read-write": "falseoff", "read-only": "falseon", "standby": "trueon"}
 BLOCK = {"BEGIN ISOLATION LEVEL READ COMMITTED": OPEN, "COMMIT": IDLE}
-SET_CONFIG = re.compile(r"SELECT pg_catalog\.set_config\('(\w+)', '([^']*)', false\)\Z")
+SET_CONFIG = "SELECT pg_catalog.set_config("
+CALL = re.compile(r"pg_catalog\.set_config\('(\w+)', (NULL|'[^']*'), false\)")
 
 
 class PostgresSession(Session):
@@ -364,9 +365,10 @@ class PostgresSession(Session):
 
     def _execute(self, sql: str, *, described: bool) -> tuple[bytes, bool]:
         """The answer, and whether it went well."""
-        if (config := SET_CONFIG.match(sql)) is not None:
-            self._settings[config[1]] = config[2]
-            return self._rows(config[2], "SELECT 1", described=described) + self._report(), True
+        if sql.startswith(SET_CONFIG):
+            for name, value in CALL.findall(sql):
+                self._settings[name] = self._defaults[name] if value == "NULL" else value[1:-1]
+            return self._rows("", "SELECT 1", described=described) + self._report(), True
         if sql == ROLE_QUERY:
             return self._rows(ROLE_ANSWERS[self.tell_role()], "SELECT 1", described=described), True
         if sql in BLOCK:
