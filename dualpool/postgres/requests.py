@@ -3,8 +3,8 @@
 Theory. A server connection answers in the order in which it was asked. So its relay keeps one queue, `pending`, of the answers that
 something depends on: every ReadyForQuery to come (one per Query, FunctionCall and Sync), every ParseComplete and CloseComplete. Whatever
 a client need not know of (a Parse that we add, a SET that brings the session to its settings) is asked like everything else and marked
-hidden in the queue. Whatever a client asks and the server need not do (a Close of a statement) is replaced by a message that does nothing
-and is answered in turn, and its answer is translated. So nothing is ever answered out of order, and the server's rule for errors
+hidden in the queue. Whatever a client asks and the server need not do (a Parse of a known statement) is replaced by a message that does
+nothing and is answered in turn, and its answer is translated. So nothing is ever answered out of order, and the server's rule for errors
 (everything up to the next Sync is discarded) holds for our additions as it does for the client's messages.
 
 Source: PostgreSQL docs, chapter "Frontend/Backend Protocol".
@@ -12,7 +12,7 @@ Source: PostgreSQL docs, chapter "Frontend/Backend Protocol".
 
 from typing import TYPE_CHECKING, Final
 
-from dualpool.postgres.statements import PreparedStep, Version
+from dualpool.postgres.statements import PreparedStep, Statement
 
 if TYPE_CHECKING:
     from dualpool.postgres.client_session import ClientSession
@@ -53,60 +53,46 @@ PREPARING: Final = 1
 RUNNING: Final = 2
 
 
-class DescribedStep:
-    """A Describe of a statement: the client's, or a hidden one of ours, from which we learn a shape."""
+class StandInStep:
+    """A do-nothing Close that takes the place of a client's Parse; its CloseComplete is turned into ParseComplete."""
 
-    __slots__ = ("client", "hidden", "prepared", "types", "unnamed")
+    __slots__ = ("client", "name")
 
-    def __init__(
-        self, client: "ClientSession", prepared: PreparedStep | None = None, unnamed: bytes | None = None, *, hidden: bool = False
-    ) -> None:
+    def __init__(self, client: "ClientSession", name: bytes) -> None:
         self.client = client
-        self.prepared = prepared
-        """What is described, if its shape is not known yet."""
-        self.unnamed = unnamed
-        """The same, of an unnamed statement: its Parse message."""
-        self.hidden = hidden
-        self.types = b""
-        """The answer so far: the parameter types."""
-
-
-class StaleStep:
-    """In place of a Bind or Describe of a statement whose shape is another one now. It fails, and the client is told what a server says."""
-
-    __slots__ = ()
+        self.name = name
 
 
 class DuplicateStep:
     """A client's Parse under a name that it has given already. The server will refuse it; the refusal must say the client's name."""
 
-    __slots__ = ("name", "server_name")
+    __slots__ = ("name", "statement")
 
-    def __init__(self, name: bytes, server_name: bytes) -> None:
+    def __init__(self, name: bytes, statement: Statement) -> None:
         self.name = name
-        self.server_name = server_name
+        self.statement = statement
 
 
 class ClosedStep:
     """A client's Close of a statement (a do-nothing Close on the server). If the server skips it, the client still has it."""
 
-    __slots__ = ("client", "name", "version")
+    __slots__ = ("client", "name", "statement")
 
-    def __init__(self, client: "ClientSession", name: bytes, version: Version) -> None:
+    def __init__(self, client: "ClientSession", name: bytes, statement: Statement) -> None:
         self.client = client
         self.name = name
-        self.version = version
+        self.statement = statement
 
 
 class DeallocatedStep:
     """A DEALLOCATE of a client, for which the server runs a statement that does nothing."""
 
-    __slots__ = ("client", "name", "version")
+    __slots__ = ("client", "name", "statement")
 
     def __init__(self, client: "ClientSession", name: bytes) -> None:
         self.client = client
         self.name = name
-        self.version = client.statements.remove(name)
+        self.statement = client.statements.remove(name)
 
 
 class ListenStep:

@@ -26,13 +26,22 @@ LISTENING: Final = re.compile(r'listener \\?"(?P<name>[^"\\]+)\\?" listening on 
 
 class Pooler:
     """`python -m dualpool run`, with a TOML text as its file (`Pooler(toml)`) or with arguments (`Pooler(arguments=["--postgres", url])`).
+    `program`: what is run in its stead.
 
     Bind to port 0: the real ports are in `port()`. `with Pooler(...) as pooler:` waits until every listener listens; at the end the process
     gets SIGTERM and must end with code 0, without a traceback in its log.
     """
 
-    def __init__(self, toml: str | None = None, *, arguments: Sequence[str] = (), environment: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        toml: str | None = None,
+        *,
+        arguments: Sequence[str] = (),
+        environment: dict[str, str] | None = None,
+        program: Sequence[str] | None = None,
+    ) -> None:
         self.toml = toml
+        self.program = program or [sys.executable, "-m", "dualpool"]
         self.arguments = list(arguments)
         self.environment = environment or {}
         self.expected_code = 0
@@ -69,7 +78,7 @@ class Pooler:
 
     def launch(self) -> None:
         """Start it, and wait for nothing: for configurations that must be refused."""
-        command = [sys.executable, "-m", "dualpool", "run", *self.arguments]
+        command = [*self.program, "run", *self.arguments]
         if self.toml is not None:
             self.write_config(self.toml)
             command += ["-c", str(self.config_path)]

@@ -1,0 +1,309 @@
+"""PostgreSQL for the hunt: two databases that are alike, dualpool in front of one, what a session holds, and when two answers are alike."""
+
+import re
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from tests.helpers.pooler import Pooler
+from tests.hunt.postgres_client import Answer, Client, unnumbered
+from tests.hunt.postgres_sessions import CUSTOM, ROLES, PostgresSessions
+from tests.hunt.script import Message, Script
+from tests.hunt.spelling import verbatim
+from tests.hunt.world import Session, Verdict
+
+SCHEMA: Final = Path(__file__).with_name("postgres_schema.sql")
+USER: Final = "hunt"
+LOGINS: Final[tuple[dict[str, str], ...]] = (
+    {},
+    {"application_name": "hunter", "DateStyle": "German"},
+    {"options": "-c work_mem=5MB -c hunt.c=options"},
+    {"client_encoding": "LATIN1"},
+    {"options": "-c search_path=hunt,public -c standard_conforming_strings=off"},
+)
+"""The kinds of login; a Script's `logins` are indices here."""
+
+SEEDS: Final = (0.25, 0.5)
+"""What scripts give to setseed()."""
+OWN_ERRORS: Final = (
+    ("55000", r"(lastval|currval)"),
+    ("0A000", r""),
+    ("57P01", r""),
+)
+"""Errors of dualpool's own where a direct connection has a value: SQLSTATE, and what the text must contain. Each says what to do."""
+
+CONFIGURATION: Final = """
+[listeners.postgres]
+protocol = "postgres"
+bind = "127.0.0.1:0"
+auth = "trust"
+[backends.main]
+url = "{url}"
+budget = 16
+reserved_maintenance = 1
+[databases.one]
+backend = "main"
+database = "{database}"
+pool_size = 1
+pin = "allow"
+{more}
+[databases.two]
+backend = "main"
+database = "{database}"
+pool_size = 2
+pin = "allow"
+{more}
+[timeouts]
+query_wait = "60s"
+[users.hunt]
+password = "hunt"
+"""
+
+
+def query(sql: str) -> Message:
+    """A Query that is written as it is."""
+    return Message("Query", (verbatim(sql),))
+
+
+def custom_settings(*, placeholders: bool = True) -> str:
+    """A query for all custom settings that scripts set; NULL is one that the session has never heard of, "" one that was set once."""
+    asked = [f"current_setting(e'{name}', true)" for name in (*CUSTOM, "hunt.d")]
+    return "select " + ", ".join(one if placeholders else f"coalesce({one}, '')" for one in asked).replace("ü", "\\u00fc")
+
+
+HELD: Final = """select
+ array(select concat_ws(' ', mode, classid, objid, objsubid) from pg_locks
+  where pid = pg_backend_pid() and locktype = 'advisory' order by 1),
+ array(select relname || ' ' || relkind from pg_class where relnamespace = pg_my_temp_schema() order by 1),
+ array(select proname from pg_proc where pronamespace = pg_my_temp_schema() order by 1),
+ array(select name || ' ' || is_holdable from pg_cursors where name <> '' order by 1),
+ array(select name || ' ' || from_sql from pg_prepared_statements order by 1),
+ array(select c from pg_listening_channels() c order by 1),
+ current_user, session_user, current_schemas(true), pg_my_temp_schema() <> 0"""
+SETTINGS: Final = "select string_agg(name || '=' || setting, chr(10) order by name) from pg_settings where strpos(name, '.') = 0"
+"""Without those of libraries, which are loaded when a session first needs them."""
+
+
+class PostgresWorld:
+    """See World."""
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        user: str,
+        password: str,
+        *,
+        program: list[str] | None = None,
+        more: str = "",
+        blind: tuple[str, ...] = (),
+    ) -> None:
+        self.name = "postgres"
+        self.address = (host, port)
+        self.admin_account = {"host": host, "port": port, "user": user, "password": password}
+        self.program, self.more, self.blind = program, more, blind
+        self.pooler: Pooler | None = None
+        mark = f"{time.time_ns() // 1000 % 10**9:09d}"
+        self.databases = {"direct": f"hunt{mark}_d", "pooled": f"hunt{mark}_p"}
+        self.admins: dict[str, psycopg.Connection[Any]] = {}
+        custom = custom_settings(placeholders="placeholders" not in blind)
+        self.view = (query(SETTINGS), query(custom), query(HELD), *([] if "lastval" in blind else [query("select lastval()")]))
+        self.probe = self.view
+        self.release: tuple[Message, ...] = (query("commit"),)
+
+    # ------------------------------------------------------------------------------------------------------ databases
+
+    def __enter__(self) -> "PostgresWorld":
+        with self._admin("postgres") as admin:
+            self.version = admin.info.server_version // 10000
+            self.name = f"postgres{self.version}"
+            for role in (*ROLES, USER):
+                options = " superuser login password 'hunt'" if role == USER else ""
+                admin.execute(f"do $$begin create role {role}{options}; exception when duplicate_object or unique_violation then end$$")
+            for database in self.databases.values():
+                admin.execute(f"create database {database} owner {USER} template template0 encoding 'UTF8' locale 'C'")
+        for side, database in self.databases.items():
+            self.admins[side] = self._admin(database)
+            self.admins[side].execute("set session authorization hunt")
+            self.admins[side].execute(SCHEMA.read_text())
+            self.admins[side].execute("set lock_timeout = '5s'")
+        self.reset()
+        self._predict()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        for admin in self.admins.values():
+            admin.close()
+        with self._admin("postgres") as admin:
+            for database in self.databases.values():
+                admin.execute(f"drop database if exists {database} with (force)")
+
+    def _admin(self, database: str) -> psycopg.Connection[Any]:
+        return psycopg.connect(**self.admin_account, dbname=database, autocommit=True, connect_timeout=60)
+
+    def _predict(self) -> None:
+        """A probe must not get what random() gives after a seed that another client has set."""
+        values: list[str] = []
+        client = self.direct(0)
+        assert isinstance(client, Client)
+        client.read(30)
+        for seed in SEEDS:
+            client.send((query(f"select setseed({seed})"), *[query("select random()")] * 30))
+            answer = client.read(30)
+            assert answer is not None
+            values += [str(unnumbered(body)[0], "ascii") for kind, body in answer.replies if kind == "D" if unnumbered(body)[0]]
+        client.close()
+        seeded = query(f"select random()::text in ({', '.join(map(repr, values))})")
+        self.probe = (query("begin"), *self.view, seeded, query("rollback"), query("begin"))
+        if "temp_buffers" not in self.blind:
+            # It can no longer be set once a session has used a temporary table.
+            self.probe = (*self.probe, query("set local temp_buffers = 1000"))
+
+    def reset(self, used: str = "") -> None:
+        """Both databases as at the beginning."""
+        for admin in self.admins.values():
+            for attempt in range(3):
+                try:
+                    admin.execute("call hunt_reset()")
+                    break
+                except psycopg.errors.LockNotAvailable:
+                    if attempt == 2:
+                        raise
+                    self.kill()
+
+    def kill(self) -> None:
+        """End dualpool's server connections, and wait until they are gone."""
+        admin, database = self.admins["pooled"], self.databases["pooled"]
+        mine = f"from pg_stat_activity where datname = '{database}' and pid <> pg_backend_pid() and backend_type = 'client backend'"
+        admin.execute(f"select pg_terminate_backend(pid) {mine}")
+        deadline = time.monotonic() + 30
+        while admin.execute(f"select 1 {mine} limit 1").fetchone() and time.monotonic() < deadline:
+            time.sleep(0.002)
+
+    # ------------------------------------------------------------------------------------------------------ clients
+
+    def start(self) -> None:
+        """A fresh dualpool."""
+        host, port = self.address
+        url = f"postgresql://{USER}:hunt@{host}:{port}"
+        self.pooler = Pooler(CONFIGURATION.format(url=url, database=self.databases["pooled"], more=self.more), program=self.program)
+        self.pooler.start()
+        self.port = self.pooler.port()
+
+    def stop(self) -> None:
+        """End it."""
+        if self.pooler is not None:
+            self.pooler.kill()
+            self.pooler = None
+
+    def direct(self, kind: int) -> Session:
+        """A client with a connection of its own."""
+        return Client(self.address, USER, "hunt", self.databases["direct"], **LOGINS[kind])
+
+    def pooled(self, kind: int, pool_size: int) -> Session:
+        """A client of dualpool."""
+        return Client(("127.0.0.1", self.port), USER, "hunt", "one" if pool_size == 1 else "two", **LOGINS[kind])
+
+    def log_in_differs(self, direct: Session, pooled: Session) -> str:
+        """Do the ParameterStatus messages differ?"""
+        assert isinstance(direct, Client)
+        assert isinstance(pooled, Client)
+        return self._parameters_differ(direct, pooled)
+
+    def _parameters_differ(self, direct: Client, pooled: Client) -> str:
+        names = direct.parameters.keys() | pooled.parameters.keys()
+        pairs = [(n, direct.parameters.get(n), pooled.parameters.get(n)) for n in sorted(names)]
+        return ", ".join(f"{n}: {d!r} / {p!r}" for n, d, p in pairs if d != p)
+
+    def script(self, seed: str) -> Script:
+        """A random script."""
+        return PostgresSessions(seed).script()
+
+    # ------------------------------------------------------------------------------------------------------ the judge
+
+    def judge(self, direct: Answer, pooled: Answer) -> tuple[Verdict, str, str, str]:
+        """Are the answers alike?"""
+        if direct.replies == pooled.replies and not direct.closed and not pooled.closed:
+            if self._notices(direct) != self._notices(pooled):
+                return Verdict.DIFFERENT, "notices", str(direct.notices)[:600], str(pooled.notices)[:600]
+            return Verdict.EQUAL, "", "", ""
+        verdict = Verdict.EQUAL
+        theirs, ours = segments(direct), segments(pooled)
+        for i, (one, other) in enumerate(zip(theirs, ours, strict=False)):
+            if one == other or [self._clean(r) for r in one] == [self._clean(r) for r in other]:
+                continue
+            if self._is_own_error(pooled, other):
+                verdict = Verdict.EXCUSED
+                if one[-1] != other[-1] or one[-1] != ("Z", b"I"):
+                    return Verdict.PARTED, "", "", ""
+                continue
+            return Verdict.DIFFERENT, *first_unlike(i, one, other)
+        if pooled.closed and not direct.closed and self._is_own_error(pooled, ours[-1]):
+            return Verdict.PARTED, "", "", ""
+        if len(theirs) != len(ours) or direct.closed != pooled.closed:
+            return Verdict.DIFFERENT, "end", f"{theirs[-1]!r:.300} closed={direct.closed}", f"{ours[-1]!r:.300} closed={pooled.closed}"
+        return verdict, "", "", ""
+
+    def _notices(self, answer: Answer) -> list[tuple[str, str]]:
+        return [(code, self._anonymous(text)) for code, text in answer.notices if code != "00000"]
+
+    def _is_own_error(self, answer: Answer, segment: list[tuple[str, object]]) -> bool:
+        """Is there an error of dualpool's own in it, of those that say what to do? A server's errors have a field R."""
+        own = [(e["C"], e["M"]) for e in answer.errors if "R" not in e]
+        return any(
+            reply[0] == "E" and reply[1] in own and any(reply[1][0] == code and re.search(text, reply[1][1]) for code, text in OWN_ERRORS)
+            for reply in segment
+            if isinstance(reply[1], tuple)
+        )
+
+    def _clean(self, reply: tuple[str, object]) -> tuple[str, object]:
+        kind, body = reply
+        if kind == "D":
+            assert isinstance(body, bytes)
+            return kind, [value and self._anonymous(value.decode("latin-1")) for value in unnumbered(body)]
+        if kind == "E":
+            assert isinstance(body, tuple)
+            return kind, (body[0], self._anonymous(body[1]))
+        return reply
+
+    def _anonymous(self, text: str) -> str:
+        for database in self.databases.values():
+            text = text.replace(database, "hunt_db")
+        return re.sub(r"pg_temp_\d+|pg_toast_temp_\d+", "pg_temp_n", text)
+
+
+def segments(answer: Answer) -> list[list[tuple[str, object]]]:
+    """The replies up to each ReadyForQuery."""
+    found: list[list[tuple[str, object]]] = [[]]
+    for reply in answer.replies:
+        found[-1].append(reply)
+        if reply[0] == "Z":
+            found.append([])
+    return found if found[-1] or len(found) == 1 else found[:-1]
+
+
+def first_unlike(index: int, direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> tuple[str, str, str]:
+    """What differs first, as a short name, and both sides of it."""
+    for one, other in zip([*direct, ("nothing", b"")], [*pooled, ("nothing", b"")], strict=False):
+        if one != other:
+            kinds = one[0] if one[0] == other[0] else f"{one[0]} or {other[0]}"
+            detail = f" {one[1][0]} or {other[1][0]}" if one[0] == other[0] == "E" else ""  # type: ignore[index]
+            return f"answer {index + 1}, {kinds}{detail}", shown(one, other), shown(other, one)
+    return f"answer {index + 1}", str(direct)[:300], str(pooled)[:300]
+
+
+def shown(reply: tuple[str, object], other: tuple[str, object]) -> str:
+    """A reply as text; of a long row only the lines that the other one does not have."""
+    if reply[0] != "D":
+        return f"{reply[0]} {reply[1]!r:.400}"
+    assert isinstance(reply[1], bytes)
+    theirs = (
+        set(b"\n".join(v or b"" for v in unnumbered(other[1])).split(b"\n")) if isinstance(other[1], bytes) and other[0] == "D" else set()
+    )
+    values = unnumbered(reply[1])
+    if len(reply[1]) > 2000:
+        return str([line.decode("utf8", "replace") for v in values for line in (v or b"").split(b"\n") if line not in theirs])[:800]
+    return str([v and v.decode("utf8", "replace") for v in values])[:800]
