@@ -23,6 +23,7 @@ from dualpool.protocol import (
     PINNED,
     REACCEPT,
     RELEASE,
+    RESUMES,
     VACATE,
     ClientRelay,
     Engine,
@@ -195,7 +196,7 @@ class Client(ChannelOwner):
             self._flush_own_replies()
         if verdict:
             self._obey(verdict)
-        elif self.waiter is not None and relay.held_bytes() > HIGH_WATER:
+        elif (self.waiter is not None or relay.awaits) and relay.held_bytes() > HIGH_WATER:
             self.channel.pause()
 
     def feed(self, data: bytes = b"") -> None:
@@ -358,6 +359,14 @@ class Client(ChannelOwner):
                 self.feed()
             else:
                 self.go_on()
+
+    def resume(self) -> None:
+        """What it has sent can go on: its server connection has answered what the relay had to know first."""
+        if self.ended_by or self.returning:
+            return
+        if self.server is None or not self.server.channel.congested:
+            self.channel.resume()
+        self.feed()
 
     def wait_for_channel(self) -> None:
         """The client's next request is to listen, and has to wait."""
@@ -575,6 +584,8 @@ class ServerConnection(Leasable, ChannelOwner):
             self.client.return_to_session()
         if verdict & LISTENS and self.client is not None:
             self.client.wait_for_channel()
+        if verdict & RESUMES and not verdict & BROKEN and self.client is not None:
+            self.client.resume()
         if verdict & BROKEN:
             self.lose(ServerLost(SERVER_ENDED), told=True)
         elif verdict & RELEASE:

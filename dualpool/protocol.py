@@ -42,6 +42,8 @@ REACCEPT: Final = 128
 """The client begins a new login with `ClientRelay.login_request`; nothing is outstanding, and what its session was is over."""
 LISTENS: Final = 256
 """The client is about to listen to `ClientRelay.wants_channel`. What it sends waits until `listen_answered()`."""
+RESUMES: Final = 512
+"""From `on_server_bytes`: what the client's relay has held back (`ClientRelay.awaits`) can go on: `on_client_bytes(b"")`."""
 
 # What happens when a session begins to hold state that pins it.
 PIN_ALLOW: Final = 0
@@ -154,6 +156,7 @@ class ClientRelay:
     """One client's protocol state: the bytes that wait, its prepared statements, the settings that it wants."""
 
     __slots__ = (
+        "awaits",
         "binds",
         "cancel_connection",
         "cancel_key",
@@ -184,6 +187,8 @@ class ClientRelay:
         self.parses: int = 0
         """Statements that the client prepared, and `binds`: how often it ran one."""
         self.binds: int = 0
+        self.awaits: bool = False
+        """What it has sent waits for an answer of its server connection to a question of ours: see RESUMES."""
 
     def on_client_bytes(self, data: bytes) -> int:
         """Interpret `data`, read from the client. Returns verdict bits; raises RemoteProtocolError, then the client must be closed.

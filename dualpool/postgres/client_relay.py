@@ -6,11 +6,11 @@ from dualpool import protocol
 from dualpool.buffer import HeldBytes
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import messages, sql, wire
-from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustWait
+from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustAsk, MustWait, describes_portal
 from dualpool.postgres.codec import check_length
 from dualpool.postgres.requests import BARRIER, CALL, COPY_SYNC, HIDDEN_SYNC, PREPARING, RUNNING, SYNC, SYNCED
 from dualpool.postgres.server_relay import UNKNOWN, ServerRelay
-from dualpool.postgres.statements import STAND_IN_CLOSE
+from dualpool.postgres.statements import ANY_READING, STAND_IN_CLOSE
 from dualpool.postgres.states import (
     C_BIND,
     C_CALL,
@@ -58,6 +58,10 @@ class ClientRelay(ClientSender):
         self._skip = 0
         self._discarding = False
 
+    def _is_answered(self) -> bool:
+        """Is there an answer to what its message waits for?"""
+        return self.server is None or self.server.awaited is None
+
     def held_bytes(self) -> int:
         return self._held.size
 
@@ -73,6 +77,9 @@ class ClientRelay(ClientSender):
         return server.settings is self.settings or server.suits_placeholders(self.settings)
 
     def on_client_bytes(self, data: bytes) -> int:
+        if self.awaits and self._is_answered():
+            self.awaits = False
+            self._held.need = 0
         if self._held.size:
             data = self._held.take(data)
             if not data:
@@ -152,6 +159,8 @@ class ClientRelay(ClientSender):
             server.dirty = True
             if server.pins & sql.LIBRARY:
                 server.suspect = True
+        self.awaits = False
+        server.forget_question()
         server.client = None
         server.segment = b""
         server.segment_statement = None
@@ -262,7 +271,9 @@ class ClientRelay(ClientSender):
         verdict = FORWARD
         rewrites = self.limits.mode != SESSION
         pending = server.pending
-        binds = 2 if server.unsynced else 0  # a segment that began earlier cannot be sent again as a whole
+        waits_for = 0
+        binds = 0
+        begun = server.unsynced  # a segment that began earlier cannot be sent again as a whole
         try:
             while end - position >= 5:
                 kind, length = _unpack(data, position)
@@ -304,6 +315,7 @@ class ClientRelay(ClientSender):
                         self._executed(data, position, server)
                 elif action == C_SYNC:
                     server.unsynced = SYNCED
+                    server.skipping = False
                     if server.copy_ended:
                         server.copy_ended = False
                         pending.append(COPY_SYNC)
@@ -357,6 +369,11 @@ class ClientRelay(ClientSender):
                 if ending:
                     out = [*(out or ()), data[start:position], ending]
                     start = position
+        except MustAsk as question:
+            out = [] if out is None else out
+            out += (data[start:position], question.asked)
+            start = position
+            waits_for = question.need or UNTIL_ATTACHED
         except (RemoteProtocolError, IndexError, ValueError) as error:
             # What stood before it in `data` is expected to be answered, and will not be sent.
             server.suspect = bool(pending)
@@ -365,7 +382,9 @@ class ClientRelay(ClientSender):
             raise RemoteProtocolError(f"malformed message of kind {chr(kind)!r}") from error
         if position < end:
             tail = data[position:end]
-            if verdict & LISTENS:
+            if waits_for:
+                self._held.keep(tail, waits_for)
+            elif verdict & LISTENS:
                 self._held.keep(tail, UNTIL_ATTACHED)
                 if not position and RELEASING[server.mode][wire.IDLE] and server.is_quiet():
                     verdict |= RELEASE
@@ -379,7 +398,8 @@ class ClientRelay(ClientSender):
             self.to_server = b"".join(out)
         if binds:
             self.binds += binds
-            self._remember_segment(server, binds)
+            if binds == 1 and len(pending) == 1 and not (begun or server.unsynced or server.segment_statement is None or self._portals):
+                server.segment = data  # see ServerRelay._heals
         return verdict
 
     def _end_segment(self, server: ServerRelay) -> bytes:
@@ -395,17 +415,26 @@ class ClientRelay(ClientSender):
         server.pending.append(HIDDEN_SYNC)
         return wire.SYNC_MESSAGE
 
-    def _remember_segment(self, server: ServerRelay, binds: int) -> None:
-        """For healing: the chunk that was just made is a whole segment with one Bind, if it ends with the only Sync under way."""
-        if (
-            binds == 1
-            and server.segment_statement is not None
-            and len(server.pending) == 1
-            and not server.unsynced
-            and not self._portals
-            and self.to_server.endswith(wire.SYNC_MESSAGE)
-        ):
-            server.segment = self.to_server
+    def learns_again(self, segment: bytes) -> bool:
+        """`segment` is a Bind of a named statement, a Describe of its portal, and so on to the only Sync."""
+        kind, length = _unpack(segment)
+        if kind != wire.BIND or not segment.endswith(wire.SYNC_MESSAGE):
+            return False
+        portal, name = segment[5 : 1 + length].split(b"\0", 2)[:2]
+        version = self.statements.names.get(name)
+        if version is None or version.columns is None or not describes_portal(segment, 1 + length, portal):
+            return False
+        if version.statement.reading not in {self.reading, ANY_READING}:
+            return False
+        self.statements.names[name] = version.again()
+        return True
+
+    def ask_again(self, segment: bytes, server: ServerRelay) -> bytes:
+        """What `segment` is for the server once more, now that its statement is to be prepared again."""
+        self._process(segment, server)
+        server.segment = b""
+        again, self.to_server = self.to_server, b""
+        return again
 
     def _copy_ended(self, server: ServerRelay) -> None:
         """CopyDone or CopyFail. Syncs that were sent before the copy began were read during it and ignored (docs: COPY Operations)."""

@@ -15,16 +15,30 @@ from dualpool.postgres.requests import (
     HIDDEN_CLOSE,
     HIDDEN_PARSE,
     PARSE,
+    PREPARING,
     ClosedStep,
     DeallocatedStep,
+    DescribedStep,
     DuplicateStep,
     ListenStep,
     RefusedListenStep,
-    StandInStep,
+    StaleStep,
     TellingStep,
 )
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.statements import ANY_READING, NEVER_PREPARED, OWN_READING, SERVER_PREFIX, STAND_IN_CLOSE, Statement, shared
+from dualpool.postgres.statements import (
+    ANY_READING,
+    NEVER_PREPARED,
+    NO_COLUMNS,
+    OWN_READING,
+    SERVER_PREFIX,
+    STAND_IN_CLOSE,
+    Version,
+    describe,
+    described,
+    shared,
+    undescribed,
+)
 from dualpool.postgres.wire import HEADER
 from dualpool.protocol import LISTEN_ERROR, LISTEN_SHARED, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, Subscriptions
@@ -35,19 +49,35 @@ DO_NOTHING: Final = b"UNLISTEN " + NEVER_PREPARED
 """What runs in place of a DEALLOCATE. Unlike an empty query it fails in a failed transaction, as the DEALLOCATE would."""
 STATEMENT_KIND: Final = ord("S")
 PORTAL_KIND: Final = ord("P")
-DO_NOTHING_KEY: Final = DO_NOTHING + b"\0\0\0"
 TOO_LONG_TO_KEEP: Final = b"the unnamed statement was too long to be kept for another server connection"
 MAX_NAME: Final = 128
 """Bytes of a setting's name."""
 CLOSE_UNNAMED: Final = wire.message(wire.CLOSE, b"S\0")
 FAIL: Final = b"EXECUTE " + NEVER_PREPARED
 """Runs, and fails, in place of a LISTEN that is not allowed."""
-FAIL_KEY: Final = FAIL + b"\0\0\0"
+DO_NOTHING_INSTEAD: Final = described(shared(DO_NOTHING + b"\0\0\0", ANY_READING), b"\0\0", NO_COLUMNS)
+FAIL_INSTEAD: Final = described(shared(FAIL + b"\0\0\0", ANY_READING), b"\0\0", NO_COLUMNS)
 ENCODING: Final = "client_encoding"
 
 
 class MustWait(Exception):
     """The message that is being walked cannot be sent yet: `wants_channel` has to be answered first."""
+
+
+class MustAsk(Exception):
+    """The message that is being walked cannot be sent before the server has answered `asked` (`ServerRelay.awaited`).
+
+    Or, with `need`: before so many bytes from it on are there.
+    """
+
+    def __init__(self, asked: bytes, need: int = 0) -> None:
+        super().__init__()
+        self.asked = asked
+        self.need = need
+
+
+class Stale(Exception):
+    """The statement that a message is about has another shape than the client was told."""
 
 
 class ClientSender(ClientSession):
@@ -135,24 +165,27 @@ class ClientSender(ClientSession):
                 "the text of a prepared statement is too long", hint="Raise limits.statement_bytes.", sqlstate="54000"
             )
         name = data[position + 5 : name_end]
+        key = data[name_end + 1 : following]
         existing = self.statements.names.get(name)
         if existing is not None:
             # As on a direct connection: 42P05. The server says so of a statement that it has; that one, lest it takes another in its place.
-            instead, existing = self._ensure(existing, server, name)
-            server.pending.append(DuplicateStep(name, existing))
-            return instead + existing.parse
-        statement = shared(data[name_end + 1 : following], OWN_READING if server.rereads else self.reading)
+            try:
+                instead, own = self._ensure(existing, server, name, learns=False)
+            except Stale:
+                instead, own = b"", next(reversed(server.statements.known.values())).name  # what it is now
+            server.pending.append(DuplicateStep(name, own))
+            return instead + wire.message(wire.PARSE, own + b"\0" + key)
+        statement = shared(key, OWN_READING if server.rereads else self.reading)
         if statement.marks & sql.VACATES:
             self.vacates = sql.vacated_database(statement.text())
-        self.statements.add(name, statement)
-        if server.has(statement, self.statements, name):
-            server.pending.append(StandInStep(self, name))
-            return STAND_IN_CLOSE
-        return server.prepare(statement, self.statements, name)
+        version = undescribed(statement)
+        self.statements.add(name, version)
+        return server.prepare_and_describe(version, self, name, visible=True)[0]
 
     def _parse_unnamed(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay) -> bytes | None:
         server.parses += 1
         server.pending.append(PARSE)
+        self.unnamed_shape = None
         if whole:
             self.unnamed = server.unnamed = data[position:following]
             text = data[position + 6 : data.index(0, position + 6, following)]
@@ -171,32 +204,51 @@ class ClientSender(ClientSession):
         if name_end == portal_end + 1:
             return self._bind_unnamed(data, position, portal_end, end, length, server)
         name = data[portal_end + 1 : name_end]
-        statement = self.statements.names.get(name)
-        if statement is None:
+        version = self.statements.names.get(name)
+        if version is None:
             server.segment_statement = None
             if not name.startswith(SERVER_PREFIX):
                 return None  # the server says that it does not exist
             return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
-        if statement.notable or self._portals:
-            if statement.marks & sql.NOTABLE:
-                self._note_bound(statement.text(), statement.marks, data[name_end + 1 : end], server)
-            if statement.telling or self._portals:
-                stand_in = self._bind_telling(
-                    statement.text(), statement.deallocates, statement.listens, data[position + 5 : portal_end], server
-                )
-                if stand_in is not None:
-                    statement, name = stand_in, b""
+        statement = version.statement
+        stand_in = None
+        if statement.telling or self._portals:
+            stand_in = self._bind_telling(
+                statement.text(), statement.deallocates, statement.listens, data[position + 5 : portal_end], server
+            )
         known = server.statements.known
-        step = known.get(statement)
-        if step is not None and step.sure:
-            known.move_to_end(statement)
-            prefix = b""
+        step = known.get(version)
+        if stand_in is not None:
+            prefix, own = self._stand_in(stand_in, server)
+        elif step is not None and step.sure:
+            known.move_to_end(version)
+            prefix, own = b"", step.name
         else:
-            prefix, statement = self._ensure(statement, server, name)
+            try:
+                prefix, own = self._ensure(version, server, name, self._learns(data, position, portal_end, end, length))
+            except Stale:
+                self._stale(server)
+                return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
+        if statement.notable and statement.marks & sql.NOTABLE:
+            self._note_bound(statement.text(), statement.marks, data[name_end + 1 : end], server)
         server.segment_statement = statement
-        own = statement.name
         head = HEADER.pack(wire.BIND, length + len(own) - (name_end - portal_end - 1))
         return b"".join((prefix, head, data[position + 5 : portal_end + 1], own, data[name_end:end]))
+
+    def _learns(self, data: bytes, position: int, portal_end: int, end: int, length: int) -> bool | None:
+        """Does a Describe of its portal follow the Bind at `position`, so that the client is told its shape? None: not known yet."""
+        following = position + 1 + length
+        if end < following:
+            return False
+        portal = data[position + 5 : portal_end]
+        if len(data) - following < len(portal) + 7:
+            return None if data[following : following + 1] in {b"", b"D"} else False
+        return describes_portal(data, following, portal)
+
+    def _stale(self, server: ServerRelay) -> None:
+        """What is sent next is bound to fail, so that nothing runs: the client's statement has another shape now."""
+        server.segment_statement = None
+        server.pending.append(StaleStep())
 
     def _bind_unnamed(self, data: bytes, position: int, portal_end: int, end: int, length: int, server: ServerRelay) -> bytes | None:
         """Bind of the unnamed statement: it must be this client's own."""
@@ -213,24 +265,28 @@ class ClientSender(ClientSession):
                     listens = sql.listened_channel(text) if marks & sql.LISTENS else None
                     stand_in = self._bind_telling(text, deallocates, listens, data[position + 5 : portal_end], server)
                     if stand_in is not None:
-                        prefix, _ = self._ensure(stand_in, server, b"")
-                        return prefix + bound_to(stand_in.name, data, position, portal_end, portal_end + 1, end, length)
-        again = self._unnamed_again(server)
+                        prefix, own = self._stand_in(stand_in, server)
+                        return prefix + bound_to(own, data, position, portal_end, portal_end + 1, end, length)
+        try:
+            again = self._unnamed_again(server, self._learns(data, position, portal_end, end, length))
+        except Stale:
+            self._stale(server)
+            return bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
         return again + data[position:end] if again else None
 
     def _bind_telling(
         self, text: bytes, deallocates: bytes | None, listens: str | None, portal: bytes, server: ServerRelay
-    ) -> Statement | None:
+    ) -> Version | None:
         """Bind of a statement whose text matters when it has run. Returns what is bound instead, or None. Raises MustWait."""
         if listens is not None:
             if self.limits.listen == LISTEN_ERROR:
                 self._portals[portal] = RefusedListenStep()
-                return shared(FAIL_KEY, ANY_READING)
+                return FAIL_INSTEAD
             if self._is_shared(listens, server):
                 self._portals[portal] = ListenStep(listens)
-                return shared(DO_NOTHING_KEY, ANY_READING)
+                return DO_NOTHING_INSTEAD
         self._portals[portal] = text
-        return shared(DO_NOTHING_KEY, ANY_READING) if deallocates in self.statements.names else None
+        return DO_NOTHING_INSTEAD if deallocates in self.statements.names else None
 
     def _note_bound(self, text: bytes, marks: int, values: bytes, server: ServerRelay) -> None:
         """A statement of which something must be noted is about to run. `values`: its parameters, as Bind has them."""
@@ -238,11 +294,16 @@ class ClientSender(ClientSession):
         if marks & sql.SETTINGS:
             server.names_in_doubt |= sql.names_among(bound_values(values))
 
-    def _unnamed_again(self, server: ServerRelay) -> bytes:
-        """What must be sent first so that the session has the client's unnamed statement, or none if it has none."""
+    def _unnamed_again(self, server: ServerRelay, learns: bool | None) -> bytes:
+        """What must be sent first so that the session has the client's unnamed statement, or none if it has none.
+
+        `learns`: the client is about to be told its shape (None: that is not known yet). Raises Stale, MustAsk.
+        """
         unnamed = self.unnamed
         if server.unnamed is unnamed and not (len(server.pending) > 1 and server.parse_is_unsure()):
             return b""
+        if unnamed is not None and self.unnamed_shape is not None and not server.skipping:
+            return self._unnamed_as_told(unnamed, self.unnamed_shape[0], server, learns)
         server.unnamed = unnamed
         if unnamed is None:
             # Another client's is there; on a direct connection there would be none.
@@ -250,6 +311,33 @@ class ClientSender(ClientSession):
             return CLOSE_UNNAMED
         server.pending.append(HIDDEN_PARSE)
         return unnamed
+
+    def _unnamed_as_told(self, unnamed: bytes, types: bytes, server: ServerRelay, learns: bool | None) -> bytes:
+        """The same, where the client was told the shape of its unnamed statement."""
+        if server.unequal is unnamed:
+            if learns is None:
+                raise MustAsk(b"", 1)
+            server.unequal = None
+            if not learns:
+                raise Stale
+        text = unnamed[6 : unnamed.index(0, 6)]
+        self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + text + b"\0" + types)
+        server.parses += 1
+        server.pending.append(HIDDEN_PARSE)
+        if learns:
+            self.unnamed_shape = None
+            return self.unnamed
+        step = DescribedStep(self, unnamed=self.unnamed, hidden=True)
+        raise self._ask(step, self.unnamed + describe(b""), server)
+
+    def _ask(self, step: DescribedStep, asked: bytes, server: ServerRelay) -> MustAsk:
+        """A question whose answer, `step`, the client's message must wait for."""
+        if step not in server.pending:
+            server.pending.append(step)
+        server.awaited = step
+        server.unsynced = server.unsynced or PREPARING
+        self.awaits = True
+        return MustAsk(asked + wire.FLUSH_MESSAGE)
 
     def _executed(self, data: bytes, position: int, server: ServerRelay) -> None:
         """Execute of a portal whose statement may be a telling one."""
@@ -278,42 +366,93 @@ class ClientSender(ClientSession):
             return None
         if what != STATEMENT_KIND or not rewrites:
             return None
-        if not name:
-            again = self._unnamed_again(server)
-            return again + data[position:following] if again else None
-        statement = self.statements.names.get(name)
+        version = self.statements.names.get(name)
         if kind == wire.CLOSE:
-            if statement is None:
+            if version is None:
                 server.pending.append(CLOSING)
             else:
                 self.statements.remove(name)
-                server.pending.append(ClosedStep(self, name, statement))
+                server.pending.append(ClosedStep(self, name, version))
             return STAND_IN_CLOSE
-        if statement is None:
-            return wire.message(wire.DESCRIBE, b"S" + NEVER_PREPARED + b"\0") if name.startswith(SERVER_PREFIX) else None
-        prefix, statement = self._ensure(statement, server, name)
-        return prefix + wire.message(wire.DESCRIBE, b"S" + statement.name + b"\0")
+        try:
+            return self._described(data[position:following], name, version, server)
+        except Stale:
+            self._stale(server)
+            return describe(NEVER_PREPARED)
 
-    def _ensure(self, statement: Statement, server: ServerRelay, name: bytes) -> tuple[bytes, Statement]:
-        """What must be sent first so that `statement`, which the client calls `name`, is prepared; b"" if it is.
+    def _described(self, message: bytes, name: bytes, version: Version | None, server: ServerRelay) -> bytes | None:
+        """Describe of a statement. Raises Stale, MustAsk."""
+        if not name:
+            again = self._unnamed_again(server, learns=False)
+            server.pending.append(DescribedStep(self, unnamed=self.unnamed))
+            return again + message if again else None
+        if version is None:
+            server.pending.append(DescribedStep(self))
+            return describe(NEVER_PREPARED) if name.startswith(SERVER_PREFIX) else None
+        prefix, own = self._ensure(version, server, name, learns=False)
+        version = self.statements.names[name]
+        server.pending.append(DescribedStep(self, server.statements.known.get(version) if version.columns is None else None))
+        return prefix + describe(own)
 
-        And the statement: another one for the same text if it would be read in another way now than when the client prepared it.
+    def _stand_in(self, version: Version, server: ServerRelay) -> tuple[bytes, bytes]:
+        """As `_ensure`, for a statement of ours that runs in place of a client's."""
+        step = server.step_of(version, self.statements, b"")
+        if step is not None:
+            return b"", step.name
+        prefix, step = server.prepare(version, self.statements, b"")
+        server.statements.add(step)
+        return prefix, step.name
+
+    def _ensure(self, version: Version, server: ServerRelay, name: bytes, learns: bool | None) -> tuple[bytes, bytes]:
+        """What must be sent first so that `version`, which the client calls `name`, is prepared (b"" if it is), and its name there.
+
+        It is another one for the same text if that would be read in another way now than when the client prepared it. `learns`: the client
+        is about to be told its shape (None: that is not known yet). Raises Stale, MustAsk.
         """
-        if server.has(statement, self.statements, name):
-            return b"", statement
-        now = OWN_READING if server.rereads else self.reading
+        step = server.step_of(version, self.statements, name)
+        if step is not None:
+            return b"", step.name
+        if server.skipping:
+            return b"", NEVER_PREPARED
+        if server.unequal is version:
+            if learns is None:
+                raise MustAsk(b"", 1)
+            server.unequal = None
+            if not learns:
+                raise Stale
+        version = self._current(version, server, name)
+        step = server.step_of(version, self.statements, name)
+        if step is not None:
+            return b"", step.name
+        if version.columns is None or learns:
+            version = self.statements.names[name] = version.again()
+            prefix, step, _ = server.prepare_and_describe(version, self, name)
+            return prefix, step.name
+        prefix, step, asked = server.prepare_and_describe(version, self, name)
+        raise self._ask(asked, prefix, server)
+
+    def _current(self, version: Version, server: ServerRelay, name: bytes) -> Version:
+        """What the client means by `name` now."""
+        while version.settled is not None:
+            version = version.settled
+        statement, now = version.statement, OWN_READING if server.rereads else self.reading
         if statement.reading != ANY_READING and (statement.reading != now or now == OWN_READING):
             statement = shared(statement.key, now)
-            self.statements.names[name] = statement
-            if server.has(statement, self.statements, name):
-                return b"", statement
-        return server.prepare(statement, None, b""), statement
+            columns = version.columns
+            version = Version(statement, version.types, None) if columns is None else described(statement, version.types, columns)
+        self.statements.names[name] = version
+        return version
 
 
 def bound_to(name: bytes, data: bytes, position: int, portal_end: int, name_end: int, end: int, length: int) -> bytes:
     """The Bind at `position` of `data`, to the statement `name` instead of the one that it names."""
     head = HEADER.pack(wire.BIND, length + len(name) - (name_end - portal_end - 1))
     return b"".join((head, data[position + 5 : portal_end + 1], name, data[name_end:end]))
+
+
+def describes_portal(data: bytes, position: int, portal: bytes) -> bool:
+    """Is there a Describe of `portal` at `position`?"""
+    return data.startswith(wire.message(wire.DESCRIBE, b"P" + portal + b"\0"), position)
 
 
 def bound_values(data: bytes) -> list[bytes]:

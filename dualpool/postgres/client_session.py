@@ -12,7 +12,7 @@ from dualpool.state import DEFAULTS, Settings, settings
 class ClientSession(protocol.ClientRelay):
     """See the module. `server` is the lease's."""
 
-    __slots__ = ("base", "limits", "reading", "server", "settings", "statements", "told", "unnamed", "unnamed_marks")
+    __slots__ = ("base", "limits", "reading", "server", "settings", "statements", "told", "unnamed", "unnamed_marks", "unnamed_shape")
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
         super().__init__()
@@ -27,8 +27,18 @@ class ClientSession(protocol.ClientRelay):
         self.unnamed: bytes | None = None
         """The Parse message of the unnamed statement, to be sent again on another server connection."""
         self.unnamed_marks = 0
+        self.unnamed_shape: tuple[bytes, bytes] | None = None
+        """The parameter types and columns of it that the client was told when it described it."""
         self.told = 0
         """The kinds of pins that the client has been told of."""
+
+    def learns_again(self, segment: bytes) -> bool:
+        """A server has refused a statement of `segment` for its shape. Does the segment ask for the new one? Then it can be sent again."""
+        raise NotImplementedError
+
+    def ask_again(self, segment: bytes, server: ServerRelay) -> bytes:
+        """What `segment` is for the server once more."""
+        raise NotImplementedError
 
     def notified(self, channel: str, message: bytes) -> None:
         subscriptions, server = self.subscriptions, self.server

@@ -3,8 +3,8 @@
 Theory. A server connection answers in the order in which it was asked. So its relay keeps one queue, `pending`, of the answers that
 something depends on: every ReadyForQuery to come (one per Query, FunctionCall and Sync), every ParseComplete and CloseComplete. Whatever
 a client need not know of (a Parse that we add, a SET that brings the session to its settings) is asked like everything else and marked
-hidden in the queue. Whatever a client asks and the server need not do (a Parse of a known statement) is replaced by a message that does
-nothing and is answered in turn, and its answer is translated. So nothing is ever answered out of order, and the server's rule for errors
+hidden in the queue. Whatever a client asks and the server need not do (a Close of a statement) is replaced by a message that does nothing
+and is answered in turn, and its answer is translated. So nothing is ever answered out of order, and the server's rule for errors
 (everything up to the next Sync is discarded) holds for our additions as it does for the client's messages.
 
 Source: PostgreSQL docs, chapter "Frontend/Backend Protocol".
@@ -12,7 +12,7 @@ Source: PostgreSQL docs, chapter "Frontend/Backend Protocol".
 
 from typing import TYPE_CHECKING, Final
 
-from dualpool.postgres.statements import PreparedStep, Statement
+from dualpool.postgres.statements import PreparedStep, Version
 
 if TYPE_CHECKING:
     from dualpool.postgres.client_session import ClientSession
@@ -53,46 +53,60 @@ PREPARING: Final = 1
 RUNNING: Final = 2
 
 
-class StandInStep:
-    """A do-nothing Close that takes the place of a client's Parse; its CloseComplete is turned into ParseComplete."""
+class DescribedStep:
+    """A Describe of a statement: the client's, or a hidden one of ours, from which we learn a shape."""
 
-    __slots__ = ("client", "name")
+    __slots__ = ("client", "hidden", "prepared", "types", "unnamed")
 
-    def __init__(self, client: "ClientSession", name: bytes) -> None:
+    def __init__(
+        self, client: "ClientSession", prepared: PreparedStep | None = None, unnamed: bytes | None = None, *, hidden: bool = False
+    ) -> None:
         self.client = client
-        self.name = name
+        self.prepared = prepared
+        """What is described, if its shape is not known yet."""
+        self.unnamed = unnamed
+        """The same, of an unnamed statement: its Parse message."""
+        self.hidden = hidden
+        self.types = b""
+        """The answer so far: the parameter types."""
+
+
+class StaleStep:
+    """In place of a Bind or Describe of a statement whose shape is another one now. It fails, and the client is told what a server says."""
+
+    __slots__ = ()
 
 
 class DuplicateStep:
     """A client's Parse under a name that it has given already. The server will refuse it; the refusal must say the client's name."""
 
-    __slots__ = ("name", "statement")
+    __slots__ = ("name", "server_name")
 
-    def __init__(self, name: bytes, statement: Statement) -> None:
+    def __init__(self, name: bytes, server_name: bytes) -> None:
         self.name = name
-        self.statement = statement
+        self.server_name = server_name
 
 
 class ClosedStep:
     """A client's Close of a statement (a do-nothing Close on the server). If the server skips it, the client still has it."""
 
-    __slots__ = ("client", "name", "statement")
+    __slots__ = ("client", "name", "version")
 
-    def __init__(self, client: "ClientSession", name: bytes, statement: Statement) -> None:
+    def __init__(self, client: "ClientSession", name: bytes, version: Version) -> None:
         self.client = client
         self.name = name
-        self.statement = statement
+        self.version = version
 
 
 class DeallocatedStep:
     """A DEALLOCATE of a client, for which the server runs a statement that does nothing."""
 
-    __slots__ = ("client", "name", "statement")
+    __slots__ = ("client", "name", "version")
 
     def __init__(self, client: "ClientSession", name: bytes) -> None:
         self.client = client
         self.name = name
-        self.statement = client.statements.remove(name)
+        self.version = client.statements.remove(name)
 
 
 class ListenStep:

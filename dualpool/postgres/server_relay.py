@@ -1,7 +1,8 @@
 """The hot path of PostgreSQL, the server's side: what its messages answer, and what of them the client gets. See requests.py."""
 
 import re
-from typing import Final
+import struct
+from typing import TYPE_CHECKING, Final
 
 from dualpool.buffer import HeldBytes
 from dualpool.errors import FeatureRefused, RemoteProtocolError, ServerLost
@@ -25,19 +26,32 @@ from dualpool.postgres.requests import (
     SYNCS,
     ClosedStep,
     DeallocatedStep,
+    DescribedStep,
     DuplicateStep,
     EvictStep,
     RefusedListenStep,
-    StandInStep,
+    StaleStep,
 )
 from dualpool.postgres.server_session import TAGS, ServerSession
-from dualpool.postgres.statements import ANY_READING, NEVER_PREPARED, SERVER_PREFIX, ClientStatements, PreparedStep, Statement
+from dualpool.postgres.sql import first_word
+from dualpool.postgres.statements import (
+    NEVER_PREPARED,
+    NO_COLUMNS,
+    SERVER_PREFIX,
+    ClientStatements,
+    PreparedStep,
+    Version,
+    columns_of,
+    describe,
+    described,
+)
 from dualpool.postgres.states import (
     RELEASING,
     S_ASYNC,
     S_CLOSED,
     S_COMPLETE,
     S_COPY_IN,
+    S_DESCRIBED,
     S_ERROR,
     S_ILLEGAL,
     S_PARAMETER,
@@ -47,13 +61,28 @@ from dualpool.postgres.states import (
     SERVER_ACTION,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import BROKEN, FORWARD, PINNED, RELEASE, SESSION, STATEMENT, RelayLimits
+from dualpool.protocol import BROKEN, FORWARD, PINNED, RELEASE, RESUMES, SESSION, STATEMENT, RelayLimits
+
+if TYPE_CHECKING:
+    from dualpool.postgres.client_session import ClientSession
 
 _unpack = HEADER.unpack_from
 
 MAX_ANSWER: Final = 1 << 24
 """An error, notice or parameter of the server may be this long."""
-CACHED_PLAN: Final = b"cached plan must not change result type"
+STALE_CODE: Final = b"\0C0A000\0"
+STALE_ROUTINE: Final = b"\0RRevalidateCachedQuery\0"
+"""The function of the server that refuses a statement whose columns have changed. Drivers look for it, too (asyncpg, pgjdbc)."""
+STALE: Final = wire.message(
+    wire.ERROR_RESPONSE,
+    b"SERROR\0VERROR\0C0A000\0Mcached plan must not change result type\0Fplancache.c\0RRevalidateCachedQuery\0\0",
+)
+"""What a server says to it. Source: plancache.c."""
+WITHOUT_CHECK: Final = frozenset((b"fetch", b"move", b"execute"))
+"""Statements with the columns of a cursor or statement of the session. A server does not compare them (stmt_requires_parse_analysis)."""
+HIDES: Final = 1
+LOOKS: Final = 2
+"""`_hiding`: each message is looked at, and the oldest step of `pending` says whether it is hidden."""
 OUR_NAME: Final = re.compile(rb'"(' + SERVER_PREFIX + rb'[0-9]++)"')
 """One of our statements, in an error of the server's."""
 LISTEN_REFUSED: Final = FeatureRefused(
@@ -66,7 +95,10 @@ UNKNOWN: Final = b"?"
 class ServerRelay(ServerSession):
     """See the module."""
 
-    __slots__ = ("_rest", "_skip", "_skip_hidden", "copy_ended", "copying_in", "segment", "unfinished", "unsynced")
+    __slots__ = (
+        "_describing", "_rest", "_skip", "_skip_hidden", "awaited", "copy_ended", "copying_in", "resumes", "segment", "skipping", "unequal",
+        "unfinished", "unsynced",
+    )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
         super().__init__(limits, reported)
@@ -78,7 +110,17 @@ class ServerRelay(ServerSession):
         self.copy_ended = False
         """Since the last Sync, the client has sent the end of a COPY."""
         self.segment = b""
-        """What was sent since the last Sync, while it is one chunk with one Bind, so that it can be sent again once."""
+        """What the client sent since the last Sync, while it is one chunk with one Bind, so that it can be sent again once."""
+        self.skipping = False
+        """There was an error in the segment that has no Sync yet: the server discards everything up to it."""
+        self._describing: DescribedStep | None = None
+        """Its parameter types have come, its columns have not."""
+        self.awaited: DescribedStep | None = None
+        """What the client's next message waits for."""
+        self.unequal: Version | bytes | None = None
+        """The answer to that: this statement has another shape here than the client was told."""
+        self.resumes = False
+        """The wait for `awaited` is over."""
         self._rest = HeldBytes()
         self._skip = 0
         self._skip_hidden = False
@@ -114,6 +156,7 @@ class ServerRelay(ServerSession):
     def sync_sent(self) -> None:
         """An exchange sends the missing Sync."""
         self.unsynced = SYNCED
+        self.skipping = False
         self.copy_ended = False
         self.pending.append(COPY_SYNC)
 
@@ -157,10 +200,10 @@ class ServerRelay(ServerSession):
             check_length(length)
             following = position + length + 1
             if following > end:
-                if action == S_PASS and self._rows is None:
+                if action == S_PASS and self._rows is None and self._describing is None:
                     self._skip = following - end
-                    self._skip_hidden = self._hiding
-                    if self._hiding:
+                    self._skip_hidden = hidden = self._hiding == HIDES
+                    if hidden:
                         out = [] if out is None else out
                         if start < position:
                             out.append(data[start:position])
@@ -169,7 +212,7 @@ class ServerRelay(ServerSession):
                 elif length > MAX_ANSWER:
                     raise RemoteProtocolError(f"a message of kind {chr(kind)!r} and {length} bytes")
                 break
-            hidden = self._hiding
+            hidden = self._hiding == HIDES
             instead = b""
             if action == S_READY:
                 if length != 5:
@@ -197,8 +240,15 @@ class ServerRelay(ServerSession):
                 hidden = self._parsed() or hidden
             elif action == S_CLOSED:
                 hidden, instead = self._closed()
+            elif action == S_DESCRIBED:
+                hidden = self._parameters(data[position + 5 : following]) or hidden
+            elif self._describing is not None and kind in {wire.ROW_DESCRIPTION, wire.NO_DATA}:
+                hidden = self._columns(data[position + 5 : following] if kind == wire.ROW_DESCRIPTION else None)
             elif action == S_ERROR:
                 payload = data[position + 5 : following]
+                if self._describing is not None:
+                    self._describing = None
+                    self._hiding = 0
                 if hidden:
                     self.last_error = payload
                 if self.wants_writes and b"\0C25006\0" in payload:
@@ -242,6 +292,10 @@ class ServerRelay(ServerSession):
             self.to_client = b"".join(out)
         if position:
             self.segment = b""
+        if self.resumes:
+            self.resumes = False
+            if self.client is not None:
+                verdict |= RESUMES
         if ready and RELEASING[self.mode][wire.IDLE]:
             if self.is_quiet():
                 verdict |= RELEASE
@@ -305,7 +359,8 @@ class ServerRelay(ServerSession):
             mark = pending.popleft()
         self.in_transaction = status != wire.IDLE
         self.copying_in = False
-        self._hiding = bool(pending) and pending[0] in HIDDEN_QUERIES
+        self._hiding = HIDES if pending and pending[0] in HIDDEN_QUERIES else 0
+        self._describing = None
         self._query = self._telling = None
         if self.changes_in_transaction and status == wire.IDLE:
             if self._in_error:
@@ -337,8 +392,9 @@ class ServerRelay(ServerSession):
             return True
         if isinstance(step, PreparedStep):
             step.confirmed = step.sure = True
-            self.statements.known.setdefault(step.statement, step)  # A DEALLOCATE ALL before it may have been answered meanwhile.
-            return step.owner is None
+            if step.version.columns is None and not step.leaving:
+                self.statements.keep(step)  # A DEALLOCATE ALL before it may have been answered meanwhile.
+            return not step.visible
         if isinstance(step, DuplicateStep):
             return False
         raise RemoteProtocolError("ParseComplete without a Parse")
@@ -348,8 +404,6 @@ class ServerRelay(ServerSession):
         step = self.pending.popleft() if self.pending else None
         if step == CLOSING or isinstance(step, ClosedStep):
             return False, b""
-        if isinstance(step, StandInStep):
-            return True, wire.PARSE_COMPLETE_MESSAGE
         if isinstance(step, EvictStep):
             self.statements.remove(step.prepared)
             return True, b""
@@ -369,6 +423,7 @@ class ServerRelay(ServerSession):
         self.copying_in = False
         self._in_error = True
         self._undo_skipped()
+        self.skipping = bool(self.unsynced) and not self.pending
 
     def _undo_skipped(self) -> None:
         """The server will not do what is left of the segment: the last step is undone first."""
@@ -387,17 +442,17 @@ class ServerRelay(ServerSession):
     def _undo(self, step: object) -> None:
         if isinstance(step, PreparedStep):
             self.statements.remove(step)
-            if step.owner is not None:
-                step.owner.remove(step.name)
-        elif isinstance(step, StandInStep):
-            step.client.statements.remove(step.name)
+            if step.visible:
+                step.owner.remove(step.owner_name)
+        elif isinstance(step, DescribedStep):
+            self._end_wait(step)
         elif isinstance(step, ClosedStep):
-            step.client.statements.restore(step.name, step.statement)
+            step.client.statements.restore(step.name, step.version)
         elif isinstance(step, EvictStep):
             if step.prepared.confirmed:
-                self.statements.known[step.prepared.statement] = step.prepared
+                self.statements.keep(step.prepared)
         elif isinstance(step, DeallocatedStep):
-            step.client.statements.restore(step.name, step.statement)
+            step.client.statements.restore(step.name, step.version)
         elif isinstance(step, int):
             # PARSE, CLOSING and their hidden forms. Was this one refused, or never read? The unnamed statement is one or the other.
             self.unnamed = UNKNOWN
@@ -412,66 +467,141 @@ class ServerRelay(ServerSession):
         head = self.pending[0] if self.pending else None
         if isinstance(head, RefusedListenStep) and NEVER_PREPARED in payload:
             return messages.error_message(LISTEN_REFUSED)
-        names = {statement.name: name for name, statement in self.client.statements.names.items()}
+        if isinstance(head, StaleStep) and NEVER_PREPARED in payload:
+            return STALE
+        known = self.statements.known
+        names = {known[version].name: name for name, version in self.client.statements.names.items() if version in known}
         if isinstance(head, DuplicateStep):
-            names[head.statement.name] = head.name
+            names[head.server_name] = head.name
         payload = OUR_NAME.sub(lambda found: b'"' + names.get(found[1], found[1]) + b'"', payload)
         return wire.message(wire.ERROR_RESPONSE, payload)
 
     def _heals(self, payload: bytes, first: bool) -> bool:
-        """The one error that is the pooling's fault: another client changed a table under a shared plan. Prepare anew and ask again.
+        """A table was changed under a statement, and the client asks in this very segment what rows it will get: it need not know.
 
-        Only when the whole segment can be sent again: it was one chunk, nothing of it was answered, and no transaction was lost with it.
+        Only when the whole segment can be asked again: it was one chunk, nothing of it was answered, and no transaction was lost with it.
         """
-        statement, segment = self.segment_statement, self.segment
-        if (
-            statement is None
-            or not first
-            or self.rereads
-            or self.client is None
-            or statement.reading not in {self.client.reading, ANY_READING}
-            or len(self.pending) != 1
-            or self.in_transaction
-            or CACHED_PLAN not in payload
-            or b"C0A000\0" not in payload
-        ):
+        client, segment = self.client, self.segment
+        if not first or client is None or len(self.pending) != 1 or self.in_transaction:
+            return False
+        if STALE_CODE not in payload or STALE_ROUTINE not in payload or not client.learns_again(segment):
             return False
         self.segment_statement = None
-        # The failed segment's ReadyForQuery stays hidden; then an empty Sync's worth of our own, then the client's segment again.
+        # The failed segment's ReadyForQuery stays hidden; then comes the client's segment again.
         self.pending.clear()
         self.pending.append(HIDDEN_QUERY)
-        self.to_server += self.prepare(statement, None, b"") + segment
-        self.pending.append(SYNC)
-        self._hiding = True
+        self._hiding = HIDES
+        self.to_server += client.ask_again(segment, self)
         return True
+
+    # ------------------------------------------------------------------------------------------------------------------ shapes
+
+    def _parameters(self, payload: bytes) -> bool:
+        """ParameterDescription. True if the client did not ask for it."""
+        step = self.pending[0] if self.pending else None
+        if not isinstance(step, DescribedStep):
+            return False
+        if step.prepared is None and step.unnamed is None:
+            self.pending.popleft()
+            return step.hidden
+        step.types = payload
+        self._describing = step
+        self._hiding = LOOKS
+        return step.hidden
+
+    def _columns(self, description: bytes | None) -> bool:
+        """RowDescription or NoData (None) behind it. True if the client did not ask for it."""
+        step = self._describing
+        assert step is not None
+        self._describing = None
+        self._hiding = 0
+        self.pending.popleft()
+        try:
+            columns = NO_COLUMNS if description is None else columns_of(description)
+        except (ValueError, struct.error) as error:
+            raise RemoteProtocolError("invalid RowDescription message") from error
+        if step.prepared is not None:
+            self._settle(step.prepared, described(step.prepared.version.statement, step.types, columns))
+        elif step.unnamed is not None:
+            self._settle_unnamed(step, step.types, columns)
+        self._end_wait(step)
+        return step.hidden
+
+    def _settle(self, prepared: PreparedStep, now: Version) -> None:
+        """The server has told the shape of what was prepared."""
+        before = prepared.version
+        if before.columns is None:
+            # Whoever it was prepared for is told this shape, or knows no other.
+            before.settled = now
+            prepared.owner.replace(prepared.owner_name, before, now)
+        elif before is not now:
+            if first_word(before.statement.text()) in WITHOUT_CHECK:
+                prepared.owner.replace(prepared.owner_name, before, now)
+            else:
+                self.unequal = before
+        self.statements.settle(prepared, now)
+
+    def _settle_unnamed(self, step: DescribedStep, types: bytes, columns: bytes) -> None:
+        """The same of an unnamed statement."""
+        client = step.client
+        if client.unnamed is not step.unnamed:
+            return
+        if not step.hidden or client.unnamed_shape is None:
+            client.unnamed_shape = (types, columns)
+        elif client.unnamed_shape != (types, columns):
+            self.unequal = step.unnamed
+            self.unnamed = UNKNOWN
+
+    def forget_question(self) -> None:
+        """Its client is going: nobody waits for an answer."""
+        self.awaited = self.unequal = None
+        self.resumes = False
+
+    def _end_wait(self, step: DescribedStep) -> None:
+        """`step` is answered, or will not be."""
+        if self.awaited is step:
+            self.awaited = None
+            self.resumes = True
 
     # -------------------------------------------------------------------------------------------------------------- statements
 
-    def prepare(self, statement: Statement, owner: ClientStatements | None, name: bytes) -> bytes:
-        """The messages that prepare `statement`, whether or not it is prepared already, and make room for it. See PreparedStep."""
+    def prepare(self, version: Version, owner: ClientStatements, owner_name: bytes, *, visible: bool = False) -> tuple[bytes, PreparedStep]:
+        """The messages that prepare `version` under a new name, and make room for it. See PreparedStep."""
         self.parses += 1
-        step = PreparedStep(statement, owner, name)
+        statements = self.statements
+        step = PreparedStep(version, statements.new_name(), owner, owner_name, visible=visible)
+        if version.columns is None:
+            statements.add(step)  # else it must be seen first whether it is `version`
         closing = b""
-        for gone in self.statements.add(step):
+        for gone in statements.take_outdated():
             self.pending.append(EvictStep(gone))
-            closing += wire.message(wire.CLOSE, b"S" + gone.statement.name + b"\0")
+            closing += wire.message(wire.CLOSE, b"S" + gone.name + b"\0")
         self.pending.append(step)
-        return closing + statement.parse
+        return closing + version.parse(step.name), step
 
-    def has(self, statement: Statement, owner: ClientStatements, name: bytes) -> bool:
-        """True if `statement` will be prepared when the server reads what is sent next; `name` is what its owner calls it.
+    def prepare_and_describe(
+        self, version: Version, client: "ClientSession", owner_name: bytes, *, visible: bool = False
+    ) -> tuple[bytes, PreparedStep, DescribedStep]:
+        """The same, and ask for its shape."""
+        data, step = self.prepare(version, client.statements, owner_name, visible=visible)
+        asked = DescribedStep(client, step, hidden=True)
+        self.pending.append(asked)
+        return data + describe(step.name), step, asked
+
+    def step_of(self, version: Version, owner: ClientStatements, owner_name: bytes) -> PreparedStep | None:
+        """What has prepared `version` when the server reads what is sent next; `owner_name` is what its owner calls it.
 
         A Parse in an earlier segment may still fail, or be skipped, without this segment failing with it. Only if it was the client's own
         for this very name, then what it asks now must fail, too.
         """
-        step = self.statements.known.get(statement)
+        step = self.statements.known.get(version)
         if step is None:
-            return False
-        own = step.owner is owner and step.name == name
+            return None
+        own = step.visible and step.owner is owner and step.owner_name == owner_name
         if step.sure or (own and not step.confirmed) or self._in_this_segment(step):
-            self.statements.known.move_to_end(statement)
-            return True
-        return False
+            self.statements.known.move_to_end(version)
+            return step
+        return None
 
     def parse_is_unsure(self) -> bool:
         """True if the newest Parse (or Close of ours) of the unnamed statement is in an earlier segment and not answered yet."""

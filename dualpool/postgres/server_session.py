@@ -155,7 +155,8 @@ class ServerSession(protocol.ServerRelay):
         self.changes_in_transaction: list[sql.Change] = []
         self.savepoints: list[tuple[bytes, int]] = []
         self.segment_statement: Statement | None = None
-        self._hiding = False
+        self._hiding = 0
+        """Answers are hidden from the client, or looked at (server_relay.py)."""
         self._in_error = False
         self._query: bytes | None = None
         """The text of the simple Query that is being answered, as soon as it matters."""
@@ -202,7 +203,7 @@ class ServerSession(protocol.ServerRelay):
         values = {name: "" for name in self.settings.values if is_placeholder(name, self.defined)}
         self.settings = settings(values)
         self.picky = bool(values)
-        self.statements.known.clear()
+        self.statements.clear()
         self.unnamed = None
         self.baseline = dict(self.reported)
         self.pins = self.doubts = self._ends = 0
@@ -398,7 +399,7 @@ class ServerSession(protocol.ServerRelay):
         if self.client is None:
             if not self._hiding and lowered not in self.settings.values:
                 self.baseline[name] = value  # the server's own default has changed (a reload, a failover)
-            return self._hiding
+            return bool(self._hiding)
         if self._hiding:
             if self.pending[0] == RESTORE:
                 return False
@@ -623,14 +624,15 @@ class ServerSession(protocol.ServerRelay):
 
     def _deallocated_all(self) -> None:
         """The session's prepared statements are gone; for the client they were all it had, for us they are prepared again on demand."""
-        self.statements.known.clear()
+        self.statements.clear()
         if self.client is not None:
             self.client.statements.clear()
         for step in self.pending:
             if isinstance(step, PreparedStep):
-                self.statements.known[step.statement] = step
-                if step.owner is not None:
-                    step.owner.restore(step.name, step.statement)
+                if step.version.columns is None:
+                    self.statements.add(step)
+                if step.visible:
+                    step.owner.restore(step.owner_name, step.version)
 
     def forget_changes(self) -> None:
         """What the lease has set is dealt with."""

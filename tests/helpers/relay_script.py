@@ -8,7 +8,7 @@ from dualpool.errors import DualpoolError, RemoteProtocolError
 from dualpool.postgres import messages
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.protocol import FORWARD, NEEDS_SERVER, RELEASE, RelayLimits
+from dualpool.protocol import FORWARD, NEEDS_SERVER, RELEASE, RESUMES, RelayLimits
 from dualpool.state import DEFAULTS, Settings
 from tests.helpers import frames
 
@@ -109,11 +109,13 @@ class Play:
         for piece in cut(index, line.data):
             verdict = self.client.on_client_bytes(piece) if line.side == "client" else self._server_bytes(piece)
             while True:
-                verdicts |= verdict
+                verdicts |= verdict & ~RESUMES
                 to_server, to_client = to_server + self._take_server(), to_client + self._take_client()
                 if verdict & NEEDS_SERVER:
                     self.attached = True
                     verdict = self.client.attach(self.server)
+                elif verdict & RESUMES:
+                    verdict = self.client.on_client_bytes(b"")
                 elif verdict & RELEASE:
                     self.client.detach()
                     self.attached = False

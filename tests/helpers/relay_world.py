@@ -12,7 +12,7 @@ from dualpool.errors import ServerLost
 from dualpool.postgres import ENGINE, backend
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, Exchange, ReceiveSome, RelayLimits, Send
+from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, RESUMES, Exchange, ReceiveSome, RelayLimits, Send
 from dualpool.state import settings
 from tests.helpers import frames
 from tests.helpers.model_postgres import REPORTED, ModelServer
@@ -169,6 +169,9 @@ class World:
         server.inbox += server.relay.to_server
         server.relay.to_server = b""
         assert not verdict & BROKEN
+        if verdict & RESUMES:
+            assert server.client is not None
+            self._client_bytes(server.client, b"")
         if verdict & RELEASE:
             self._release(server)
 

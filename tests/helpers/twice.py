@@ -10,7 +10,19 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from dualpool.exchange import Exchange
-from dualpool.protocol import CANCEL, CLOSE, NEEDS_SERVER, RELEASE, ClientRelay, Engine, ReceiveSome, RelayLimits, Send, ServerRelay
+from dualpool.protocol import (
+    CANCEL,
+    CLOSE,
+    NEEDS_SERVER,
+    RELEASE,
+    RESUMES,
+    ClientRelay,
+    Engine,
+    ReceiveSome,
+    RelayLimits,
+    Send,
+    ServerRelay,
+)
 from dualpool.state import Settings
 from tests.simulation.peers import Client, Session
 
@@ -128,6 +140,8 @@ class Transcript:
             self._deliver(user)
         if verdict & CLOSE:
             user.gone = True
+        if verdict & RESUMES:
+            self._from_client(user, b"")
         if verdict & RELEASE and user.server is not None:
             self._release(user.server)
         elif verdict & NEEDS_SERVER and user not in self.waiting:

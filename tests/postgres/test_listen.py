@@ -8,9 +8,26 @@ from dualpool.postgres.backend import Listening
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.client_sending import DO_NOTHING
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.statements import ANY_READING, shared
 from dualpool.protocol import LISTEN_ERROR, LISTEN_PIN, LISTENS, NEEDS_SERVER, RELEASE, SESSION, Notification, RelayLimits
-from tests.helpers.frames import BOUND, PARSED, READY, READY_E, READY_T, SYNC, bind, complete, error, execute, parse, query, row, status
+from tests.helpers.frames import (
+    BOUND,
+    NO_DATA,
+    PARSED,
+    READY,
+    READY_E,
+    READY_T,
+    SYNC,
+    bind,
+    complete,
+    describe,
+    error,
+    execute,
+    parameters,
+    parse,
+    query,
+    row,
+    status,
+)  # fmt: skip
 
 CHANNELS = {
     b"listen a": "a",
@@ -154,11 +171,12 @@ def test_an_error_in_the_same_query_undoes_it() -> None:
 def test_extended_queries_are_held_at_the_bind(name: bytes) -> None:
     pair = Pair()
     text = parse(name, b"listen a")
-    stand_in = shared(DO_NOTHING + b"\0\0\0", ANY_READING)
+    own = b"dualpool_2" if name else b"dualpool_1"
     sent = pair.ask(text + bind(b"", name) + execute() + SYNC)
-    own = shared(b"listen a\0\0\0").parse if name else text
-    assert sent == own + stand_in.parse + bind(b"", stand_in.name) + execute() + SYNC
-    assert pair.answer(PARSED + PARSED + BOUND + complete(b"UNLISTEN") + READY) == PARSED + BOUND + complete(b"LISTEN") + READY
+    first = parse(b"dualpool_1", b"listen a") + describe(b"S", b"dualpool_1") if name else text
+    assert sent == first + parse(own, DO_NOTHING) + bind(b"", own) + execute() + SYNC
+    told = parameters(0) + NO_DATA if name else b""
+    assert pair.answer(PARSED + told + PARSED + BOUND + complete(b"UNLISTEN") + READY) == PARSED + BOUND + complete(b"LISTEN") + READY
     assert pair.active() == {"a"}
     assert pair.asked == ["a"]
 
@@ -196,7 +214,7 @@ def test_refused() -> None:
     assert b"C0A000\0" in told
     assert b"LISTEN is not allowed" in told
     sent = pair.ask(parse(b"", b"listen a") + bind(b"", b"") + execute() + SYNC)
-    assert shared(b"EXECUTE dualpool_none\0\0\0", ANY_READING).parse in sent
+    assert parse(b"dualpool_1", b"EXECUTE dualpool_none") in sent
     assert b"LISTEN is not allowed" in pair.answer(PARSED + PARSED + BOUND + failed + READY)
     pair.ask(query(b"listen a"))
     aborted = error(b"25P02", b"current transaction is aborted")

@@ -8,9 +8,27 @@ from dualpool.postgres import sql
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import MAX_CHANGES, lasting
-from dualpool.postgres.statements import SERVER_PREFIX, shared
 from dualpool.protocol import NEEDS_SERVER, PINNED, RELEASE, RelayLimits
-from tests.helpers.frames import BOUND, CLOSED, PARSED, READY, READY_T, SYNC, bind, close, complete, error, execute, parse, query, row
+from tests.helpers.frames import (
+    BOUND,
+    CLOSED,
+    NO_DATA,
+    PARSED,
+    READY,
+    READY_T,
+    SYNC,
+    bind,
+    close,
+    complete,
+    error,
+    execute,
+    parameters,
+    parse,
+    query,
+    row,
+)  # fmt: skip
+
+TOLD = parameters(0) + NO_DATA
 
 SECONDS = 10
 """Of the processor's time. Linear work takes a hundredth of it; quadratic work would take many minutes."""
@@ -90,21 +108,19 @@ def test_each_of_many_statements_in_a_query_is_told_from_the_others_in_linear_ti
 def test_an_error_as_long_as_it_may_be_is_searched_for_names_once() -> None:
     lease = Lease()
     for number in range(1000):
-        lease.ask(parse(b"name%d" % number, b"SELECT %d" % number) + SYNC, CLOSED * (number >= 200) + PARSED + READY_T)
-    statements = lease.client.statements.names
-    ours = b'"' + statements[b"name7"].name + b'"'
+        lease.ask(parse(b"name%d" % number, b"SELECT %d" % number) + SYNC, CLOSED * (number >= 200) + PARSED + TOLD + READY_T)
+    ours = b'"dualpool_1000"'
     began = time.process_time()
     lease.ask(query(b"SELECT f()"), error(b"P0001", ours + b'"dualpool_' * 1_500_000))
-    assert b'M"name7""dualpool_"' in lease.server.to_client[:100]
+    assert b'M"name999""dualpool_"' in lease.server.to_client[:100]
     assert time.process_time() - began < SECONDS
 
 
 def test_a_name_like_one_of_ours_is_not_put_in_twice() -> None:
     lease = Lease()
-    newest = int(shared(b"SELECT 'newest'\0\0\0").name.removeprefix(SERVER_PREFIX))
-    first, second = (SERVER_PREFIX + b"%d" % (newest + number) for number in (1, 2))
-    lease.ask(parse(second, b"SELECT 'first'") + SYNC, PARSED + READY_T)
-    lease.ask(parse(b"other", b"SELECT 'second'") + SYNC, PARSED + READY_T)
+    first, second = b"dualpool_1", b"dualpool_2"
+    lease.ask(parse(second, b"SELECT 'first'") + SYNC, PARSED + TOLD + READY_T)
+    lease.ask(parse(b"other", b"SELECT 'second'") + SYNC, PARSED + TOLD + READY_T)
     lease.ask(query(b"SELECT f()"), error(b"P0001", b'"' + first + b'"'))
     assert b'M"' + second + b'"' in lease.server.to_client
 

@@ -10,7 +10,6 @@ from dualpool.postgres import wire
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.client_sending import SMALL_MESSAGE
 from dualpool.postgres.server_relay import MAX_ANSWER, ServerRelay
-from dualpool.postgres.statements import Statement, shared
 from dualpool.protocol import BROKEN, CLOSE, FORWARD, NEEDS_SERVER, RELEASE, STATEMENT, RelayLimits
 from dualpool.state import settings as settings_of
 from tests.helpers.frames import (
@@ -28,6 +27,7 @@ from tests.helpers.frames import (
     description,
     error,
     execute,
+    parameters,
     parse,
     query,
     row,
@@ -40,7 +40,6 @@ TIMEOUT = CheckoutTimeout("no server connection within 2 s")
 CANCELED = QueryCanceled("canceling statement due to user request")
 SHUTDOWN = AdminShutdown("dualpool is shutting down")
 SMALL = RelayLimits(frame_bytes=1000, statement_bytes=2000, statements_per_client=3)
-ONE: Statement = shared(b"select 1\0\0\0")
 
 
 class Pair:
@@ -183,40 +182,61 @@ def test_the_answer_to_our_settings_is_hidden() -> None:
 
 # ---------------------------------------------------------------------------------------------------------------- healing
 
-STALE = error(b"0A000", b"cached plan must not change result type")
+STALE_FIELDS = b"SFEHLER\0VERROR\0C0A000\0Mgespeicherter Plan passt nicht mehr\0Fplancache.c\0L724\0RRevalidateCachedQuery\0\0"
+STALE = wire.message(wire.ERROR_RESPONSE, STALE_FIELDS)
 RUN = bind(b"", b"a") + execute() + SYNC
-RUN_ONE = bind(b"", ONE.name) + execute() + SYNC
-HEALING = wire.message(wire.CLOSE, b"S" + ONE.name + b"\0") + ONE.parse + RUN_ONE
+RUN_ONE = bind(b"", b"dualpool_1") + execute() + SYNC
+ASKED = bind(b"", b"a") + describe(b"P") + execute() + SYNC
+TOLD = parameters(0) + description(1)
+AGAIN = parse(b"dualpool_2", b"select 1") + describe(b"S", b"dualpool_2")
+HEALING = AGAIN + bind(b"", b"dualpool_2") + describe(b"P") + execute() + SYNC
 
 
 def prepared() -> Pair:
     pair = Pair()
     pair.ask(parse(b"a", b"select 1") + SYNC)
-    assert pair.answer(PARSED + READY) == (PARSED + READY, RELEASE)
+    assert pair.answer(PARSED + TOLD + READY) == (PARSED + READY, RELEASE)
     return pair
 
 
-def test_a_stale_plan_is_prepared_anew_and_the_client_sees_nothing() -> None:
+def test_a_client_that_asks_for_its_columns_is_told_the_new_ones() -> None:
     pair = prepared()
-    assert pair.ask(RUN) == RUN_ONE
+    pair.ask(ASKED)
     assert pair.answer(STALE + READY) == (b"", FORWARD)
     assert pair.server.to_server == HEALING
-    answer = BOUND + row(b"1") + complete(b"SELECT 1") + READY
-    assert pair.answer(CLOSED + PARSED + answer) == (answer, RELEASE)
+    answer = BOUND + description(2) + row(b"1", b"2") + complete(b"SELECT 1") + READY
+    assert pair.answer(PARSED + parameters(0) + description(2) + answer) == (answer, RELEASE)
+    assert pair.ask(RUN) == bind(b"", b"dualpool_2") + execute() + SYNC
+
+
+def test_a_client_that_does_not_is_refused() -> None:
+    pair = prepared()
+    assert pair.ask(RUN) == RUN_ONE
+    assert pair.answer(STALE + READY) == (STALE + READY, RELEASE)
     assert pair.ask(RUN) == RUN_ONE
 
 
 def test_the_second_time_it_is_told() -> None:
     pair = prepared()
-    pair.ask(RUN)
+    pair.ask(ASKED)
     pair.answer(STALE + READY)
-    assert pair.answer(CLOSED + PARSED + STALE + READY) == (STALE + READY, RELEASE)
+    assert pair.answer(PARSED + TOLD + STALE + READY) == (STALE + READY, RELEASE)
+
+
+@pytest.mark.parametrize("other", [b"\0RExecInitNode\0", b"\0C0A001\0"])
+def test_only_this_error_of_this_function(other: bytes) -> None:
+    pair = prepared()
+    pair.ask(ASKED)
+    field = b"\0" + other[1:2]
+    begin = STALE_FIELDS.index(field)
+    wrong = wire.message(wire.ERROR_RESPONSE, STALE_FIELDS[:begin] + other + STALE_FIELDS[STALE_FIELDS.index(b"\0", begin + 1) + 1 :])
+    assert pair.answer(wrong + READY) == (wrong + READY, RELEASE)
 
 
 @pytest.mark.parametrize("cut", range(1, len(STALE)))
 def test_healing_does_not_depend_on_how_the_error_arrives(cut: int) -> None:
     pair = prepared()
-    pair.ask(RUN)
+    pair.ask(ASKED)
     assert pair.answer(STALE[:cut]) == (b"", FORWARD)
     assert pair.answer(STALE[cut:] + READY) == (b"", FORWARD)
     assert pair.server.to_server == HEALING
@@ -226,7 +246,7 @@ def test_not_healed_in_a_transaction() -> None:
     pair = prepared()
     pair.ask(query(b"begin"))
     pair.answer(complete(b"BEGIN") + READY_T)
-    pair.ask(RUN)
+    pair.ask(ASKED)
     assert pair.answer(STALE)[0] == STALE
     assert pair.server.to_server == b""
 
@@ -235,14 +255,14 @@ def test_not_healed_when_part_of_the_segment_came_before() -> None:
     pair = prepared()
     pair.ask(bind(b"", b"a") + execute() + wire.FLUSH_MESSAGE)
     pair.answer(BOUND + complete(b"INSERT 0 1"))
-    pair.ask(RUN)
+    pair.ask(ASKED)
     assert pair.answer(STALE + READY) == (STALE + READY, RELEASE)  # to send only the second part again would lose the first
     assert pair.server.to_server == b""
 
 
 def test_not_healed_when_something_else_is_under_way() -> None:
     pair = prepared()
-    pair.ask(RUN + RUN)
+    pair.ask(ASKED + ASKED)
     assert pair.answer(STALE + READY) == (STALE + READY, FORWARD)
 
 
@@ -288,7 +308,7 @@ def test_closing_makes_room() -> None:
     pair = Pair(SMALL)
     for turn in range(10):
         pair.ask(parse(b"a", b"x" * 1500) + wire.message(wire.CLOSE, b"Sa\0") + SYNC)
-        pair.answer((CLOSED if turn else PARSED) + CLOSED + READY)
+        pair.answer((CLOSED if turn > 1 else b"") + PARSED + TOLD + CLOSED + READY)
     assert pair.client.statements.bytes == 0
 
 

@@ -4,8 +4,9 @@ behind it."""
 import pytest
 
 from dualpool.postgres import session_sql, sql, wire
-from dualpool.postgres.client_sending import CLOSE_UNNAMED, DO_NOTHING, DO_NOTHING_KEY
-from dualpool.postgres.statements import ANY_READING, STAND_IN_CLOSE, Statement, shared
+from dualpool.postgres.client_sending import CLOSE_UNNAMED, DO_NOTHING
+from dualpool.postgres.server_relay import STALE
+from dualpool.postgres.statements import STAND_IN_CLOSE
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, SESSION, RelayLimits
 from dualpool.state import settings
 from tests.helpers.frames import (
@@ -57,13 +58,11 @@ from tests.helpers.relay_script import (
     whole,
 )  # fmt: skip
 
-KEPT: list[Statement] = []
 
-
-def own(sql: bytes) -> Statement:
-    """The shared statement of a text, kept alive so that its name stays the same."""
-    KEPT.append(shared(sql + b"\0\0\0"))
-    return KEPT[-1]
+def prepares(number: int, sql: bytes, types: bytes = b"\0\0") -> bytes:
+    """What prepares a text on a server, as the statement `number` that was ever prepared there."""
+    name = b"dualpool_%d" % number
+    return parse(name, sql, types) + describe(b"S", name)
 
 
 def asks(data: bytes, to_server: bytes | None = None, to_client: bytes = b"") -> Says:
@@ -71,23 +70,28 @@ def asks(data: bytes, to_server: bytes | None = None, to_client: bytes = b"") ->
     return client(data, to_server, to_client, NEEDS_SERVER)
 
 
-ONE = own(b"select 1")
-TWO = own(b"select 2")
-SET_IT = own(b"set work_mem = '8MB'")
-DEALLOCATE_A = own(b"deallocate a")
-KEPT.append(shared(DO_NOTHING_KEY, ANY_READING))
-NOTHING = KEPT[-1]
+ONE = prepares(1, b"select 1")
+NAME_ONE, NAME_TWO = b"dualpool_1", b"dualpool_2"
+TOLD = parameters(0) + description(1)
+NOT_ROWS = parameters(0) + NO_DATA
 
 ROWS = row(b"1") + row(b"22") + row(b"1")
 ANSWER = description(1) + ROWS + complete(b"SELECT 3")
 PREPARED = parse(b"", b"select 1") + describe(b"S") + SYNC
 RUN = bind(b"", b"") + execute() + SYNC
+DESCRIBED_RUN = bind(b"", b"") + describe(b"P") + execute() + SYNC
 RUN_A = bind(b"", b"a") + execute() + SYNC
-RUN_ONE = bind(b"", ONE.name) + execute() + SYNC
+RUN_ONE = bind(b"", NAME_ONE) + execute() + SYNC
+RUN_TWO = bind(b"", NAME_TWO) + execute() + SYNC
 RAN = BOUND + row(b"1") + complete(b"SELECT 1") + READY
-CLOSE_ONE = close(b"S", ONE.name)
+CLOSE_ONE = close(b"S", NAME_ONE)
 SYNTAX = error(b"42601", b"syntax error")
+CANCELED = error(b"57014", b"canceling statement due to user request")
+TABLE_COLUMN = wire.message(
+    wire.ROW_DESCRIPTION, b"\0\1c\0" + b"\0\0\1\0\0\2" + b"\0\0\0\x19" + b"\xff\xff" + b"\xff\xff\xff\xff" + b"\0\0"
+)
 NOT_THERE = error(b"26000", b'prepared statement "x" does not exist')
+NONE_THERE = error(b"26000", b'prepared statement "dualpool_none" does not exist')
 
 
 def idles(text: bytes) -> tuple[Line, ...]:
@@ -140,9 +144,25 @@ EXTENDED = [
         asks(PREPARED), released(PARSED + parameters(0) + description(1) + READY), asks(RUN), released(RAN),
     )),
     Row("unnamed again on another server", (
-        asks(PREPARED), released(PARSED + parameters(0) + description(1) + READY), OtherServer(),
+        asks(PREPARED), released(PARSED + TOLD + READY), OtherServer(),
+        asks(RUN, parse(b"", b"select 1") + describe(b"S") + FLUSH), server(PARSED + TOLD, b"", to_server=RUN), released(RAN),
+    )),
+    Row("unnamed again on another server, of which the client was not told", (
+        asks(parse(b"", b"select 1") + SYNC), released(PARSED + READY), OtherServer(),
         asks(RUN, parse(b"", b"select 1") + RUN), released(PARSED + RAN, RAN),
     )),
+    Row("unnamed again on another server, where it has other columns now", (
+        asks(PREPARED), released(PARSED + TOLD + READY), OtherServer(),
+        asks(RUN, parse(b"", b"select 1") + describe(b"S") + FLUSH),
+        server(PARSED + parameters(0) + description(2), b"", to_server=bind(b"", b"dualpool_none") + execute() + SYNC),
+        released(NONE_THERE + READY, STALE + READY),
+        asks(RUN, parse(b"", b"select 1") + describe(b"S") + FLUSH), server(PARSED + TOLD, b"", to_server=RUN), released(RAN),
+    )),
+    Row("and the client asks for them once more", (
+        asks(PREPARED), released(PARSED + TOLD + READY), OtherServer(),
+        asks(DESCRIBED_RUN, parse(b"", b"select 1") + DESCRIBED_RUN),
+        released(PARSED + BOUND + description(2) + complete(b"SELECT 0") + READY, BOUND + description(2) + complete(b"SELECT 0") + READY),
+    ), pieces=False),
     Row("unnamed described on another server", (
         asks(parse(b"", b"select 1") + SYNC), released(PARSED + READY), OtherServer(),
         asks(describe(b"S") + SYNC, parse(b"", b"select 1") + describe(b"S") + SYNC),
@@ -151,7 +171,7 @@ EXTENDED = [
     Row("unnamed again after another client's", (
         asks(PREPARED), released(PARSED + parameters(0) + description(1) + READY),
         OtherClient((asks(parse(b"", b"select 2") + RUN), released(PARSED + RAN))),
-        asks(RUN, parse(b"", b"select 1") + RUN), released(PARSED + RAN, RAN),
+        asks(RUN, parse(b"", b"select 1") + describe(b"S") + FLUSH), server(PARSED + TOLD, b"", to_server=RUN), released(RAN),
     )),
     Row("another client's unnamed statement is out of reach", (
         OtherClient((asks(parse(b"", b"select 2") + RUN), released(PARSED + RAN))),
@@ -188,105 +208,185 @@ EXTENDED = [
     )),
 ]  # fmt: skip
 
-A_ONE = asks(parse(b"a", b"select 1") + SYNC, ONE.parse + SYNC)
+A_ONE = asks(parse(b"a", b"select 1") + SYNC, ONE + SYNC)
+A_PREPARED = (A_ONE, released(PARSED + TOLD + READY, PARSED + READY))
+FIRST_AGAIN = (asks(RUN_A, ONE + FLUSH), server(PARSED + TOLD, b"", to_server=RUN_ONE), released(RAN))
+OTHER_ONE = OtherClient((asks(parse(b"s", b"select 1") + SYNC, ONE + SYNC), released(PARSED + TOLD + READY, PARSED + READY)))
+FAIL_A = bind(b"", b"dualpool_none") + execute() + SYNC
 NAMED = [
-    Row("prepared and run", (A_ONE, released(PARSED + READY), asks(RUN_A, RUN_ONE), released(RAN))),
-    Row("in one go", (asks(parse(b"a", b"select 1") + RUN_A, ONE.parse + RUN_ONE), released(PARSED + RAN))),
+    Row("prepared and run", (*A_PREPARED, asks(RUN_A, RUN_ONE), released(RAN))),
+    Row("in one go", (asks(parse(b"a", b"select 1") + RUN_A, ONE + RUN_ONE), released(PARSED + TOLD + RAN, PARSED + RAN))),
     Row("described", (
-        A_ONE, released(PARSED + READY), asks(describe(b"S", b"a") + SYNC, describe(b"S", ONE.name) + SYNC),
-        released(parameters(0) + description(1) + READY),
+        *A_PREPARED, asks(describe(b"S", b"a") + SYNC, describe(b"S", NAME_ONE) + SYNC), released(TOLD + READY),
     )),
     Row("run and described on another server", (
-        A_ONE, released(PARSED + READY), OtherServer(), asks(RUN_A, ONE.parse + RUN_ONE), released(PARSED + RAN, RAN), OtherServer(),
-        asks(describe(b"S", b"a") + SYNC, ONE.parse + describe(b"S", ONE.name) + SYNC), released(PARSED + NO_DATA + READY, NO_DATA + READY),
+        *A_PREPARED, OtherServer(), *FIRST_AGAIN, OtherServer(),
+        asks(describe(b"S", b"a") + SYNC, ONE + FLUSH), server(PARSED + TOLD, b"", to_server=describe(b"S", NAME_ONE) + SYNC),
+        released(TOLD + READY),
     )),
-    Row("a text that the server has already", (
-        OtherClient((asks(parse(b"s", b"select 1") + SYNC, ONE.parse + SYNC), released(PARSED + READY))),
-        asks(parse(b"a", b"select 1") + RUN_A, STAND_IN_CLOSE + RUN_ONE), released(CLOSED + RAN, PARSED + RAN),
+    Row("on another server it has other columns now: the client is told, each time", (
+        *A_PREPARED, OtherServer(),
+        asks(RUN_A, ONE + FLUSH), server(PARSED + parameters(0) + description(2), b"", to_server=FAIL_A),
+        released(NONE_THERE + READY, STALE + READY),
+        asks(RUN_A, prepares(2, b"select 1") + FLUSH), server(PARSED + parameters(0) + description(2), b"", to_server=FAIL_A),
+        released(NONE_THERE + READY, STALE + READY),
+        asks(describe(b"S", b"a") + SYNC, CLOSE_ONE + prepares(3, b"select 1") + FLUSH),
+        server(CLOSED + PARSED + parameters(0) + description(2), b"", to_server=describe(b"S", b"dualpool_none") + SYNC),
+        released(NONE_THERE + READY, STALE + READY),
+        asks(RUN_A, close(b"S", NAME_TWO) + prepares(4, b"select 1") + FLUSH),
+        server(CLOSED + PARSED + TOLD, b"", to_server=bind(b"", b"dualpool_4") + execute() + SYNC), released(RAN),
+    )),
+    Row("other columns, and the client asks for them in this very segment", (
+        *A_PREPARED, OtherServer(),
+        asks(bind(b"", b"a") + describe(b"P") + execute() + SYNC, ONE + bind(b"", NAME_ONE) + describe(b"P") + execute() + SYNC),
+        released(
+            PARSED + parameters(0) + description(2) + BOUND + description(2) + complete(b"SELECT 0") + READY,
+            BOUND + description(2) + complete(b"SELECT 0") + READY,
+        ),
+        asks(RUN_A, RUN_ONE), released(RAN),
+    ), pieces=False),
+    Row("it is there no more: the client gets the server's words, and the rest of the segment is skipped", (
+        *A_PREPARED, OtherServer(), asks(RUN_A, ONE + FLUSH), server(SYNTAX, to_server=FAIL_A), released(READY),
+    )),
+    Row("prepared elsewhere with the parameter types that the client was told", (
+        asks(parse(b"a", b"select $1") + SYNC, prepares(1, b"select $1") + SYNC),
+        released(PARSED + parameters(1) + description(1) + READY, PARSED + READY), OtherServer(),
+        asks(RUN_A, prepares(1, b"select $1", b"\0\1\0\0\0\x19") + FLUSH),
+        server(PARSED + parameters(1) + description(1), b"", to_server=RUN_ONE), released(RAN),
+    )),
+    Row("columns are compared by name, type and modifier, and not by their table", (
+        asks(parse(b"a", b"select 1") + SYNC, ONE + SYNC), released(PARSED + TOLD + READY, PARSED + READY), OtherServer(),
+        asks(RUN_A, ONE + FLUSH),
+        server(PARSED + parameters(0) + TABLE_COLUMN, b"", to_server=RUN_ONE), released(RAN),
+    )),
+    Row("FETCH has the columns of its cursor, which are never compared", (
+        asks(parse(b"a", b"fetch c") + SYNC, prepares(1, b"fetch c") + SYNC), released(PARSED + TOLD + READY, PARSED + READY),
+        OtherServer(),
+        asks(RUN_A, prepares(1, b"fetch c") + FLUSH), server(PARSED + NOT_ROWS, b"", to_server=RUN_ONE), released(RAN),
+    )),
+    Row("its description fails: it is prepared, but its shape is not known", (
+        A_ONE, released(PARSED + CANCELED + READY), asks(RUN_A, RUN_ONE), released(RAN), OtherServer(),
+        asks(RUN_A, ONE + RUN_ONE), released(PARSED + TOLD + RAN, RAN), OtherServer(), *FIRST_AGAIN,
+    )),
+    Row("its columns fail", (
+        A_ONE, released(PARSED + parameters(0) + CANCELED + READY, PARSED + CANCELED + READY), asks(RUN_A, RUN_ONE), released(RAN),
+        asks(describe(b"S", b"a") + SYNC, describe(b"S", NAME_ONE) + SYNC), released(TOLD + READY), OtherServer(), *FIRST_AGAIN,
+    )),
+    Row("a text that the server has already is prepared again, and the older one is closed with the next", (
+        OTHER_ONE,
+        asks(parse(b"a", b"select 1") + RUN_A, prepares(2, b"select 1") + RUN_TWO), released(PARSED + TOLD + RAN, PARSED + RAN),
+        asks(parse(b"b", b"select 2") + SYNC, CLOSE_ONE + prepares(3, b"select 2") + SYNC),
+        released(CLOSED + PARSED + TOLD + READY, PARSED + READY), asks(RUN_A, RUN_TWO), released(RAN),
+    )),
+    Row("clients that were told different shapes", (
+        *A_PREPARED,
+        OtherClient((
+            asks(parse(b"a", b"select 1") + SYNC, prepares(2, b"select 1") + SYNC),
+            released(PARSED + parameters(0) + description(2) + READY, PARSED + READY), asks(RUN_A, RUN_TWO), released(RAN),
+        )),
+        asks(RUN_A, RUN_ONE), released(RAN),
     )),
     Row("a name that the client has already: 42P05 with the client's name", (
-        A_ONE, released(PARSED + READY),
-        asks(parse(b"a", b"select 2") + SYNC, ONE.parse + SYNC),
+        *A_PREPARED,
+        asks(parse(b"a", b"select 2") + SYNC, parse(NAME_ONE, b"select 2") + SYNC),
         released(
-            error(b"42P05", b'prepared statement "%s" already exists' % ONE.name) + READY,
+            error(b"42P05", b'prepared statement "%s" already exists' % NAME_ONE) + READY,
             error(b"42P05", b'prepared statement "a" already exists') + READY,
         ),
         asks(RUN_A, RUN_ONE), released(RAN),
     )),
     Row("that name on a server that has not seen it", (
-        A_ONE, released(PARSED + READY), OtherServer(), asks(parse(b"a", b"select 2") + SYNC, ONE.parse + ONE.parse + SYNC),
+        *A_PREPARED, OtherServer(), asks(parse(b"a", b"select 2") + SYNC, ONE + FLUSH),
+        server(PARSED + TOLD, b"", to_server=parse(NAME_ONE, b"select 2") + SYNC),
         released(
-            PARSED + error(b"42P05", b'prepared statement "%s" already exists' % ONE.name) + READY,
+            error(b"42P05", b'prepared statement "%s" already exists' % NAME_ONE) + READY,
+            error(b"42P05", b'prepared statement "a" already exists') + READY,
+        ),
+    )),
+    Row("that name where it has other columns now", (
+        *A_PREPARED, OtherServer(), asks(parse(b"a", b"select 2") + SYNC, ONE + FLUSH),
+        server(PARSED + NOT_ROWS, b"", to_server=parse(NAME_ONE, b"select 2") + SYNC),
+        released(
+            error(b"42P05", b'prepared statement "%s" already exists' % NAME_ONE) + READY,
             error(b"42P05", b'prepared statement "a" already exists') + READY,
         ),
     )),
     Row("a name that does not exist", (asks(bind(b"", b"x") + execute() + SYNC), released(NOT_THERE + READY))),
     Row("a name like ours that the client has not made", (
-        asks(bind(b"", ONE.name) + SYNC, bind(b"", b"dualpool_none") + SYNC), released(NOT_THERE + READY),
-        asks(describe(b"S", ONE.name) + SYNC, describe(b"S", b"dualpool_none") + SYNC), released(NOT_THERE + READY),
+        asks(bind(b"", NAME_ONE) + SYNC, bind(b"", b"dualpool_none") + SYNC), released(NOT_THERE + READY),
+        asks(describe(b"S", NAME_ONE) + SYNC, describe(b"S", b"dualpool_none") + SYNC), released(NOT_THERE + READY),
     )),
     Row("closed: gone for the client, not for the server", (
-        A_ONE, released(PARSED + READY), asks(close(b"S", b"a") + SYNC, STAND_IN_CLOSE + SYNC), released(CLOSED + READY),
+        *A_PREPARED, asks(close(b"S", b"a") + SYNC, STAND_IN_CLOSE + SYNC), released(CLOSED + READY),
         asks(RUN_A), released(NOT_THERE + READY),
-        asks(parse(b"a", b"select 1") + SYNC, STAND_IN_CLOSE + SYNC), released(CLOSED + READY, PARSED + READY),
+        asks(parse(b"a", b"select 1") + SYNC, prepares(2, b"select 1") + SYNC), released(PARSED + TOLD + READY, PARSED + READY),
+        asks(RUN_A, RUN_TWO), released(RAN),
     )),
     Row("closed without having existed", (asks(close(b"S", b"x") + SYNC, STAND_IN_CLOSE + SYNC), released(CLOSED + READY))),
     Row("a text that the server refuses is not prepared", (
-        A_ONE, released(SYNTAX + READY), asks(RUN_A), released(NOT_THERE + READY), A_ONE, released(PARSED + READY),
+        A_ONE, released(SYNTAX + READY), asks(RUN_A), released(NOT_THERE + READY),
+        asks(parse(b"a", b"select 1") + SYNC, prepares(2, b"select 1") + SYNC), released(PARSED + TOLD + READY, PARSED + READY),
     )),
     Row("an error before it: not prepared", (
-        asks(bind(b"", b"x") + parse(b"a", b"select 1") + SYNC, bind(b"", b"x") + ONE.parse + SYNC), released(NOT_THERE + READY),
-        asks(RUN_A), released(NOT_THERE + READY), A_ONE, released(PARSED + READY),
-    )),
-    Row("an error before a Parse of a known text", (
-        OtherClient((asks(parse(b"s", b"select 1") + SYNC, ONE.parse + SYNC), released(PARSED + READY))),
-        asks(bind(b"", b"x") + parse(b"a", b"select 1") + SYNC, bind(b"", b"x") + STAND_IN_CLOSE + SYNC), released(NOT_THERE + READY),
+        asks(bind(b"", b"x") + parse(b"a", b"select 1") + SYNC, bind(b"", b"x") + ONE + SYNC), released(NOT_THERE + READY),
         asks(RUN_A), released(NOT_THERE + READY),
     )),
     Row("an error before a Close: not closed", (
-        A_ONE, released(PARSED + READY),
+        *A_PREPARED,
         asks(bind(b"", b"x") + close(b"S", b"a") + SYNC, bind(b"", b"x") + STAND_IN_CLOSE + SYNC), released(NOT_THERE + READY),
         asks(RUN_A, RUN_ONE), released(RAN),
     )),
     Row("steps that an error skips are undone from the last to the first", (
-        A_ONE, released(PARSED + READY),
+        *A_PREPARED,
         asks(
             bind(b"", b"x") + close(b"S", b"a") + parse(b"a", b"select 1") + SYNC,
-            bind(b"", b"x") + STAND_IN_CLOSE + STAND_IN_CLOSE + SYNC,
+            bind(b"", b"x") + STAND_IN_CLOSE + prepares(2, b"select 1") + SYNC,
         ),
         released(NOT_THERE + READY), asks(RUN_A, RUN_ONE), released(RAN),
     )),
     Row("sent after the error has come", (
-        asks(bind(b"", b"x") + FLUSH), server(NOT_THERE), client(parse(b"a", b"select 1") + SYNC, ONE.parse + SYNC), released(READY),
-        asks(RUN_A), released(NOT_THERE + READY), A_ONE, released(PARSED + READY),
+        asks(bind(b"", b"x") + FLUSH), server(NOT_THERE), client(parse(b"a", b"select 1") + SYNC, ONE + SYNC), released(READY),
+        asks(RUN_A), released(NOT_THERE + READY),
     )),
-    Row("a Parse of ours that an error skips: the next segment has its own", (
-        A_ONE, released(PARSED + READY), OtherServer(),
-        asks(
-            bind(b"", b"x") + RUN_A + RUN_A, bind(b"", b"x") + ONE.parse + RUN_ONE + CLOSE_ONE + ONE.parse + RUN_ONE,
-        ),
-        server(NOT_THERE + READY), released(CLOSED + PARSED + RAN, RAN), asks(RUN_A, RUN_ONE), released(RAN),
+    Row("a statement that is not there, sent after the error has come", (
+        *A_PREPARED, OtherServer(), asks(bind(b"", b"x") + FLUSH), server(NOT_THERE), client(RUN_A, FAIL_A), released(READY),
+        *FIRST_AGAIN,
+    )),
+    Row("a question of ours that an error skips: the next segment asks again", (
+        *A_PREPARED, OtherServer(),
+        asks(bind(b"", b"x") + RUN_A + RUN_A, bind(b"", b"x") + ONE + FLUSH),
+        server(NOT_THERE, to_server=FAIL_A + prepares(2, b"select 1") + FLUSH), server(READY),
+        server(PARSED + TOLD, b"", to_server=RUN_TWO), released(RAN),
+        asks(RUN_A, RUN_TWO), released(RAN),
     )),
     Row("a Parse of ours that succeeded is not repeated in its segment", (
-        A_ONE, released(PARSED + READY), OtherServer(),
-        asks(bind(b"", b"a") + execute() + RUN_A, ONE.parse + bind(b"", ONE.name) + execute() + RUN_ONE),
-        released(PARSED + BOUND + complete(b"X") + RAN, BOUND + complete(b"X") + RAN),
+        *A_PREPARED, OtherServer(),
+        asks(bind(b"", b"a") + execute() + RUN_A, ONE + FLUSH),
+        server(PARSED + TOLD, b"", to_server=bind(b"", NAME_ONE) + execute() + RUN_ONE),
+        released(BOUND + complete(b"X") + RAN),
+    )),
+    Row("what the client sends meanwhile waits its turn", (
+        *A_PREPARED, OtherServer(), asks(RUN_A, ONE + FLUSH), client(query(b"select 2"), b""),
+        server(PARSED + TOLD, b"", to_server=RUN_ONE + query(b"select 2")), server(RAN), released(ANSWER + READY),
     )),
     Row("the least recently used goes", (
-        A_ONE, released(PARSED + READY), asks(parse(b"b", b"select 2") + SYNC, CLOSE_ONE + TWO.parse + SYNC),
-        released(CLOSED + PARSED + READY, PARSED + READY),
-        asks(RUN_A, close(b"S", TWO.name) + ONE.parse + RUN_ONE), released(CLOSED + PARSED + RAN, RAN),
+        *A_PREPARED, asks(parse(b"b", b"select 2") + SYNC, CLOSE_ONE + prepares(2, b"select 2") + SYNC),
+        released(CLOSED + PARSED + TOLD + READY, PARSED + READY),
+        asks(RUN_A, prepares(3, b"select 1") + FLUSH),
+        server(PARSED + TOLD, b"", to_server=bind(b"", b"dualpool_3") + execute() + SYNC), released(RAN),
+        asks(parse(b"c", b"select 3") + SYNC, close(b"S", NAME_TWO) + close(b"S", b"dualpool_3") + prepares(4, b"select 3") + SYNC),
+        released(CLOSED + CLOSED + PARSED + TOLD + READY, PARSED + READY),
     ), RelayLimits(statements_per_server=1)),
     Row("an eviction that an error skips", (
-        A_ONE, released(PARSED + READY),
-        asks(bind(b"", b"x") + parse(b"b", b"select 2") + SYNC, bind(b"", b"x") + CLOSE_ONE + TWO.parse + SYNC),
+        *A_PREPARED,
+        asks(bind(b"", b"x") + parse(b"b", b"select 2") + SYNC, bind(b"", b"x") + CLOSE_ONE + prepares(2, b"select 2") + SYNC),
         released(NOT_THERE + READY),
         asks(RUN_A, RUN_ONE), released(RAN),
     ), RelayLimits(statements_per_server=1)),
     Row("names in errors are the client's", (
-        A_ONE, released(PARSED + READY), asks(RUN_A, RUN_ONE),
+        *A_PREPARED, asks(RUN_A, RUN_ONE),
         released(
-            error(b"08P01", b'bind message supplies 0 parameters, but prepared statement "%s" requires 1' % ONE.name) + READY,
+            error(b"08P01", b'bind message supplies 0 parameters, but prepared statement "%s" requires 1' % NAME_ONE) + READY,
             error(b"08P01", b'bind message supplies 0 parameters, but prepared statement "a" requires 1') + READY,
         ),
     )),
@@ -298,36 +398,37 @@ UNLISTENED = complete(b"UNLISTEN")
 GONE = (asks(RUN_A), released(NOT_THERE + READY))
 DEALLOCATE = [
     Row("a name of the protocol, by SQL", (
-        A_ONE, released(PARSED + READY), asks(query(b"deallocate a"), UNLISTEN), released(UNLISTENED + READY, DEALLOCATED + READY), *GONE,
+        *A_PREPARED, asks(query(b"deallocate a"), UNLISTEN), released(UNLISTENED + READY, DEALLOCATED + READY), *GONE,
     )),
     Row("quoted, with PREPARE and a semicolon", (
-        asks(parse(b"A b", b"select 1") + SYNC, ONE.parse + SYNC), released(PARSED + READY),
+        asks(parse(b"A b", b"select 1") + SYNC, ONE + SYNC), released(PARSED + TOLD + READY, PARSED + READY),
         asks(query(b' DEALLOCATE PREPARE "A b" ; '), UNLISTEN), released(UNLISTENED + READY, DEALLOCATED + READY),
     )),
     Row("by an unnamed statement", (
-        A_ONE, released(PARSED + READY),
-        asks(parse(b"", b"deallocate a") + RUN, parse(b"", b"deallocate a") + NOTHING.parse + bind(b"", NOTHING.name) + execute() + SYNC),
+        *A_PREPARED,
+        asks(parse(b"", b"deallocate a") + RUN, parse(b"", b"deallocate a") + parse(NAME_TWO, DO_NOTHING) + RUN_TWO),
         released(PARSED + PARSED + BOUND + UNLISTENED + READY, PARSED + BOUND + DEALLOCATED + READY), *GONE,
     ), pieces=False),
     Row("by a named statement", (
-        A_ONE, released(PARSED + READY),
-        asks(parse(b"d", b"deallocate a") + SYNC, DEALLOCATE_A.parse + SYNC), released(PARSED + READY),
-        asks(bind(b"", b"d") + execute() + SYNC, NOTHING.parse + bind(b"", NOTHING.name) + execute() + SYNC),
+        *A_PREPARED,
+        asks(parse(b"d", b"deallocate a") + SYNC, prepares(2, b"deallocate a") + SYNC),
+        released(PARSED + NOT_ROWS + READY, PARSED + READY),
+        asks(bind(b"", b"d") + execute() + SYNC, parse(b"dualpool_3", DO_NOTHING) + bind(b"", b"dualpool_3") + execute() + SYNC),
         released(PARSED + BOUND + UNLISTENED + READY, BOUND + DEALLOCATED + READY), *GONE,
     )),
     Row("in a failed transaction it fails, and the name stays", (
-        A_ONE, released(PARSED + READY), asks(query(b"begin")), server(complete(b"BEGIN") + READY_T), client(query(b"x")),
+        *A_PREPARED, asks(query(b"begin")), server(complete(b"BEGIN") + READY_T), client(query(b"x")),
         server(SYNTAX + READY_E), client(query(b"deallocate a"), UNLISTEN), server(error(b"25P02", b"aborted") + READY_E),
         client(query(b"rollback")), released(complete(b"ROLLBACK") + READY), asks(RUN_A, RUN_ONE), released(RAN),
     )),
     Row("a name that is not the protocol's goes to the server", (asks(query(b"deallocate z")), released(NOT_THERE + READY))),
     Row("the client's own UNLISTEN", (asks(query(b"unlisten x")), released(UNLISTENED + READY))),
     Row("DEALLOCATE ALL: all names are gone, and everything is prepared anew", (
-        A_ONE, released(PARSED + READY), asks(query(b"deallocate all")), released(complete(b"DEALLOCATE ALL") + READY), *GONE,
-        A_ONE, released(PARSED + READY),
+        *A_PREPARED, asks(query(b"deallocate all")), released(complete(b"DEALLOCATE ALL") + READY), *GONE,
+        asks(parse(b"a", b"select 1") + SYNC, prepares(2, b"select 1") + SYNC), released(PARSED + TOLD + READY, PARSED + READY),
     )),
     Row("DISCARD ALL: names and settings are gone", (
-        A_ONE, released(PARSED + READY), asks(query(WORK_MEM)), released(complete(b"SET") + READY),
+        *A_PREPARED, asks(query(WORK_MEM)), released(complete(b"SET") + READY),
         asks(query(b"discard all")), released(complete(b"DISCARD ALL") + READY), *GONE, OtherServer(), *idles(b"select 1"),
     )),
 ]  # fmt: skip
@@ -422,8 +523,8 @@ SETTINGS = [
         asks(parse(b"", WORK_MEM) + RUN), released(PARSED + BOUND + complete(b"SET") + READY), *KNOWN,
     )),
     Row("extended, named", (
-        asks(parse(b"a", SET_IT.text()) + RUN_A, SET_IT.parse + bind(b"", SET_IT.name) + execute() + SYNC),
-        released(PARSED + BOUND + complete(b"SET") + READY), OtherServer(),
+        asks(parse(b"a", WORK_MEM) + RUN_A, prepares(1, WORK_MEM) + RUN_ONE),
+        released(PARSED + NOT_ROWS + BOUND + complete(b"SET") + READY, PARSED + BOUND + complete(b"SET") + READY), OtherServer(),
         asks(query(b"x"), difference(SET_WORK_MEM) + query(b"x")),
         released(complete(b"SET") + READY + SYNTAX + READY, SYNTAX + READY),
     )),
@@ -522,8 +623,9 @@ BIGS = [
         *BEGIN, client(query(BIG)), server(ANSWER + READY_T), client(query(b"commit")), *doubted(complete(b"COMMIT") + READY, UNREAD),
     ), SMALL_FRAMES),
     Row("a big Bind of a named statement on another server", (
-        A_ONE, released(PARSED + READY), OtherServer(),
-        asks(bind(b"", b"a", BIG) + execute() + SYNC, ONE.parse + bind(b"", ONE.name, BIG) + execute() + SYNC), released(PARSED + RAN, RAN),
+        *A_PREPARED, OtherServer(),
+        asks(bind(b"", b"a", BIG) + execute() + SYNC, ONE + FLUSH),
+        server(PARSED + TOLD, b"", to_server=bind(b"", NAME_ONE, BIG) + execute() + SYNC), released(RAN),
     ), SMALL_FRAMES),
     Row("a big unnamed Parse", (asks(parse(b"", BIG) + RUN), *doubted(PARSED + RAN, UNREAD)), SMALL_FRAMES),
     Row("a big function call", (

@@ -54,6 +54,8 @@ class PostgresClient(Client):
         self._buffer = bytearray()
         self._welcomed = False
         self._prepared: set[str] = set()
+        self._told: dict[str, str] = {}
+        """The shape of each, as the client was told."""
         self._statements = 0
 
     def login(self, database: str, mode: int, lane: int) -> ClientLogin:
@@ -74,6 +76,7 @@ class PostgresClient(Client):
                 self._close_statement,
                 self._several,
                 self._write,
+                self._alter,
             ]
         else:
             choices += [self._commit, self._commit, self._fail]
@@ -118,6 +121,9 @@ class PostgresClient(Client):
     def _write(self) -> bytes:
         return self._query(f"write '{self.marker()}'", ("written",))
 
+    def _alter(self) -> bytes:
+        return self._query(f"alter '{self.marker()}'", ("done", "ALTER"))
+
     def _begin(self) -> bytes:
         self.must_wait = True
         return self._query(f"begin '{self.marker()}'", ("done", "BEGIN"), status=OPEN)
@@ -160,19 +166,31 @@ class PostgresClient(Client):
         marker = self.marker()
         if self._prepared and self.rng.random() < 0.7:
             name = self.rng.choice(sorted(self._prepared))
-            return self._sync(self._run(name, (marker,), marker))
+            # Somebody may have changed the table: then the server refuses.
+            self.must_wait = True
+            return self._sync(self._run_shaped(name, marker, learns=self.rng.random() < 0.3))
         self._statements += 1
         name = f"s{self._statements}"
         # Until it is known to be prepared it cannot be used: the pool may refuse.
         self.must_wait = True
-        self.expected.append(("prepared", name))
         return self._prepare_and_run(name, marker)
+
+    def _run_shaped(self, name: str, marker: str, *, learns: bool) -> bytes:
+        """Rows of a prepared statement come in a shape. `learns`: the client asks once more for that of the portal."""
+        data = self._run(name, (marker,), marker)
+        for _ in range(2):
+            self.expected.pop()
+        self.expected += [("told", name)] if learns else []
+        self.expected += [("shaped", marker, name), ("done", "SELECT")]
+        bind_size = 1 + struct.unpack_from("!i", data, 1)[0]
+        return data[:bind_size] + (message(b"D", b"P" + text("")) if learns else b"") + data[bind_size:]
 
     def _prepare_and_run(self, name: str, marker: str) -> bytes:
         # Some share their text with other clients' statements, and so their place on the server.
         parse = self._parse(name, f"select $1 -- {self.rng.choice(['x', 'y', self.name])}")
-        self.expected.pop()
-        return self._sync(parse + self._run(name, (marker,), marker))
+        self.expected[-1] = ("prepared", name)
+        self.expected.append(("told", name))
+        return self._sync(parse + message(b"D", b"S" + text(name)) + self._run_shaped(name, marker, learns=False))
 
     def _close_statement(self) -> bytes:
         if not self._prepared:
@@ -207,6 +225,17 @@ class PostgresClient(Client):
         if self.expected and self.expected[0][0] == "prepared" and token == ("parsed",):
             self._prepared.add(self.expected.popleft()[1])
             return
+        if self.expected and self.expected[0][0] == "told" and token[0] == "shape":
+            self._told[self.expected.popleft()[1]] = token[1]
+            return
+        if self.expected and self.expected[0][0] == "shaped" and token[0] == "row":
+            _, marker, name = self.expected.popleft()
+            if token[1] != f"{marker}@{self._told[name]}":
+                raise Violation(f"{self.name} got {token}, and can read rows of shape {self._told[name]}")
+            return
+        if token[:2] == ("error", "0A000"):
+            self._stale()
+            return
         if self.expected and self.expected[0] == ("written",) and (token == ("done", "INSERT") or token[:2] == ("error", "25006")):
             self.expected.popleft()
             return
@@ -215,6 +244,18 @@ class PostgresClient(Client):
     def logged_in(self) -> None:
         """Its login is over (where there is none in the schedule)."""
         self._welcomed = True
+
+    def _stale(self) -> None:
+        """The table was changed since the statement was prepared: nothing of its segment has run."""
+        gone = []
+        while self.expected and self.expected[0][0] != "ready":
+            gone.append(self.expected.popleft())
+        if not any(token[0] == "shaped" for token in gone) or ("done", "SELECT") not in gone:
+            raise Violation(f"{self.name} got 0A000, and wanted {gone}")
+        self._prepared -= {token[2] for token in gone if token[0] == "shaped"}
+        if self.status == OPEN:
+            self.status = FAILED
+        self.expected[0] = ("ready", self.status)
 
     def in_message(self) -> bool:
         return bool(self._buffer)
@@ -229,9 +270,13 @@ class PostgresClient(Client):
                 yield token
 
     def _token(self, kind: bytes, payload: bytes) -> Token | None:
-        simple = {b"1": "parsed", b"2": "bound", b"3": "closed", b"T": "described"}.get(kind)
+        simple = {b"1": "parsed", b"2": "bound", b"3": "closed"}.get(kind)
         if simple is not None:
             return (simple,)
+        if kind == b"T" and payload[2:3] == b"@":
+            return ("shape", payload[3:].partition(b"\0")[0].decode())
+        if kind == b"T":
+            return ("described",)
         if kind == b"D":
             (size,) = struct.unpack_from("!i", payload, 2)
             return ("row", payload[6 : 6 + size].decode())
@@ -242,7 +287,7 @@ class PostgresClient(Client):
         if kind == b"E":
             fields = {field[:1].decode(): field[1:].decode() for field in payload.split(b"\0") if field}
             return ("fatal" if fields["V"] == "FATAL" else "error", fields["C"], fields["M"])
-        if kind in {b"S", b"N", b"R", b"K"}:
+        if kind in {b"S", b"N", b"R", b"K", b"t"}:
             return None
         raise Violation(f"{self.name} got a message of kind {kind!r}")
 
@@ -264,8 +309,10 @@ class PostgresSession(Session):
         super().__init__(database, process_id, machine)
         self._defaults = dict(DEFAULTS)
         self._settings = dict(DEFAULTS)
-        self._statements: dict[str, str] = {}
-        self._portal = ""
+        self._statements: dict[str, tuple[str, int]] = {}
+        """For each name the text, and the shape of its rows."""
+        self._portal: tuple[str, int | None] = ("", None)
+        """What it runs, and the shape of its rows, if they have one."""
         self._skipping = False
 
     def step(self) -> bool:
@@ -315,8 +362,10 @@ class PostgresSession(Session):
             if name and name.decode() in self._statements:
                 self._refuse("42P05", f'prepared statement "{name.decode()}" already exists')
             else:
-                self._statements[name.decode()] = sql.decode()
+                self._statements[name.decode()] = sql.decode(), self._shape()
                 self.outgoing += message(b"1")
+        elif kind == b"D":
+            self._describe(payload[:1], payload[1:-1].decode())
         elif kind == b"B":
             self._bind(payload)
         elif kind == b"E":
@@ -350,20 +399,51 @@ class PostgresSession(Session):
         if name.decode() not in self._statements:
             self._refuse("26000", f'prepared statement "{name.decode()}" does not exist')
             return
-        sql = self._statements[name.decode()]
+        sql, shape = self._statements[name.decode()]
         (count,) = struct.unpack_from("!h", rest, 2)
+        if count and self.status == FAILED:
+            self._refuse("25P02", "aborted")
+            return
+        if count and shape != self._shape():
+            self._refuse_stale()
+            return
         if count:
             (size,) = struct.unpack_from("!i", rest, 4)
             sql = f"select '{rest[8 : 8 + size].decode()}'"
-        self._portal = sql
+        self._portal = sql, shape if count else None
         self.outgoing += message(b"2")
 
+    def _shape(self) -> int:
+        assert isinstance(self.database, PostgresDatabase)
+        return self.database.shape
+
+    def _refuse_stale(self) -> None:
+        self._skipping = True
+        self.status = FAILED if self.status == OPEN else self.status
+        fields = text("SFEHLER", "VERROR", "C0A000", "Mverwendeter Plan passt nicht", "RRevalidateCachedQuery")
+        self.outgoing += message(b"E", fields + b"\0")
+
+    def _describe(self, what: bytes, name: str) -> None:
+        """Of a statement without parameters nothing is told: what it returns is known when it runs."""
+        sql, shape = self._statements.get(name, ("", 0)) if what == b"S" else ("$", self._portal[1])
+        if what == b"S" and name not in self._statements:
+            self._refuse("26000", f'prepared statement "{name}" does not exist')
+            return
+        if what == b"S":
+            self.outgoing += message(b"t", struct.pack("!h", sql.count("$")) + struct.pack("!i", 25) * sql.count("$"))
+        if "$" not in sql:
+            self.outgoing += message(b"n")
+        elif what == b"S" and shape != self._shape():
+            self._refuse_stale()
+        else:
+            self.outgoing += message(b"T", struct.pack("!h", 1) + text(f"@{shape}") + struct.pack("!ihihih", 0, 0, 25, -1, -1, 0))
+
     def _execute_portal(self) -> None:
-        answer, ok = self._execute(self._portal, described=False)
+        answer, ok = self._execute(self._portal[0], described=False, shape=self._portal[1])
         self.outgoing += answer
         self._skipping = not ok
 
-    def _execute(self, sql: str, *, described: bool) -> tuple[bytes, bool]:
+    def _execute(self, sql: str, *, described: bool, shape: int | None = None) -> tuple[bytes, bool]:
         """The answer, and whether it went well."""
         if sql.startswith(SET_CONFIG):
             for name, value in CALL.findall(sql):
@@ -394,7 +474,8 @@ class PostgresSession(Session):
             self.slow = marker
             return b"", True
         if word == "select":
-            return self._rows(marker, "SELECT 1", described=described), True
+            value = marker if shape is None else f"{marker}@{shape}"
+            return self._rows(value, "SELECT 1", described=described), True
         if word == "show":
             return self._rows(self._settings[match[4]], "SHOW", described=described), True
         return self._command(word, match), True
@@ -408,6 +489,9 @@ class PostgresSession(Session):
         elif word in {"set", "reset"}:
             self._settings[match[4]] = match[5] if word == "set" else self._defaults[match[4]]
             reported = self._report() if match[4] == "application_name" else b""
+        elif word == "alter":
+            assert isinstance(self.database, PostgresDatabase)
+            self.database.shape += 1
         elif word == "discard":
             self._statements.clear()
             self._settings = dict(self._defaults)
@@ -423,6 +507,7 @@ class PostgresSession(Session):
 
     def _refuse(self, code: str, said: str) -> None:
         self._skipping = True
+        self.status = FAILED if self.status == OPEN else self.status
         self.outgoing += error(code, said)
 
     def _report(self) -> bytes:
@@ -442,3 +527,6 @@ class PostgresSession(Session):
 
 class PostgresDatabase(Database):
     session_type: ClassVar[type[Session]] = PostgresSession
+
+    shape = 0
+    """How often the table was changed: what has this shape when it is prepared is refused when that is another one."""
