@@ -283,3 +283,226 @@ def _end_of_comment(text: bytes, position: int) -> int:
 
 
 POSTGRES: Final = Postgres()
+
+
+# -------------------------------------------------------------------------------------------------------- MySQL and MariaDB
+
+MAX_TOKENS: Final = 10_000
+"""Beyond these a text is not certain. (Literals that stand in a list count as one.)"""
+VARIABLE: Final = 7
+"""A user variable (or the host of an account: `'app'@'%'`); its word is the name in UTF-8, in lower case, without the `@`."""
+
+_IDENT: Final = rb"[A-Za-z0-9_$\x80-\xff]"
+_BLANK: Final = rb"[ \t\n\r\f\v]"
+_NUMBER_OF_LIST: Final = rb"[-+]?+[0-9]++(?:\.[0-9]++)?+"
+_BODIES: Final = {
+    # By the quotation mark: what a string is behind its first one, with and without escapes by backslash.
+    b"'": (rb"(?:[^'\\]++|\\.|'')*+'", rb"(?:[^']++|'')*+'"),
+    b'"': (rb'(?:[^"\\]++|\\.|"")*+"', rb'(?:[^"]++|"")*+"'),
+}
+_NAME_IN: Final = {b"`": rb"(?:[^`\x00]++|``)*+`", b'"': rb'(?:[^"\x00]++|"")*+"'}
+
+
+def _mysql_pattern(backslash: bool, ansi: bool) -> re.Pattern[bytes]:
+    """One token and the space behind it; a name with what follows behind its dots.
+
+    What begins with a dollar sign is none of them: it is a name, or (MySQL 9) the mark of a string.
+    """
+    single, double = (_BODIES[mark][not backslash] for mark in (b"'", b'"'))
+    value = _BLANK + rb"*+(?:" + _NUMBER_OF_LIST + rb"|'" + single + rb"|(?i:null|true|false))" + _BLANK + rb"*+"
+    row = _BLANK + rb"*+\(" + value + rb"(?:," + value + rb")*+\)" + _BLANK + rb"*+"
+    return re.compile(
+        rb"""(?:
+          (?P<word>(?:(?![xXbBnN]')[A-Za-z_\x80-\xff]|(?!0[xb]|[0-9]++(?!I)|[0-9]++[eE][0-9+-])[0-9])I*+(?:\.I++)*+)
+        | (?P<list>(?:,(?:VALUE(?=[,);])|ROW(?=[,;]|\Z|[oO][nN]\b))){2,}+)
+        | (?P<number>(?:0x[0-9A-Fa-f]++|0b[01]++|[0-9]++[eE][+-]?+[0-9]++|[0-9]++(?!I)(?:\.[0-9]*+(?:[eE][+-]?+[0-9]++)?+)?+
+             |\.[0-9]++(?:[eE][+-]?+[0-9]++)?+)(?!I))
+        | (?P<sign>[!%&()+,.;<=>\[\]^{|}~]|\*|:=|:|-(?!-[\x01-\x20\x7f]|-\Z)|/(?!\*))
+        | (?P<string>'SINGLE|[xX]'[0-9A-Fa-f]*+'|[bB]'[01]*+'|[nN]'SINGLE DOUBLE)
+        | (?P<quoted>(?:`NAME ANSI)(?:\.(?![0-9])I++)*+)
+        | (?P<variable>@(?:[A-Za-z0-9_.$]++(?![\x80-\xff])|`NAME|'[^'\\\x00]++'(?!')|"[^"\\\x00]++"(?!")))
+        | (?P<system>@@(?=[A-Za-z_`]))
+        | (?P<parameter>\?)
+        | (?P<executed>/\*!(?:[0-9]{5}(?!I)|(?![0-9])))
+        | (?P<space>(?=[ \t\n\r\f\v\#]|--|/\*))
+        )(?:[ \t\n\r\f\v]++|\#[^\n\x00]*+(?:\n|\Z)|--(?=[\x01-\x20\x7f]|\Z)[^\n\x00]*+(?:\n|\Z)
+             |/\*(?!M?!|m!|\+)[^*]*+(?:\*(?!/)[^*]*+)*+\*/|/\*\+[^*'"`]*+(?:\*(?!/)[^*'"`]*+)*+\*/)*+
+        """.replace(b"DOUBLE", b"" if ansi else rb'|"' + double)
+        .replace(b"ANSI", rb'|"' + _NAME_IN[b'"'] if ansi else b"")
+        .replace(b"SINGLE", single)
+        .replace(b"NAME", _NAME_IN[b"`"])
+        .replace(b"VALUE", value)
+        .replace(b"ROW", row)
+        .replace(b"(?!I)", b"(?!" + _IDENT + b")")
+        .replace(b"I++", _IDENT + b"++")
+        .replace(b"I*+", _IDENT + b"*+"),
+        re.VERBOSE | re.DOTALL,
+    )
+
+
+NAMES_OF_GROUPS: Final = frozenset(("word", "quoted"))
+_END_OF_NAME: Final = {mark: re.compile(mark + body) for mark, body in _NAME_IN.items()}
+KINDS_OF_GROUPS: Final = {
+    "word": WORD, "quoted": QUOTED, "string": STRING, "number": NUMBER, "parameter": PARAMETER, "sign": SIGN, "list": SIGN, "system": SIGN,
+    "variable": VARIABLE, "executed": SIGN,
+}  # fmt: skip
+EXECUTED_BY_ALL: Final = 50_700
+"""An executable comment below this version is carried out by each MySQL since 5.7 and each MariaDB since 10. MariaDB leaves out others."""
+
+
+class MySQL(Dialect):
+    """MySQL 5.7 and newer, MariaDB 10 and newer.
+
+    `Lexis.flags`: "ansi" (ANSI_QUOTES), and "names:" with Python's name of the encoding by which names are read; without one a letter
+    outside ASCII is not certain in a name without quotes. Strings need none where no byte of a character can be that of an ASCII sign:
+    there a server takes invalid bytes one by one (sql_lex.cc, get_text). In quoted names it skips by the first byte of a character.
+    """
+
+    __slots__ = ("_patterns",)
+
+    def __init__(self) -> None:
+        self._patterns = {(escapes, ansi): _mysql_pattern(escapes, ansi) for escapes in (False, True) for ansi in (False, True)}
+
+    def scan(self, text: bytes, lexis: Lexis, found: Lexed) -> bool:
+        if lexis.codec and lexis.backslash and b"\\\xff" in text:
+            return False  # a backslash takes one byte, which leaves the rest of the character behind it
+        codec = next((flag[6:] for flag in lexis.flags if flag.startswith("names:")), "")
+        pattern = self._patterns[lexis.backslash, "ansi" in lexis.flags]
+        following = pattern.scanner(text).match  # type: ignore[attr-defined]
+        source = found.source
+        add_kind, add_start, add_end, add_word = found.kinds.append, found.starts.append, found.ends.append, found.words.append
+        position, end, executed = 0, len(text), False
+        for _ in range(MAX_TOKENS):
+            if position == end:
+                return not executed
+            token = following()
+            if token is None:
+                return False
+            kind = token.lastgroup
+            if kind == "space":
+                if token.end() == position:
+                    return False
+                position = token.end()
+                continue
+            start, position = position, token.end()
+            over = token.end(kind)
+            word = source[start:over]
+            number = KINDS_OF_GROUPS[kind]
+            if kind in NAMES_OF_GROUPS:
+                if not word.isascii() or b"." in word or number == QUOTED:
+                    if not _add_name(found, word, start, number == QUOTED, codec):
+                        return False
+                    continue
+                word = word.lower()
+            elif kind == "sign":
+                if executed and word == b"*" and text.startswith(b"/", over):
+                    executed = False
+                    position = over + 1
+                    following = pattern.scanner(text, position).match  # type: ignore[attr-defined]
+                    continue
+            elif kind == "list":
+                # A comma and literals, many times: one comma, for readers of lists.
+                word = b","
+            elif kind == "variable":
+                variable = _variable(word[1:], codec)
+                if variable is None:
+                    return False
+                word = variable
+            elif kind == "executed":
+                if executed or (over - start > 3 and int(word[3:]) >= EXECUTED_BY_ALL):
+                    return False
+                executed = True
+                continue
+            add_kind(number)
+            add_start(start)
+            add_end(over)
+            add_word(word)
+        return False
+
+
+def _add_name(found: Lexed, text: bytes, start: int, quoted: bool, codec: str) -> bool:
+    """Add a name and those behind its dots, whatever these look like. False where its letters are not certain."""
+    position = 0
+    if quoted:
+        mark = text[:1]
+        position = _END_OF_NAME[mark].match(text).end()  # type: ignore[union-attr]
+        name = text[1 : position - 1].replace(mark + mark, mark)
+        if not name.isascii() and not _is_name(name, codec, True):
+            return False
+        found.add(QUOTED, start, start + position, name)
+        if position == len(text):
+            return True
+        found.add(SIGN, start + position, start + position + 1, b".")
+        position += 1
+    for name in text[position:].split(b"."):
+        if not name.isascii() and not _is_name(name, codec, False):
+            return False
+        if position and found.words[-1] != b".":
+            found.add(SIGN, start + position - 1, start + position, b".")
+        found.add(WORD, start + position, start + position + len(name), name.lower() if name.isascii() else name)
+        position += len(name) + 1
+    return True
+
+
+def _is_name(name: bytes, codec: str, quoted: bool) -> bool:
+    """Does the server read these letters, some outside ASCII, as a name of just these bytes?"""
+    if not codec:
+        return quoted
+    if codec == "utf8mb3":
+        if max(name) >= 0xF0:
+            return False
+        codec = "utf-8"
+    try:
+        name.decode(codec)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _variable(name: bytes, codec: str) -> bytes | None:
+    """A user variable's name in UTF-8 and lower case; None where its letters are not known."""
+    mark = name[:1]
+    if mark in (b"`", b"'", b'"'):
+        name = name[1:-1].replace(mark + mark, mark)
+    if name.isascii():
+        return name.lower()
+    if not codec or not _is_name(name, codec, True):
+        return None
+    return name.decode("utf-8" if codec == "utf8mb3" else codec).lower().encode()
+
+
+MYSQL: Final = MySQL()
+_EUC: Final = {"ujis": "euc_jp", "eucjpms": "euc_jp", "euckr": "euc_kr", "gb2312": "gb2312"}
+_UTF8: Final = {"utf8mb4": "utf-8", "utf8": "utf8mb3", "utf8mb3": "utf8mb3"}
+_PAIRED: Final = {"sjis": "shift_jis", "cp932": "cp932", "big5": "big5", "gbk": "gbk", "gb18030": "gb18030"}
+_BYTES: Final = frozenset(
+    (
+        *("latin1", "latin2", "latin5", "latin7", "ascii", "binary", "cp1250", "cp1251", "cp1256", "cp1257", "cp850", "cp852", "cp866"),
+        *("dec8", "hp8", "greek", "hebrew", "tis620", "koi8r", "koi8u", "keybcs2", "macce", "macroman", "geostd8", "armscii8"),
+    )
+)
+"""Character sets of one byte for each character, ASCII's among them. (swe7 has letters in the place of some signs.)"""
+
+
+def mysql_lexis(charset: str, modes: str, flavour: str = "") -> Lexis | None:
+    """How a session of MySQL reads a text, by its character_set_client and sql_mode; None where we cannot say.
+
+    `flavour`: whose functions are built in there; it is one of the flags.
+    """
+    known = frozenset(modes.upper().split(","))
+    if "ORACLE" in known:
+        return None
+    flags = {flavour} if flavour else set()
+    if "ANSI_QUOTES" in known:
+        flags.add("ansi")
+    codec = ""
+    if charset in _UTF8:
+        flags.add("names:" + _UTF8[charset])
+    elif charset in _EUC:
+        flags.add("names:" + _EUC[charset])
+    elif charset in _PAIRED:
+        codec = _PAIRED[charset]
+        flags.add("names:" + codec)
+    elif charset not in _BYTES:
+        return None
+    return lexis(MYSQL, codec, "NO_BACKSLASH_ESCAPES" not in known, frozenset(flags))
