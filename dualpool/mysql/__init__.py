@@ -10,6 +10,7 @@ from dualpool.engine_modules import EngineOfModules
 from dualpool.errors import DualpoolError
 from dualpool.mysql import backend, cancel, console, frontend, messages, session_sql, wire
 from dualpool.mysql.client_relay import ClientRelay
+from dualpool.mysql.knowledge import knowledge_of
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.statements import shown
 from dualpool.protocol import ClientRelay as AnyClientRelay
@@ -51,7 +52,10 @@ class MysqlEngine(EngineOfModules[ServerRelay]):
         return backend.greeted_version()
 
     def server_relay(self, login: ServerLogin, limits: RelayLimits, target: ServerTarget) -> ServerRelay:
-        return ServerRelay(limits, login.capabilities, login.version, target.database)
+        relay = ServerRelay(limits, login.capabilities, login.version, target.database)
+        modes = login.parameters.get("sql_mode", "")
+        relay.knowledge = knowledge_of(target.host, target.port, target.database, login.version, modes)
+        return relay
 
     def unproven(self, login: ClientLogin) -> Settings:
         # A login sets no more than the character set, and the relay proves that on each server connection.

@@ -1,22 +1,23 @@
 """The hot path of MySQL, the client's side: what its commands ask of a server connection, and which of them need none. See requests.py."""
 
-import re
 from struct import Struct
 from typing import Final
 
 from dualpool import protocol
 from dualpool.errors import DualpoolError, FeatureRefused
-from dualpool.mysql import codec, sql, wire
+from dualpool.mysql import codec, reading, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.client_sending import LOGIN_SCHEMA, UNKNOWN_STATEMENT, ClientSender
+from dualpool.mysql.client_session import NOTHING_READ
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import error_message, error_payload
+from dualpool.mysql.reading import Reading, shape
 from dualpool.mysql.requests import CAPTURE_OF_SESSION, IDLE, KILLING, SENDING_FILE, SYNCING, WAITING
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
 from dualpool.mysql.statements import ClientStatement, bound_types, close_packet
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet, put_lenenc
-from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, REACCEPT, SESSION, VACATE
+from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, REACCEPT, SESSION, VACATE, VERIFY_NEVER
 
 # Errors that we answer ourselves: MySQL Server Error Reference.
 UNKNOWN_COMMAND: Final = 1047
@@ -28,25 +29,21 @@ UNSUPPORTED_PREPARED: Final = 1295
 NO_OPEN_CURSOR: Final = 1421
 MALFORMED: Final = 1835
 
-PLAIN_QUERIES: Final[set[bytes]] = set()
-"""Texts of COM_QUERY, without any digits, in which sql.py finds nothing.
-
-Programs send the same ones again and again, but for the numbers and strings in them. No digit is part of anything that sql.py looks for:
-what it does not find in a text without its digits is not in the text either.
-"""
-PLAIN_SHAPES: Final[set[bytes]] = set()
-"""The same of texts with strings in them: see `shape`."""
-DIGITS: Final = b"0123456789"
-MAX_PLAIN_QUERIES: Final = 4096
 BEGINNING: Final = Struct("<IBI")
 """Of a command: the length and number of its packet, what it is, and the number of its statement, if it has one."""
 MAX_REMEMBERED: Final = 1024
-NUMBERED: Final = sql.M_OWN_ID | sql.M_NUMBERS
-ABOUT_SESSION: Final = sql.M_LOCAL | sql.M_NUMBERS
-NOT_KNOWN_NUMBERS: Final[dict[str, int | None]] = {sql.N_ROW_COUNT: None, sql.N_FOUND_ROWS: None, sql.N_WARNINGS: None, sql.N_ERRORS: None}
-TO_BE_READ: Final = sql.M_LOCAL | sql.M_KILL | sql.M_DIAGNOSTICS
-ABOUT_ERRORS: Final = frozenset((sql.Q_SHOW_ERRORS, sql.Q_ERROR_COUNT))
-COUNTS: Final = frozenset((sql.Q_WARNING_COUNT, sql.Q_ERROR_COUNT))
+CHANGED: Final = reading.M_OWN_ID | reading.M_NUMBERS | reading.M_UNSCOPED
+"""Another text goes to the server."""
+ABOUT_SESSION: Final = reading.M_LOCAL | reading.M_NUMBERS
+NOT_KNOWN_NUMBERS: Final[dict[str, int | None]] = {
+    reading.N_ROW_COUNT: None,
+    reading.N_FOUND_ROWS: None,
+    reading.N_WARNINGS: None,
+    reading.N_ERRORS: None,
+}
+TO_BE_READ: Final = reading.M_LOCAL | reading.M_KILL | reading.M_DIAGNOSTICS
+ABOUT_ERRORS: Final = frozenset((reading.Q_SHOW_ERRORS, reading.Q_ERROR_COUNT))
+COUNTS: Final = frozenset((reading.Q_WARNING_COUNT, reading.Q_ERROR_COUNT))
 TEXTS: Final = frozenset((wire.COM_STMT_PREPARE, wire.COM_STMT_SEND_LONG_DATA))
 MAY_BE_LONG: Final = frozenset((s.C_QUERY, s.C_EXECUTE))
 ERROR_LEVEL: Final = b"\x05Error"
@@ -67,13 +64,10 @@ class ClientRelay(ClientSender):
     def on_client_bytes(self, data: bytes) -> int:
         if self.at_rest and len(data) >= 9:
             head, command, number = BEGINNING.unpack_from(data)
-            # Most of all commands: one packet with the number 0, a query that was seen before with nothing to be read in it, or an EXECUTE.
+            # Most of all commands: one packet with the number 0, a query that is known to be harmless whatever its values, or an EXECUTE.
+            # (Programs send the same queries again and again, but for the numbers and strings in them.)
             if head == len(data) - 4 and (
-                (
-                    command == wire.COM_QUERY
-                    and head <= MAX_REMEMBERED
-                    and (data[5:].translate(None, DIGITS) in PLAIN_QUERIES or (b"'" in data and shape(data[5:]) in PLAIN_SHAPES))
-                )
+                (command == wire.COM_QUERY and head <= MAX_REMEMBERED and shape(data[5:]) in self._shapes)
                 or (command == wire.COM_STMT_EXECUTE and self._is_plain_execute(data, number))
             ):
                 self.at_rest = False
@@ -82,6 +76,7 @@ class ClientRelay(ClientSender):
                     self.text = data[5:]
                 self._marks = 0
                 self._steps = ()
+                self._reading = NOTHING_READ
                 self._held = data
                 self._size = len(data)
                 self.state = WAITING
@@ -192,6 +187,9 @@ class ClientRelay(ClientSender):
         self.server = leased
         leased.client = self
         leased.mode = self.mode
+        if self.knowledge is not leased.knowledge:
+            self.knowledge = leased.knowledge
+            self.reads_by_settings()
         if self.capabilities != leased.met:
             leased.meet(self.capabilities)
         if self.state != WAITING:
@@ -229,42 +227,52 @@ class ClientRelay(ClientSender):
 
     def _query(self) -> int:
         self.text = text = self._head[1:]
-        self._marks = marks = sql.marks(text) | self.always
-        self._steps = ()
-        if marks & sql.M_STEPS or (self.server is not None and self.server.is_pinned()):
-            self._steps = sql.steps(text, "ANSI" in self.parsing)
-        if not marks and len(text) < MAX_REMEMBERED:
-            remember_plain(text)
+        self._reading = found = reading.read(text, self.texts.lexis)
+        if not found.marks and len(text) < MAX_REMEMBERED:
+            self.texts.remember(text, found)
+        self._take(found)
+        marks = self._marks
         if marks & TO_BE_READ:
-            answered = self._answer_ourselves(text, marks)
+            answered = self._answer_ourselves(found)
             if answered is not None:
                 return answered
-        if marks & sql.M_UNSCOPED:
-            text = self._with_scopes(text)
-        if marks & NUMBERED:
-            changed = sql.with_numbers(text, self._own_numbers(marks))
+        if marks & CHANGED:
+            changed = found.with_values(text, self._own_numbers(marks))
             if changed is None:
                 return self._refuse_found_rows()
             self._put_text(changed)
-        return self._vacate(text, marks) | self._to_server()
+        return self._vacate(found) | self._to_server()
 
-    def _vacate(self, text: bytes, marks: int) -> int:
+    def _take(self, found: Reading) -> None:
+        """What must be known of a command with this reading before it runs, and what it may do."""
+        self._marks = found.marks | self.always
+        self._steps = found.steps
+        if found.marks & reading.M_DOUBT and not self._asks(found):
+            self._steps = found.sure_steps
+            self._marks &= ~reading.M_DOUBT
+
+    def _asks(self, found: Reading) -> bool:
+        """Will the server be asked what this statement, whose effect is not known, has left?"""
+        limits = self.limits
+        return self.mode != SESSION and limits.verify != VERIFY_NEVER and not self.knowledge.is_learnt(found.key, limits)
+
+    def _vacate(self, found: Reading) -> int:
         """VACATE if the statement drops a database: who is in it on other server connections would not hear of it."""
-        if marks & sql.M_STEPS:
-            self.vacates = sql.dropped_database(text)
+        if found.drops:
+            self.vacates = found.drops
         return VACATE if self.vacates else FORWARD
 
     def _own_numbers(self, marks: int) -> dict[str, int | None]:
         """What of the session's own a statement cannot learn on a server connection that many have by turns."""
         values: dict[str, int | None] = {}
-        if marks & sql.M_OWN_ID and self.connection_id and self.mode != SESSION:
-            values[sql.N_CONNECTION_ID] = self.connection_id
-        if marks & sql.M_NUMBERS and (self.server is None or self.disturbed):
-            values[sql.N_ROW_COUNT] = self._row_count
+        if marks & reading.M_OWN_ID and self.connection_id and self.mode != SESSION:
+            values[reading.N_CONNECTION_ID] = self.connection_id
+        if marks & reading.M_NUMBERS and (self.server is None or self.disturbed):
+            values[reading.N_ROW_COUNT] = self._row_count
             found = self.found_rows()
-            values[sql.N_FOUND_ROWS] = found if found >= 0 else None
-            values[sql.N_WARNINGS] = len(self._warnings)
-            values[sql.N_ERRORS] = len(self._errors())
+            values[reading.N_FOUND_ROWS] = found if found >= 0 else None
+            values[reading.N_WARNINGS] = len(self._warnings)
+            values[reading.N_ERRORS] = len(self._errors())
         return values
 
     def _put_text(self, text: bytes) -> None:
@@ -280,7 +288,7 @@ class ClientRelay(ClientSender):
         return [row for row in self._warnings if row.startswith(ERROR_LEVEL)]
 
     def _refuse_found_rows(self) -> int:
-        self.always |= sql.M_CALC_FOUND_ROWS
+        self.always |= reading.M_CALC_FOUND_ROWS
         text = "FOUND_ROWS() is not known of this statement: it had no SQL_CALC_FOUND_ROWS, and ran outside a transaction."
         text += " From now on the rows of this session's results are counted."
         return self._refuse_command(NOT_SUPPORTED, "42000", text)
@@ -298,40 +306,39 @@ class ClientRelay(ClientSender):
         self.state = SYNCING
         return self.advance(server)
 
-    def _answer_ourselves(self, text: bytes, marks: int) -> int | None:
+    def _answer_ourselves(self, found: Reading) -> int | None:
         """Answer what depends on which server connection it meets; None where it does not after all."""
-        if marks & sql.M_KILL:
-            target = sql.kill_target(text, self.connection_id)
-            if target is None:
+        if found.marks & reading.M_KILL:
+            if found.kill is None:
                 return self._refuse_command(NOT_SUPPORTED, "42000", "KILL is only supported with a connection id.")
-            return self._kill(*target)
-        if marks & sql.M_DIAGNOSTICS:
-            return self._diagnostics(text) if self.server is None or self.disturbed else None
-        question = sql.local_question(text)
-        return None if question is None else self._answer_question(question)
+            target, connection = found.kill
+            return self._kill(self.connection_id if target < 0 else target, connection)
+        if found.marks & reading.M_DIAGNOSTICS:
+            return self._diagnostics(found) if self.server is None or self.disturbed else None
+        return None if found.question is None else self._answer_question(found.question)
 
-    def _diagnostics(self, text: bytes) -> int | None:
+    def _diagnostics(self, found: Reading) -> int | None:
         """GET DIAGNOSTICS, about a statement that ran on another server connection."""
-        changed = sql.diagnostics_as_set(text, len(self._warnings), self._row_count)
+        changed = found.as_set(len(self._warnings), self._row_count)
         if changed is None:
             why = "GET DIAGNOSTICS CONDITION is only supported inside a transaction. Use SHOW WARNINGS, or a listener in session mode."
             return self._refuse_command(NOT_SUPPORTED, "42000", why)
         self._put_text(changed)
         return None
 
-    def _answer_question(self, question: sql.Question) -> int | None:
+    def _answer_question(self, question: reading.Question) -> int | None:
         kind = question.kind
-        if kind == sql.Q_CONNECTION_ID:
+        if kind == reading.Q_CONNECTION_ID:
             return self._answer_number(question.name, self.connection_id) if self.connection_id and self.mode != SESSION else None
-        if kind == sql.Q_ROW_COUNT:
+        if kind == reading.Q_ROW_COUNT:
             return self._answer_number(question.name, self._row_count)
         if self.server is not None:
             # (Behind the last answer it may have been found to pin.)
             self.note(self.server.pins)
             self.take_notes()
-            if not self.disturbed and not (self._noted and kind != sql.Q_FOUND_ROWS):
+            if not self.disturbed and not (self._noted and kind != reading.Q_FOUND_ROWS):
                 return None  # the statement that it is about ran on this very server connection
-        if kind == sql.Q_FOUND_ROWS:
+        if kind == reading.Q_FOUND_ROWS:
             found = self.found_rows()
             return self._answer_number(question.name, found) if found >= 0 else self._refuse_found_rows()
         rows = self._errors() if kind in ABOUT_ERRORS else self._warnings
@@ -412,6 +419,7 @@ class ClientRelay(ClientSender):
     def _pass_command(self) -> int:
         self._marks = 0
         self._steps = ()
+        self._reading = NOTHING_READ
         return self._to_server()
 
     def _unknown_command(self) -> int:
@@ -421,36 +429,25 @@ class ClientRelay(ClientSender):
 
     def _prepare(self) -> int:
         text = self._head[1:]
-        if sql.marks(text) & sql.M_KILL:
+        found = reading.read(text, self.texts.lexis)
+        if found.marks & reading.M_KILL:
             return self._refuse_command(
                 UNSUPPORTED_PREPARED, "HY000", "This command is not supported in the prepared statement protocol yet"
             )
-        marks = sql.marks(text)
+        if found.marks & CHANGED:
+            changed = found.with_values(text, self._own_numbers(reading.M_OWN_ID & found.marks))
+            assert changed is not None
+            self._put_text(changed)
+            text = self._head[1:]
         try:
-            text = self._with_own_id(self._with_scopes(text) if marks & sql.M_UNSCOPED else text, marks)
-            steps = sql.steps(text, "ANSI" in self.parsing) if marks & sql.M_STEPS else ()
-            self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, marks, steps)
+            self._preparing = self.statements.new(text, self.schema or LOGIN_SCHEMA, found)
             self._preparing.read_in(self.settings, self.parsing)
         except FeatureRefused as error:
             return self._refuse_command(error.errno, "42000", f"{error.message}. {error.hint}")
         self.parses += 1
         self._marks = 0
         self._steps = ()
-        return self._vacate(text, marks) | self._to_server()
-
-    def _with_scopes(self, text: bytes) -> bytes:
-        """The statement, so that the server reports what it sets."""
-        self._put_text(sql.with_scopes(text))
-        return self._head[1:]
-
-    def _with_own_id(self, text: bytes, marks: int) -> bytes:
-        """The statement to be prepared: in the place of CONNECTION_ID() it has the number that the client knows itself by."""
-        if not marks & sql.M_OWN_ID:
-            return text
-        changed = sql.with_numbers(text, self._own_numbers(sql.M_OWN_ID))
-        assert changed is not None
-        self._put_text(changed)
-        return self._head[1:]
+        return self._vacate(found) | self._to_server()
 
     def _is_plain_execute(self, data: bytes, number: int) -> bool:
         """Is it, a whole packet, a COM_STMT_EXECUTE with nothing to be read in its statement, nothing sent for it before, and no new types?
@@ -487,18 +484,18 @@ class ClientRelay(ClientSender):
             if answered is not None:
                 return answered
         self._execution = statement
-        self._marks = statement.marks | self.always
-        self._steps = statement.steps
+        self._reading = statement.reading
+        self._take(statement.reading)
         self.text = statement.text
         self._healed = False
         return self._to_server()
 
     def _execute_ourselves(self, statement: ClientStatement) -> int | None:
         """Answer a statement that asks what only the session knows that ran the one before; None if it asks nothing of the kind."""
-        question = sql.local_question(statement.text)
-        if question is not None:
-            return self._answer_question(question)
-        if statement.marks & sql.M_NUMBERS and sql.with_numbers(statement.text, NOT_KNOWN_NUMBERS) is None:
+        found = statement.reading
+        if found.question is not None:
+            return self._answer_question(found.question)
+        if statement.marks & reading.M_NUMBERS and found.reads(NOT_KNOWN_NUMBERS):
             why = "Outside a transaction ROW_COUNT() and FOUND_ROWS() are only known to a prepared statement that asks for nothing else."
             return self._refuse_command(NOT_SUPPORTED, "42000", why)
         return None
@@ -602,34 +599,3 @@ HANDLERS: Final = {
     s.C_QUIT: ClientRelay._quit,
     s.C_CHANGE_USER: ClientRelay._change_user,
 }
-
-
-UNCERTAIN: Final = re.compile(rb'["#$;]|--|/\*|\A\s*SET\b', re.IGNORECASE)
-
-
-def shape(text: bytes) -> bytes:
-    """`text` without its digits, and without what stands between its single quotation marks. b"" if these do not come in pairs."""
-    parts = text.split(b"'")
-    return b"''".join(parts[::2]).translate(None, DIGITS) if len(parts) & 1 and b"\\" not in text else b""
-
-
-def is_certain(shape: bytes) -> bool:
-    """Is what has been left out of `shape` strings, whatever stands in them?
-
-    It is if each quotation mark began or ended one: there was no other quotation, no comment and no backslash, and no name in backquotes
-    had one in it. (In a SET, a string may be more than a value.)
-    """
-    return shape != b"" and not UNCERTAIN.search(shape) and all(part.count(b"`") % 2 == 0 for part in shape.split(b"''"))
-
-
-def remember_plain(text: bytes) -> None:
-    """Put `text` into PLAIN_SHAPES or PLAIN_QUERIES, unless without its digits it looks like something to be read."""
-    known = PLAIN_SHAPES
-    plain = shape(text)
-    if b"'" not in text or not is_certain(plain):
-        known = PLAIN_QUERIES
-        plain = text.translate(None, DIGITS)
-    if not sql.marks(plain):
-        if len(known) >= MAX_PLAIN_QUERIES:
-            known.clear()
-        known.add(plain)

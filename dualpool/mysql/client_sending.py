@@ -9,10 +9,11 @@ from typing import Final
 from dualpool import protocol
 from dualpool.buffer import HeldBytes
 from dualpool.errors import RemoteProtocolError
-from dualpool.mysql import session_sql, sql, wire
+from dualpool.mysql import reading, session_sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.client_session import ClientSession, error_row
 from dualpool.mysql.codec import Ok
+from dualpool.mysql.knowledge import something_was_defined
 from dualpool.mysql.requests import (
     BUSY,
     CAPTURE_FOUND_ROWS,
@@ -46,9 +47,10 @@ NEEDS_REPREPARE: Final = 1615
 MALFORMED: Final = frozenset((UNKNOWN_STATEMENT, 1210, 1835))
 """With these a server refuses a COM_STMT_EXECUTE before it begins. (ER_WRONG_ARGUMENTS, ER_MALFORMED_PACKET)"""
 HEALED: Final = frozenset((UNKNOWN_STATEMENT, NEEDS_REPREPARE))
-UNKNOWN_STEP: Final = (s.E_UNKNOWN, s.UNREAD)
 LOGIN_SCHEMA: Final = "\1"
 """Stands for the schema of the login in a statement's key. No schema's name."""
+LOOKED_FOR: Final = reading.M_STRICT | reading.M_DOUBT
+"""Before these it must be known what the session had without any client."""
 CLEARING: Final = frozenset((s.C_QUERY, s.C_PREPARE, s.C_EXECUTE))
 """Before these a server forgets the warnings of the statement before. With other commands, the list may still be that of another client."""
 KEEPING: Final = frozenset((s.C_PREPARE, s.C_INIT_DB, s.C_STATISTICS))
@@ -129,7 +131,7 @@ class ClientSender(ClientSession):
                 self.to_server = self.to_server + data if self.to_server else data
                 self._held = b""
                 return FORWARD
-        if self.always & sql.M_STRICT and server.baseline is None:
+        if server.baseline is None and (self._marks & LOOKED_FOR or server.holds.unsettled & s.DOUBT):
             self.to_server += server.look_first()
             return FORWARD
         execution = self._execution if self._action == s.C_EXECUTE else None
@@ -144,14 +146,14 @@ class ClientSender(ClientSession):
                 # It is prepared as it was, and then executed in the session as it is.
                 wanted = wanted if execution.parsing == self.parsing else session_sql.as_read(wanted, execution.settings)
                 schema = None if execution.schema == LOGIN_SCHEMA else execution.schema
-        elif self._action == s.C_INIT_DB or self._marks & sql.M_USE:
+        elif self._action == s.C_INIT_DB or self._marks & reading.M_USE:
             schema = server.schema
         if (
             server.settings is not wanted
             or server.schema != schema
             or server.multi is not self.multi
             or not server.tracks
-            or (self._marks & sql.M_INSERT_ID and server.insert_id != self.insert_id)
+            or (self._marks & reading.M_INSERT_ID and server.insert_id != self.insert_id)
         ) and self._sync(server, wanted, schema):
             return FORWARD
         if execution is not None and found is None:
@@ -166,19 +168,25 @@ class ClientSender(ClientSession):
         """Ask for what brings the session to `wanted` and `schema`. True when the answers must be awaited."""
         text = b""
         if server.settings is not wanted:
-            text = session_sql.difference(server.settings, wanted)
+            if session_sql.foreign_names(server.settings, wanted):
+                variables, text = session_sql.neutral_difference(server.settings, wanted)
+                if variables:
+                    self.to_server += server.ask(Request(FOR_SETTINGS), QUERY + session_sql.READ_UTF8)
+                    self.to_server += server.ask(Request(FOR_SETTINGS), QUERY + variables)
+            else:
+                text = session_sql.difference(server.settings, wanted)
         first_use = not server.tracks
         if first_use:
             text = session_sql.joined(text, session_sql.assignments(session_sql.trackers(server.version)).encode())
         # (A SET of user variables alone cannot fail.)
         known = not text or text in server.proven or (text.startswith(b"SET @") and not first_use)
-        if text or self._marks & sql.M_INSERT_ID:
+        if text or self._marks & reading.M_INSERT_ID:
             whole = text
-            if self._marks & sql.M_INSERT_ID and server.insert_id != self.insert_id:
+            if self._marks & reading.M_INSERT_ID and server.insert_id != self.insert_id:
                 whole = session_sql.joined(text, b"SESSION last_insert_id=%d" % self.insert_id)
             if whole:
                 self.to_server += server.ask(Request(FOR_SETTINGS, text=b"" if known else text), QUERY + whole)
-                server.insert_id = self.insert_id if self._marks & sql.M_INSERT_ID else server.insert_id
+                server.insert_id = self.insert_id if self._marks & reading.M_INSERT_ID else server.insert_id
         server.settings = wanted
         server.tracks = True
         if server.multi is not self.multi:
@@ -274,6 +282,9 @@ class ClientSender(ClientSession):
         size = self._size
         self._head = self._head if self._action == s.C_RESET else b""
         if len(held) == size and size <= MAX_PAYLOAD:
+            if self._action == s.C_QUERY and len(self.text) + 5 < size:
+                # The rest of it has come since its beginning was read.
+                self._look_at(held)
             self.to_server = self.to_server + held if self.to_server else held
             self._held = b""
             return
@@ -310,11 +321,12 @@ class ClientSender(ClientSession):
             self.server.unfinished = False
 
     def _look_at(self, data: bytes) -> None:
-        """A part of a statement that is too long to be read as a whole: is there a word in it that only its text can tell of?"""
+        """A part of a statement that is too long to be read: is there a word in it that only its text can tell of?"""
         seen = self._tail + data
-        if sql.LOCK_WORD in seen.upper() and UNKNOWN_STEP not in self._steps:
-            self._steps += (UNKNOWN_STEP,)
-        self._tail = seen[1 - len(sql.LOCK_WORD) :]
+        found = reading.dangers(seen)
+        if found & ~self.doubts() and self._steps:
+            self._steps += ((s.E_DOUBT, bytes((found,))),)
+        self._tail = seen[1 - reading.LONGEST_SIGN :]
 
     def _drop_command(self) -> None:
         """The command at the beginning of `_held` is dealt with; what is still to come of it goes nowhere."""
@@ -401,7 +413,7 @@ class ClientSender(ClientSession):
         marks = self._marks
         action = self._action
         captures = self.captures
-        if error or not (action in KEEPING or (marks and marks & sql.M_DIAGNOSTICS)):
+        if error or not (action in KEEPING or (marks and marks & reading.M_DIAGNOSTICS)):
             captures &= ~OF_ONE_STATEMENT
             self.disturbed = False
             self._answer = b""
@@ -421,15 +433,15 @@ class ClientSender(ClientSession):
             affected = ok.affected
             if action != s.C_PREPARE:
                 self._row_count = affected
-            if answer and not (marks and marks & sql.M_CALC_FOUND_ROWS):
+            if answer and not (marks and marks & reading.M_CALC_FOUND_ROWS):
                 self._answer = answer
             if ok.insert_id:
                 self.insert_id = server.insert_id = ok.insert_id
             if ok.warnings > self._noted and action != s.C_INIT_DB:
                 captures |= CAPTURE_WARNINGS
             if marks:
-                captures |= CAPTURE_FOUND_ROWS if marks & sql.M_CALC_FOUND_ROWS else 0
-                captures |= CAPTURE_INSERT_ID if marks & sql.M_SETS_INSERT_ID else 0
+                captures |= CAPTURE_FOUND_ROWS if marks & reading.M_CALC_FOUND_ROWS else 0
+                captures |= CAPTURE_INSERT_ID if marks & reading.M_SETS_INSERT_ID else 0
         self.captures = captures | CAPTURE_VALUES if self._suspects else captures
         if error:
             self.apply_steps(server, ok=False)
@@ -453,14 +465,18 @@ class ClientSender(ClientSession):
         """Behind every answer there is something to be asked."""
         if "insert_id" in server.holds.one_shot:
             server.holds.unsettled |= s.PIN_VARIABLE
-        if self.always & sql.M_STRICT:
+        if self.always & reading.M_STRICT:
             server.holds.unsettled |= s.DOUBT
 
     def apply_steps(self, server: ServerRelay, ok: bool) -> None:
         """The statement is over: what of the session its text says that it has changed."""
         if self._steps:
-            server.holds.apply(self._steps, ok, self._quoted_schema(server))
+            server.holds.apply(self._steps, ok, self._quoted_schema(server), self._reading.several)
+            if self._reading.key:
+                server.asked_about.add(self._reading.key)
             server.repin(self.text)
+        if self._reading.defines and self._marks & reading.M_STEPS:
+            something_was_defined()
 
     def _after(self, server: ServerRelay, ok: Ok | None) -> None:
         """What an answered command other than COM_QUERY has changed."""

@@ -8,10 +8,12 @@ from typing import Final
 
 from dualpool import protocol
 from dualpool.errors import RemoteProtocolError
-from dualpool.mysql import codec, session_sql, sql, wire
+from dualpool.mysql import codec, reading, session_sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.codec import first_row
+from dualpool.mysql.knowledge import NOTHING_KNOWN, Knowledge
 from dualpool.mysql.messages import error_text
+from dualpool.mysql.reading import Reading, texts_of
 from dualpool.mysql.requests import (
     CAPTURE_AT_ONCE,
     CAPTURE_FOUND_ROWS,
@@ -21,6 +23,7 @@ from dualpool.mysql.requests import (
     CAPTURE_WARNINGS,
     FOR_FOUND_ROWS,
     FOR_INSERT_ID,
+    FOR_STATE,
     FOR_STATUS,
     FOR_VALUES,
     FOR_WARNINGS,
@@ -33,9 +36,10 @@ from dualpool.mysql.wire import put_lenenc_bytes
 from dualpool.protocol import PIN_WARN, SESSION, RelayLimits
 from dualpool.state import Settings
 
+NOTHING_READ: Final = Reading()
 SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
-SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS()"
-SELECT_INSERT_ID: Final = bytes((wire.COM_QUERY,)) + b"SELECT LAST_INSERT_ID()"
+SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS() LIMIT 1"
+SELECT_INSERT_ID: Final = bytes((wire.COM_QUERY,)) + b"SELECT LAST_INSERT_ID() LIMIT 1"
 
 
 class ClientSession(protocol.ClientRelay):
@@ -46,9 +50,9 @@ class ClientSession(protocol.ClientRelay):
 
     __slots__ = (
         "_action", "_answer", "_execution", "_explained", "_found_rows", "_healed", "_login_settings", "_marks", "_noted", "_notes",
-        "_preparing", "_row_count", "_steps", "_suspects", "_warning_columns", "_warnings", "always", "capabilities", "captures",
-        "connection_id", "disturbed", "insert_id", "limits", "mode", "multi", "parsing", "refused_pins", "schema", "server", "settings",
-        "statements", "text", "untold_pins",
+        "_preparing", "_reading", "_row_count", "_shapes", "_steps", "_suspects", "_warning_columns", "_warnings", "always",
+        "capabilities", "captures", "connection_id", "disturbed", "insert_id", "knowledge", "limits", "mode", "multi", "parsing",
+        "refused_pins", "schema", "server", "settings", "statements", "text", "texts", "untold_pins",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -59,6 +63,8 @@ class ClientSession(protocol.ClientRelay):
         self.connection_id = connection_id
         self.server: ServerRelay | None = None
         self._login_settings = login_settings
+        self.knowledge: Knowledge = NOTHING_KNOWN
+        """Of the server's database; nothing before the first lease."""
         self.statements = ClientStatements(limits.statements_per_client, limits.statement_bytes)
         shared = limits.mode != SESSION
         self.refused_pins = limits.refused_pins(s.PIN_REASONS) if shared else 0
@@ -79,6 +85,8 @@ class ClientSession(protocol.ClientRelay):
         self.captures = 0
         self._marks = 0
         self._steps: tuple[s.Step, ...] = ()
+        self._reading: Reading = NOTHING_READ
+        """Of the statement that is being carried out, unless that is plain."""
         self.text = b""
         """The statement that is being carried out, or its packet."""
         self.disturbed = False
@@ -89,7 +97,7 @@ class ClientSession(protocol.ClientRelay):
         self._found_rows = -1
         self._answer = b""
         """The whole answer to the last statement, if it was a short and plain result: if need be its rows can be counted."""
-        self.always = sql.M_STRICT if self.limits.strict and self.mode != SESSION else 0
+        self.always = reading.M_STRICT if self.limits.strict and self.mode != SESSION else 0
         """Marks that every statement has. M_CALC_FOUND_ROWS: FOUND_ROWS() could not be answered once, so from then on it is asked for."""
         self._warnings: list[bytes] = []
         """The rows of SHOW WARNINGS, as far as they are known. The first `_noted` of them are our own."""
@@ -106,6 +114,14 @@ class ClientSession(protocol.ClientRelay):
         """What the session should have from now on."""
         self.settings = wanted
         self.parsing = session_sql.parsing(wanted)
+        self.reads_by_settings()
+
+    def reads_by_settings(self) -> None:
+        """How the session reads texts, by its settings and what is known of its server."""
+        values = self.settings.values
+        known = self.knowledge
+        self.texts = texts_of(values.get("character_set_client", ""), values.get("sql_mode", ""), known.modes, known.flavour)
+        self._shapes = self.texts.shapes
 
     def count_statements(self) -> int:
         return len(self.statements.known)
@@ -166,15 +182,24 @@ class ClientSession(protocol.ClientRelay):
         if text is not self.text or steps is not self._steps:
             # (Of many statements that come as one, each may change something.)
             kinds = {kind for kind, _ in self._steps}
-            always = s.E_UNKNOWN not in kinds and not kinds.isdisjoint(s.EXPLAINING)
+            named = not kinds.isdisjoint(s.EXPLAINING) or bool(self.doubts() & s.D_CHANGES)
+            always = s.E_UNKNOWN not in kinds and named
             # Any other statement has set a variable by a function, which may have set user variables as well.
-            if_known = always or (s.E_UNKNOWN not in kinds and sql.sets(self.text))
+            if_known = always or (s.E_UNKNOWN not in kinds and self._reading.sets)
             self._explained = self.text, self._steps, always, if_known
         return if_known if known else always
 
+    def doubts(self) -> int:
+        """D_ bits: what is in doubt about the statement that is being carried out."""
+        doubt = 0
+        for kind, name in self._steps:
+            if kind == s.E_DOUBT:
+                doubt |= name[0]
+        return doubt
+
     def suspect(self, reports: dict[str, bytes]) -> None:
         """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is."""
-        if self._marks & sql.M_COLLATES:
+        if self._marks & reading.M_COLLATES:
             self._suspects.update(session_sql.to_be_verified(reports))
 
     def capture(self, server: ServerSession, leaving: bool) -> bool:
@@ -207,7 +232,7 @@ class ClientSession(protocol.ClientRelay):
             if purpose == FOR_VALUES:
                 raise RemoteProtocolError(f"the session's settings could not be read: {error_text(error)}")
             return
-        if purpose == FOR_STATUS:
+        if purpose in (FOR_STATUS, FOR_STATE):
             return
         if purpose == FOR_WARNINGS:
             result = codec.parse_result(b"".join(kept), server.capabilities)
@@ -223,6 +248,8 @@ class ClientSession(protocol.ClientRelay):
             if purpose == FOR_FOUND_ROWS:
                 self._found_rows = int(values[0])
             elif purpose == FOR_INSERT_ID:
+                if int(values[0]) != server.insert_id:
+                    server.is_clean = False
                 self.insert_id = server.insert_id = int(values[0])
 
 

@@ -38,6 +38,11 @@ FOR_INSERT_NUMBER: Final = 13
 FOR_UNSEEN_LOCKS: Final = 18
 FOR_STATUS: Final = 19
 """Only for the status flags of the answer."""
+# What does the session hold of which no text tells?
+FOR_HELD: Final = 20
+FOR_DIFFERING: Final = 21
+FOR_STATE: Final = 22
+"""Not a question: what it must be between two others."""
 # Strict mode: what a session has after its login or a reset, and what it has before it goes to another client.
 FOR_BASELINE: Final = 14
 FOR_VARIABLES: Final = 15
@@ -92,7 +97,9 @@ FIELDS_REQUEST: Final = Request(FOR_CLIENT, s.FIRST_FIELD)
 TEXT_REQUEST: Final = Request(FOR_CLIENT, s.TEXT)
 EXCHANGE_REQUEST: Final = Request(FOR_EXCHANGE)
 OPTION_REQUEST: Final = Request(FOR_SETTINGS)
-PROBES: Final = frozenset((FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER, FOR_UNSEEN_LOCKS))
+PROBES: Final = frozenset(
+    (FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER, FOR_UNSEEN_LOCKS, FOR_HELD, FOR_DIFFERING)
+)
 LOOKS: Final = frozenset((FOR_BASELINE, FOR_VARIABLES, FOR_ANY_LOCKS, FOR_REST))
 KEPT: Final = PROBES | LOOKS | {FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES}
 """Purposes for which the answer itself is wanted."""

@@ -710,6 +710,11 @@ class ServerRelay(ServerSession):
             return FORWARD
         if leaving and unsettled & ~s.DOUBT and self._probe(unsettled, client):
             return FORWARD
+        if leaving and self.asked_about and not self.holds.unsettled & ~s.DOUBT:
+            self.knowledge.found(self.asked_about, self.is_clean)
+            self.asked_about.clear()
+            self.is_clean = True
+            self._changed = False
         if self.pins & client.refused_pins and free:
             self.dirty = True
             raise FeatureRefused(refusal(self.pins & client.refused_pins))

@@ -13,12 +13,17 @@ from dualpool.errors import FeatureRefused, RemoteProtocolError, StateLeaked
 from dualpool.mysql import codec, session_sql, sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.codec import first_row
+from dualpool.mysql.knowledge import NOTHING_KNOWN, Knowledge
 from dualpool.mysql.requests import (
     FOR_ANY_LOCKS,
     FOR_BASELINE,
+    FOR_DIFFERING,
+    FOR_HELD,
+    FOR_INSERT_ID,
     FOR_INSERT_NUMBER,
     FOR_LOCKS,
     FOR_REST,
+    FOR_STATE,
     FOR_TABLE,
     FOR_UNNAMED_LOCKS,
     FOR_UNSEEN_LOCKS,
@@ -50,8 +55,9 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `settings`, `schema`, `multi` and `insert_id` are what the session has now."""
 
     __slots__ = (
-        "_counts_locks", "_hiding", "_kept", "_leaked", "_phase", "_refusal", "_shift", "_told_pins", "baseline", "capabilities", "client",
-        "holds", "insert_id", "last_error", "login_schema", "mode", "multi", "proven", "requests", "schema", "settings", "spoiled",
+        "_changed", "_counts_locks", "_hiding", "_kept", "_leaked", "_phase", "_refusal", "_shift", "_sure", "_tells_held", "_told_pins",
+        "asked_about", "baseline", "capabilities", "client", "holds", "insert_id", "is_clean", "knowledge", "last_error", "login_schema",
+        "mode", "multi", "proven", "requests", "schema", "settings", "spoiled",
         "statements", "tracks", "version",
     )  # fmt: skip
 
@@ -74,6 +80,17 @@ class ServerSession(protocol.ServerRelay):
         self.baseline: dict[str, bytes] | None = None
         """Strict mode: the variables that differed from the global ones when no client had had the session."""
         self._leaked: list[str] = []
+        self.knowledge: Knowledge = NOTHING_KNOWN
+        self._tells_held = True
+        """As far as we know, the server tells this user what the session holds."""
+        self.asked_about: set[bytes] = set()
+        """The texts (`Reading.key`) because of which it was asked, or will be."""
+        self.is_clean = True
+        """Nothing has been found that these left."""
+        self._sure: set[bytes] = set()
+        """User variables that the text of a statement assigned to, when the server was asked."""
+        self._changed = False
+        """The server has reported a change, among what it is asked for."""
         self._refusal: FeatureRefused | None = None
         """Why the client has to go, as soon as nothing is outstanding."""
         self.multi: bool | None = bool(capabilities & wire.CLIENT_MULTI_STATEMENTS)
@@ -127,6 +144,9 @@ class ServerSession(protocol.ServerRelay):
             self.pinned_at = 0.0
         self.dirty = False
         self.baseline = None
+        self.asked_about.clear()
+        self.is_clean = True
+        self._changed = False
         self._refusal = None
 
     # -------------------------------------------------------------------------------------------------------- what it is asked
@@ -164,8 +184,19 @@ class ServerSession(protocol.ServerRelay):
         holds = self.holds
         holds.unsettled &= s.DOUBT
         asked: list[tuple[int, tuple[bytes, ...], bytes]] = []
-        if unsettled & s.PIN_USER_VARIABLE and s.UNREAD not in holds.assigned:
+        if unsettled & s.PIN_ASK:
+            asked += self._doubts()
+            unsettled |= holds.unsettled
+            # (Which user variables there are has to be known before their values are asked for.)
+            holds.unsettled = holds.unsettled & s.DOUBT | (unsettled & s.PIN_USER_VARIABLE if asked else 0)
+            unsettled &= ~holds.unsettled
+        if unsettled & s.PIN_USER_VARIABLE and holds.assigned and s.UNREAD not in holds.assigned:
             names = tuple(sorted(holds.assigned))
+            believed = [name for name in self.settings.values if name[0] == "@"]
+            others = {name[1:].encode("utf-8", "surrogateescape") for name in believed}
+            if not all(name.isascii() for name in others | holds.assigned):
+                # To MySQL, @e and @é are one variable: what has changed one has changed the other.
+                names = tuple(sorted(others | holds.assigned))
             asked.append((FOR_USER_VARIABLES, names, session_sql.select_user_variables(names)))
         if unsettled & s.PIN_LOCK and holds.locks:
             names = tuple(sorted(holds.locks - {s.UNREAD, s.UNSEEN}))
@@ -182,12 +213,123 @@ class ServerSession(protocol.ServerRelay):
         for purpose, names, text in asked:
             request = Request(purpose)
             request.subjects = names
-            client.to_server += self.ask(request, QUERY + text)
+            client.to_server += self._ask_ascii(request, text)
         if not asked:
             self.repin()
             return False
         client.disturbed = True
         return True
+
+    def _ask_ascii(self, request: Request, text: bytes) -> bytes:
+        """Ask in a text that is read alike in every character set: where it is not in ASCII, that of the session is UTF-8 meanwhile."""
+        if text.isascii():
+            return self.ask(request, QUERY + text)
+        before = self.ask(Request(FOR_STATE), QUERY + session_sql.READ_UTF8)
+        packets = before + self.ask(request, QUERY + text)
+        return packets + self.ask(Request(FOR_STATE), QUERY + session_sql.read_again(self.settings))
+
+    def _doubts(self) -> list[tuple[int, tuple[bytes, ...], bytes]]:
+        """What to ask because of `Holdings.doubt`."""
+        holds = self.holds
+        doubt, holds.doubt = holds.doubt, 0
+        asked: list[tuple[int, tuple[bytes, ...], bytes]] = []
+        self._sure = set(holds.assigned)
+        if doubt & s.D_HELD:
+            if self._tells_held:
+                asked.append((FOR_HELD, (bytes((doubt,)),), session_sql.select_held(self.version)))
+            else:
+                self._not_told(doubt)
+            if "MariaDB" in self.version:
+                holds.locks.add(s.UNREAD if doubt & s.D_LOCKS else s.UNSEEN)
+                holds.unsettled |= s.PIN_LOCK
+        if doubt & s.D_SETTINGS:
+            if self.baseline is None:
+                self.dirty = True
+            else:
+                asked.append((FOR_DIFFERING, (), session_sql.select_differing(self.version, self.settings.values)))
+        if doubt & s.D_INSERT_ID:
+            asked.append((FOR_INSERT_ID, (), b"SELECT LAST_INSERT_ID() LIMIT 1"))
+        return asked
+
+    def _not_told(self, doubt: int) -> None:
+        """The server does not tell what the session holds: nobody else gets it as it is."""
+        self.dirty = True
+        self.is_clean = False
+        if doubt & s.D_LOCKS:
+            self.holds.locks.add(s.UNREAD)
+        else:
+            self.holds.locks.add(s.UNSEEN)
+            self.holds.unsettled |= s.PIN_LOCK
+        if self._changed or doubt & (s.D_VARIABLES | s.D_HANDLERS):
+            self.pins |= s.PIN_STATE
+
+    def _found_held(self, doubt: int, result: codec.Result) -> None:
+        """The answer to FOR_HELD: names of all that there is."""
+        holds = self.holds
+        rows = [codec.row_values(row)[0] or b"" for row in result.rows]
+        mariadb = "MariaDB" in self.version
+        if not result.ended or not (mariadb or b"INSTRUMENT YES" in rows):
+            self._tells_held = False
+            self._not_told(doubt)
+            return
+        names = {row[1:].lower() for row in rows if row[:1] == b"@"}
+        believed = {name[1:].encode("utf-8", "surrogateescape") for name in self.settings.values if name[0] == "@"}
+        if names - believed - self._sure:
+            self.is_clean = False
+        for name in names | believed:
+            holds.add_assigned(name)
+        if names or believed:
+            holds.unsettled |= s.PIN_USER_VARIABLE
+        if mariadb:
+            if doubt & s.D_HANDLERS:
+                self.pins |= s.PIN_STATE
+            return
+        kinds: dict[bytes, set[bytes]] = {}
+        for row in rows:
+            kind, _, name = row.partition(b":")
+            kinds.setdefault(kind, set()).add(name)
+        self._held_locks(kinds)
+
+    def _held_locks(self, kinds: dict[bytes, set[bytes]]) -> None:
+        """Locks and prepared statements, by their kinds."""
+        holds = self.holds
+        locks = {name if session_sql.LOCK_NAME.match(name) else s.UNREAD for name in kinds.get(b"USER LEVEL LOCK", set())}
+        if b"LOCKING SERVICE" in kinds:
+            locks.add(s.UNREAD)
+        if locks - holds.locks:
+            self.is_clean = False
+        holds.locks = locks
+        prepared = {name.lower() for name in kinds.get(b"PREPARED", set())}
+        if prepared - holds.prepared:
+            self.is_clean = False
+            holds.opaque |= prepared - holds.prepared
+        holds.prepared = prepared
+        if holds.table_locks:
+            return
+        tables = bool(kinds.keys() & {b"TABLE", b"SCHEMA", b"TABLESPACE"})
+        if b"GLOBAL" in kinds or b"COMMIT" in kinds:
+            self.is_clean = False
+            holds.table_locks.add(s.FLUSHED)
+        elif b"BACKUP LOCK" in kinds:
+            self.is_clean = False
+            holds.table_locks.add(b"INSTANCE")
+        elif not tables:
+            holds.handlers.clear()
+        elif not holds.handlers:
+            self.is_clean = False
+            holds.handlers.add(s.UNREAD)
+
+    def _differing(self, result: codec.Result, client: "ClientRelay") -> None:
+        """The answer to FOR_DIFFERING: what has been set that no tracker has told becomes a setting like any other."""
+        if not result.ended:
+            self.dirty = True
+            return
+        found = {(row[0] or b"").decode(): row[1] or b"" for row in map(codec.row_values, result.rows)}
+        names = session_sql.unexpected(self.settings, self.baseline or {}, found)
+        if names:
+            self.is_clean = False
+            self._new_settings({name: found[name] for name in names})
+            client.new_settings(self.settings)
 
     def _settled(self, request: Request, kept: list[bytes], error: bytes, client: "ClientRelay") -> None:
         """The answer to a question of `_probe`. An error means that the server cannot tell, so the pin stays."""
@@ -197,10 +339,19 @@ class ServerSession(protocol.ServerRelay):
         if purpose == FOR_USER_VARIABLES and not error:
             values = session_sql.user_variables(names, codec.parse_result(b"".join(kept), self.capabilities))
             wanted = None if values is None else session_sql.with_user_variables(self.settings, values)
+            if values is not None and any(
+                self.settings.values.get(name) != value and name[1:].encode("utf-8", "surrogateescape") not in self._sure
+                for name, value in values.items()
+            ):
+                self.is_clean = False
             if wanted is not None:
                 holds.assigned.clear()
                 self.settings = wanted
                 client.new_settings(wanted)
+        elif purpose == FOR_HELD:
+            self._found_held(names[0][0], codec.parse_result(b"".join(kept), self.capabilities))
+        elif purpose == FOR_DIFFERING:
+            self._differing(codec.parse_result(b"".join(kept), self.capabilities), client)
         elif purpose == FOR_UNNAMED_LOCKS:
             count = b"".join(value or b"" for value in first_row(kept, self.capabilities))
             if count == b"0":
@@ -215,7 +366,7 @@ class ServerSession(protocol.ServerRelay):
             if first_row(kept, self.capabilities) != [b"0"]:
                 self.dirty = True
                 self._refusal = FeatureRefused(
-                    f"a lock that a procedure took with GET_LOCK() could not be kept: {sql.masked(client.text)}",
+                    f"a lock that was taken with GET_LOCK() unseen, as in a procedure, could not be kept: {sql.masked(client.text)}",
                     hint="This server does not tell of it. Take it in a statement of its own, or use a listener in session mode.",
                 )
         elif purpose == FOR_LOCKS and not error:
@@ -253,7 +404,8 @@ class ServerSession(protocol.ServerRelay):
         result = codec.parse_result(b"".join(kept), self.capabilities)
         rows = [[value or b"" for value in codec.row_values(row)] for row in result.rows]
         if purpose == FOR_BASELINE:
-            self.baseline = {row[0].decode(): row[1] for row in rows}
+            known = self.settings.values
+            self.baseline = {row[0].decode(): row[1] for row in rows if row[0].decode() not in known}
         elif purpose == FOR_VARIABLES and result.ended:
             self._leaked += session_sql.unexpected(self.settings, self.baseline or {}, {row[0].decode(): row[1] for row in rows})
         elif purpose == FOR_ANY_LOCKS and result.ended and rows != [[b"0"]]:
@@ -292,6 +444,8 @@ class ServerSession(protocol.ServerRelay):
                 self._new_schema(codec.first_string(data).decode("utf-8", "surrogateescape"))
             elif kind == wire.TRACK_STATE_CHANGE:
                 changed = True
+            elif kind == wire.TRACK_TRANSACTION_STATE:
+                self._track_tables(codec.first_string(data))
             elif kind == wire.TRACK_TRANSACTION_CHARACTERISTICS:
                 pending = codec.first_string(data) != b"" and not self.in_transaction
                 self.pins = self.pins | s.PIN_NEXT_TRANSACTION if pending else self.pins & ~s.PIN_NEXT_TRANSACTION
@@ -306,6 +460,16 @@ class ServerSession(protocol.ServerRelay):
                 self.pin_text = sql.masked(self.client.text)
             self.pins |= s.PIN_STATE
             self.dirty = True
+        elif changed and self.client is not None and self.client.doubts():
+            # It is asked for what is set; a temporary table beside that would be seen by nobody.
+            self._changed = self.dirty = True
+
+    def _track_tables(self, state: bytes) -> None:
+        """The state of the transaction ends in an L while LOCK TABLES holds (session_track_transaction_info)."""
+        locks = self.holds.table_locks
+        if (s.UNREAD in locks) != state.endswith(b"L"):
+            (locks.add if state.endswith(b"L") else locks.discard)(s.UNREAD)
+            self.repin(self.client.text if self.client is not None else b"")
 
     def _new_schema(self, schema: str) -> None:
         self.schema = schema

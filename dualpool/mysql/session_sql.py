@@ -16,8 +16,9 @@ from dualpool.state import Differences, Settings, settings
 
 CONNECTION: Final = "character_set_connection"
 COLLATION: Final = "collation_connection"
+CLIENT: Final = "character_set_client"
 """Each of these two changes the other when it is set. So they are one setting, under the name of the first, in the order of its value."""
-CHARACTER_SETTINGS: Final = ("character_set_client", CONNECTION, "character_set_results")
+CHARACTER_SETTINGS: Final = (CLIENT, CONNECTION, "character_set_results")
 
 SESSION_ONLY: Final = frozenset(
     (
@@ -94,7 +95,8 @@ MYSQL_VARIABLES: Final = (
 """What can be set in a session of MySQL 5.7 to 9.7. It is asked for by name, because '*' contains `statement_id`, which is new in every
 reply. (A name that a server does not know costs a warning there, once.)"""
 
-PLAIN: Final = re.compile(r"[A-Za-z0-9_ ,:+./@=*-]*\Z")
+PLAIN: Final = re.compile(r"[A-Za-z0-9_ ,:+./=*-]*\Z")
+"""Letters that mean the same in each character set that a client may have."""
 NUMBER: Final = re.compile(r"-?[0-9]+(?:\.[0-9]+)?\Z")
 UTF8MB4_LITERAL: Final = "CONVERT(0x{} USING utf8mb4)"
 NULLABLE: Final = frozenset(("character_set_results", "innodb_tmpdir", "innodb_ft_user_stopword_table"))
@@ -179,6 +181,25 @@ def difference(actual: Settings, wanted: Settings) -> bytes:
     return render_difference(gone, changed) if gone or changed else b""
 
 
+def foreign_names(actual: Settings, wanted: Settings) -> bool:
+    """Is there a user variable between the two whose name is not in ASCII? Such a name is read by the session's character set."""
+    return any(name[0] == "@" and not name.isascii() for values in (actual.values, wanted.values) for name in values)
+
+
+def neutral_difference(actual: Settings, wanted: Settings) -> tuple[bytes, bytes]:
+    """As `difference`, in two statements: user variables, for a session that reads UTF-8 (READ_UTF8), then the rest, in ASCII."""
+    have, want = actual.values, wanted.values
+    changed = {name: value for name, value in want.items() if have.get(name) != value}
+    gone = [name for name in have if name not in want]
+    variables = {name: changed.get(name, "NULL") for name in (*gone, *changed) if name[0] == "@"}
+    others = {name: value for name, value in changed.items() if name[0] != "@"}
+    if CLIENT in want:
+        others[CLIENT] = want[CLIENT]
+    first = b"SET " + assignments(variables).encode("utf-8", "surrogateescape") if variables else b""
+    gone = [name for name in gone if name[0] != "@" and name != CLIENT]
+    return first, render_difference(gone if CLIENT in want else [*gone, CLIENT], others)
+
+
 def joined(text: bytes, assignments: bytes) -> bytes:
     """`text`, a SET statement or nothing, with more assignments."""
     return text + b"," + assignments if text else b"SET " + assignments
@@ -209,6 +230,8 @@ def _quoted(variable: str) -> str:
 
 VOLATILE: Final = IGNORED | TRACKERS | PINNING | {"in_transaction", "wsrep_gtid_seq_no"}
 """Not a setting, or watched by other means."""
+UNLIMITED_TIME: Final = "SET STATEMENT max_statement_time=0 FOR "
+"""MariaDB: what a client has set for its statements is not for ours."""
 MANY: Final = 1 << 20
 """A LIMIT, so that the session's sql_select_limit does not apply."""
 VARIABLES: Final = "SELECT LOWER(s.VARIABLE_NAME), CAST(s.VARIABLE_VALUE AS BINARY) FROM performance_schema.session_variables s"
@@ -234,6 +257,21 @@ MARIADB_REST: Final = (
     "SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES"
     f" WHERE VARIABLE_VALUE IS NOT NULL LIMIT {MANY}"
 )
+LOCK_NAME: Final = re.compile(rb"[ !#-&(-\[\]-~]+\Z")
+"""A lock's name that needs no escaping."""
+HELD: Final = (
+    "SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM performance_schema.user_variables_by_thread"
+    f" WHERE THREAD_ID = {THREAD}"
+    " UNION ALL SELECT CAST(CONCAT(OBJECT_TYPE, ':', COALESCE(OBJECT_NAME, '')) AS BINARY) FROM"
+    f" performance_schema.metadata_locks WHERE LOCK_DURATION = 'EXPLICIT' AND OWNER_THREAD_ID = {THREAD}"
+    " UNION ALL SELECT CAST(CONCAT('PREPARED:', STATEMENT_NAME) AS BINARY) FROM"
+    f" performance_schema.prepared_statements_instances WHERE STATEMENT_NAME IS NOT NULL AND OWNER_THREAD_ID = {THREAD}"
+    " UNION ALL SELECT CONCAT('INSTRUMENT ', ENABLED) FROM performance_schema.setup_instruments"
+    f" WHERE NAME = 'wait/lock/metadata/sql/mdl' LIMIT {MANY}"
+)
+"""The names of all that the server tells of a session, and whether it tells of locks."""
+MARIADB_HELD: Final = f"SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES LIMIT {MANY}"
+READ_UTF8: Final = b"SET SESSION character_set_client=utf8mb4"
 RELEASE_ALL_LOCKS: Final = b"SELECT RELEASE_ALL_LOCKS() LIMIT 1"
 """Its answer is how many there were. (The LIMIT is there in the place of sql_select_limit.)"""
 
@@ -247,6 +285,16 @@ def select_differing(version: str, names: Iterable[str]) -> bytes:
     """A query for the session variables whose values are not the global ones, and those of `names`."""
     template = MARIADB_DIFFERING if "MariaDB" in version else DIFFERING
     return template.format(",".join(f"'{name}'" for name in ("", *sorted(names)) if name[:1] != "@"), MANY).encode()
+
+
+def select_held(version: str) -> bytes:
+    """A query for what the session holds: of MySQL all that there is, of MariaDB user variables."""
+    return (UNLIMITED_TIME + MARIADB_HELD if "MariaDB" in version else HELD).encode()
+
+
+def read_again(wanted: Settings) -> bytes:
+    """After READ_UTF8: as it was."""
+    return f"SET SESSION {CLIENT}={wanted.values.get(CLIENT, '@@global.' + CLIENT)}".encode()
 
 
 def select_rest(version: str) -> bytes:
@@ -287,7 +335,7 @@ def select_user_variables(names: tuple[bytes, ...]) -> bytes:
     quoted = [_quoted("@" + name.decode("utf-8", "surrogateescape")) for name in names]
     columns = ",".join(f"{name},HEX({name}),CHARSET({name}),COLLATION({name})" for name in quoted)
     size = "+".join(f"COALESCE(OCTET_LENGTH({name}),0)" for name in quoted)
-    return f"SELECT {columns} FROM DUAL WHERE {size}<={MAX_USER_VARIABLE_BYTES}".encode("utf-8", "surrogateescape")
+    return f"SELECT {columns} FROM DUAL WHERE {size}<={MAX_USER_VARIABLE_BYTES} LIMIT 1".encode("utf-8", "surrogateescape")
 
 
 def user_variables(names: tuple[bytes, ...], result: codec.Result) -> dict[str, str | None] | None:
@@ -334,7 +382,7 @@ def with_user_variables(current: Settings, found: dict[str, str | None]) -> Sett
 
 def are_locks_mine(names: tuple[bytes, ...]) -> bytes:
     """A query that answers 1 for each lock that the session holds, else 0. The names need no escaping (`LOCKS`)."""
-    return b"SELECT " + b",".join(b"COALESCE(IS_USED_LOCK('%s')=CONNECTION_ID(),0)" % name for name in names)
+    return b"SELECT " + b",".join(b"COALESCE(IS_USED_LOCK('%s')=CONNECTION_ID(),0)" % name for name in names) + b" LIMIT 1"
 
 
 def count_locks(version: str) -> bytes:
@@ -358,7 +406,7 @@ def to_be_verified(reports: dict[str, bytes]) -> set[str]:
 
 def select_values(names: tuple[str, ...]) -> bytes:
     """A query for the values of these variables."""
-    return ("SELECT " + ",".join(f"@@session.{name}" for name in names)).encode()
+    return ("SELECT " + ",".join(f"@@session.{name}" for name in names) + " LIMIT 1").encode()
 
 
 NAME: Final = re.compile(r"[a-z0-9_]+\Z")

@@ -12,8 +12,8 @@ from collections import OrderedDict
 from typing import Final
 
 from dualpool.errors import FeatureRefused
+from dualpool.mysql.reading import Reading
 from dualpool.mysql.sql import masked_safely
-from dualpool.mysql.states import Step
 from dualpool.mysql.wire import COM_QUERY, COM_STMT_CLOSE, COM_STMT_EXECUTE, COM_STMT_PREPARE, COM_STMT_SEND_LONG_DATA, INT32, packet
 from dualpool.state import DEFAULTS, Settings
 
@@ -47,7 +47,7 @@ class ServerStatement:
 
 
 class ClientStatement:
-    """A statement that a client has prepared. `marks` and `steps`: what sql.py found in its text."""
+    """A statement that a client has prepared. `reading`: what its text does; `marks`: the marks of it."""
 
     __slots__ = (
         "bound",
@@ -61,19 +61,19 @@ class ClientStatement:
         "marks",
         "params",
         "parsing",
+        "reading",
         "schema",
         "settings",
-        "steps",
         "text",
         "types",
     )
 
-    def __init__(self, statement_id: int, text: bytes, schema: str, marks: int, steps: tuple[Step, ...] = ()) -> None:
+    def __init__(self, statement_id: int, text: bytes, schema: str, reading: Reading) -> None:
         self.id = statement_id
         self.text = text
         self.schema = schema
-        self.marks = marks
-        self.steps = steps
+        self.reading = reading
+        self.marks = reading.marks
         self.settings = DEFAULTS
         """What the session had when it was prepared, and `parsing`: what of that says how the text is read (session_sql.py)."""
         self.parsing = ""
@@ -131,7 +131,7 @@ class ClientStatements:
         self.byte_limit = byte_limit
         self._last_id = 0
 
-    def new(self, text: bytes, schema: str, marks: int, steps: tuple[Step, ...] = ()) -> ClientStatement:
+    def new(self, text: bytes, schema: str, reading: Reading) -> ClientStatement:
         """One that is about to be prepared; `add()` follows when the server has accepted it. Raises FeatureRefused over a cap."""
         if len(self.known) >= self.count_limit or self.bytes + len(text) > self.byte_limit:
             raise FeatureRefused(
@@ -140,7 +140,7 @@ class ClientStatements:
                 errno=TOO_MANY_STATEMENTS,
             )
         self._last_id = self._last_id % 0x7FFFFFFF + 1
-        return ClientStatement(self._last_id, text, schema, marks, steps)
+        return ClientStatement(self._last_id, text, schema, reading)
 
     def add(self, statement: ClientStatement) -> None:
         """The server has accepted it."""

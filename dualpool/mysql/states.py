@@ -165,6 +165,8 @@ PIN_XA: Final = 1024
 PIN_ROLE: Final = 2048
 DOUBT: Final = 1 << 12
 """Strict mode, in `Holdings.unsettled`: before the lease ends, the server is asked for all that it can tell of the session."""
+PIN_ASK: Final = 1 << 13
+"""The same because of `Holdings.doubt`."""
 PINS_ELSEWHERE: Final = PIN_CURSOR | PIN_NEXT_TRANSACTION | PIN_STATE
 """Pins that `Holdings` knows nothing of."""
 PIN_REASONS: Final = {
@@ -213,17 +215,37 @@ E_UNKNOWN: Final = 19
 """It runs statements that are not in its text: a procedure, or (with a name) a statement of PREPARE."""
 E_OPAQUE: Final = 20
 """The statement that is prepared cannot be read."""
+E_DOUBT: Final = 21
+"""What it does to the session is not known; its name is a byte with D_ bits."""
+E_KEPT: Final = 22
+"""Something that only a reset takes back; what it is."""
+
+# What is to be asked of the server because of a doubt.
+D_HELD: Final = 1
+"""User variables, locks, and whatever else the server tells of a session."""
+D_SETTINGS: Final = 2
+D_INSERT_ID: Final = 4
+D_HANDLERS: Final = 8
+"""HANDLER, or FLUSH TABLES WITH READ LOCK, may be among it: not every server tells."""
+D_VARIABLES: Final = 16
+"""User variables may have been assigned to where no tracker sees it."""
+D_CHANGES: Final = 32
+"""A change that the trackers report is one of those that are asked for."""
+D_LOCKS: Final = 64
+"""GET_LOCK() may be in it, not only in what it calls."""
+D_ANYTHING: Final = D_HANDLERS | D_VARIABLES | D_LOCKS
+D_ALL: Final = D_HELD | D_SETTINGS | D_INSERT_ID
 
 Step = tuple[int, bytes]
 UNREAD: Final = b""
 UNSEEN: Final = b"\0"
-"""Stands for the lock that a procedure may have taken."""
+"""Stands for the lock that may have been taken where no text shows it."""
 FLUSHED: Final = b"FLUSH"
 MAX_NAMES: Final = 128
 
 PINS_OF_STEPS: Final = {
     E_LOCK: PIN_LOCK, E_TEMPORARY: PIN_TEMPORARY, E_PREPARE: PIN_PREPARED, E_HANDLER: PIN_HANDLER, E_TABLES: PIN_TABLES, E_XA: PIN_XA,
-    E_ROLE: PIN_ROLE,
+    E_ROLE: PIN_ROLE, E_KEPT: PIN_VARIABLE,
 }  # fmt: skip
 EXPLAINING: Final = frozenset((E_ASSIGN, E_TEMPORARY, E_DROP, E_RENAME, E_PREPARE, E_DEALLOCATE, E_ROLE, E_ROLE_DEFAULT))
 """What the server reports as a change of the session, and the names of these steps say what it is."""
@@ -239,7 +261,20 @@ class Holdings:
     may have meant another table, and a variable has a value that only the server knows.
     """
 
-    __slots__ = ("assigned", "handlers", "locks", "one_shot", "opaque", "prepared", "role", "table_locks", "temporary", "unsettled", "xa")
+    __slots__ = (
+        "assigned",
+        "doubt",
+        "handlers",
+        "locks",
+        "one_shot",
+        "opaque",
+        "prepared",
+        "role",
+        "table_locks",
+        "temporary",
+        "unsettled",
+        "xa",
+    )
 
     def __init__(self) -> None:
         self.clear()
@@ -247,6 +282,8 @@ class Holdings:
     def clear(self) -> None:
         """The session has been reset."""
         self.unsettled = 0
+        self.doubt = 0
+        """What is to be asked, as D_ bits."""
         self.assigned: set[bytes] = set()
         self.locks: set[bytes] = set()
         self.temporary: set[bytes] = set()
@@ -279,21 +316,30 @@ class Holdings:
             pins |= PIN_USER_VARIABLE
         return pins
 
-    def apply(self, steps: tuple[Step, ...], ok: bool, schema: bytes) -> None:
-        """A statement with these steps was answered. `schema`: the current one, as it is quoted, with its dot.
+    def apply(self, steps: tuple[Step, ...], ok: bool, schema: bytes, several: bool = False) -> None:
+        """A text with these steps was answered. `schema`: the current one, as it is quoted, with its dot.
 
-        If it has failed, what it may have begun counts as begun where there are several steps, and what it should have ended as not ended.
+        If it has failed and is of several statements, what it may have begun counts as begun, and what it should have ended as not ended.
         """
-        several = len(steps) > 1
         for kind, name in steps:
             if kind == E_ASSIGN:
                 self._add(self.assigned, name)
                 self.unsettled |= PIN_USER_VARIABLE
-            elif kind == E_LOCK or (kind == E_UNKNOWN and (not name or name in self.opaque)):
-                self._add(self.locks, UNSEEN if kind == E_UNKNOWN else name)
+            elif kind == E_LOCK:
+                self._add(self.locks, name)
                 self.unsettled |= PIN_LOCK
+            elif kind == E_DOUBT:
+                self.ask(name[0])
+            elif kind == E_UNKNOWN:
+                if not name or name in self.opaque:
+                    self.ask(D_ALL | D_ANYTHING)
             elif ok or several:
                 self._apply_whole(kind, name, ok, schema)
+
+    def ask(self, doubt: int) -> None:
+        """The server has to be asked."""
+        self.doubt |= doubt
+        self.unsettled |= PIN_ASK
 
     def _apply_whole(self, kind: int, name: bytes, ok: bool, schema: bytes) -> None:
         """A step of a statement that does nothing if it fails."""
@@ -305,6 +351,11 @@ class Holdings:
             self.xa = True
         elif kind == E_ROLE:
             self.role = True
+        elif kind == E_KEPT:
+            self.one_shot.add(name.decode())
+        elif kind == E_HANDLER_CLOSE and UNREAD in self.handlers:
+            self.handlers.discard(name)
+            self.ask(D_HELD)
         elif kind == E_DROP and self.temporary:
             self.unsettled |= PIN_TEMPORARY
         elif kind == E_RENAME and self.temporary:
@@ -332,6 +383,10 @@ class Holdings:
             self.role = False
         elif kind == E_DEFAULT:
             self.one_shot.discard(name.decode("ascii", "replace"))
+
+    def add_assigned(self, name: bytes) -> None:
+        """A user variable has a value, or had one."""
+        self._add(self.assigned, name)
 
     def _add(self, names: set[bytes], name: bytes) -> None:
         names.add(name if len(names) < MAX_NAMES else UNREAD)

@@ -432,7 +432,7 @@ def test_a_lock_that_a_procedure_takes(run_mysql: RunWorld, mysql_server: MySQLS
             with pytest.raises(pymysql.err.MySQLError) as caught:
                 rows(client, "SELECT 1")
             assert caught.value.args[0] == 1235
-            assert "a lock that a procedure took" in caught.value.args[1]
+            assert "a lock that was taken with GET_LOCK() unseen" in caught.value.args[1]
         else:
             rows(client, "CALL takes()")
             assert rows(client, "SELECT IS_FREE_LOCK('inside'), IS_USED_LOCK('inside') = CONNECTION_ID()") == [(0, 1)]
@@ -458,15 +458,16 @@ def test_a_lock_that_a_procedure_takes(run_mysql: RunWorld, mysql_server: MySQLS
 
 
 def test_strict_mode_finds_what_nobody_could_see(single: World) -> None:
-    single.execute("CREATE FUNCTION IF NOT EXISTS takes() RETURNS INT NO SQL BEGIN DO GET_LOCK('unseen', 0); RETURN 1; END")
+    single.execute("CREATE TABLE watched (a INT)")
+    single.execute("CREATE TRIGGER takes BEFORE INSERT ON watched FOR EACH ROW SET NEW.a = GET_LOCK('unseen', 0)")
     with single.connect(autocommit=True) as client, single.connect(autocommit=True) as other:
-        run(client, "SELECT takes()")
+        run(client, "INSERT INTO watched VALUES (0)")
         with pytest.raises(pymysql.err.MySQLError) as caught:
             rows(client, "SELECT 1")
         assert caught.value.args[0] == 1235
         assert "strict mode: the session holds what could not be seen to begin: lock" in caught.value.args[1]
-        assert "SELECT takes()" in caught.value.args[1]
-        single.pooler.wait_for_log("strict mode: .*takes")
+        assert "INSERT INTO watched" in caught.value.args[1]
+        single.pooler.wait_for_log("strict mode: .*watched")
         assert value(other, "SELECT IS_FREE_LOCK('unseen')") == 1
 
 

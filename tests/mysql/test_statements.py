@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dualpool.errors import FeatureRefused
 from dualpool.mysql import statements, wire
+from dualpool.mysql.reading import Reading
 from dualpool.mysql.statements import (
     ClientStatement,
     ClientStatements,
@@ -25,31 +26,31 @@ def key(text: bytes) -> statements.Key:
 
 def test_ids_are_the_client_s_own_and_never_used_twice() -> None:
     known = ClientStatements(2, 100)
-    first = known.new(b"SELECT 1", "app", 0)
+    first = known.new(b"SELECT 1", "app", Reading())
     known.add(first)
     known.remove(first)
     known.remove(first)
-    second = known.new(b"SELECT 2", "app", 0)
+    second = known.new(b"SELECT 2", "app", Reading())
     known.add(second)
     assert (first.id, second.id, known.bytes) == (1, 2, 8)
     known.clear()
-    assert known.new(b"SELECT 3", "app", 0).id == 3
+    assert known.new(b"SELECT 3", "app", Reading()).id == 3
     assert (known.known, known.bytes) == ({}, 0)
 
 
 def test_caps_of_a_client() -> None:
     known = ClientStatements(1, 10)
     with pytest.raises(FeatureRefused):
-        known.new(b"x" * 11, "app", 0)
-    known.add(known.new(b"x" * 9, "app", 0))
+        known.new(b"x" * 11, "app", Reading())
+    known.add(known.new(b"x" * 9, "app", Reading()))
     with pytest.raises(FeatureRefused) as caught:
-        known.new(b"x", "app", 0)
+        known.new(b"x", "app", Reading())
     assert caught.value.errno == 1461
 
 
 def test_long_data_of_all_statements_together_is_capped() -> None:
     known = ClientStatements(10, 1000)
-    first, second, third = (known.new(b"SELECT ?", "app", 0) for _ in range(3))
+    first, second, third = (known.new(b"SELECT ?", "app", Reading()) for _ in range(3))
     for statement in (first, second, third):
         known.add(statement)
     known.keep_long_data(first, b"\0\0" + b"x" * 598)
@@ -66,7 +67,7 @@ def test_long_data_of_all_statements_together_is_capped() -> None:
 
 def test_the_least_recently_used_is_closed() -> None:
     known = ServerStatements(2)
-    user = ClientStatement(1, b"", "", 0)
+    user = ClientStatement(1, b"", "", Reading())
     a, b, c = (ServerStatement(number, key(b"%d" % number)) for number in (1, 2, 3))
     assert known.add(a) == known.add(b) == b""
     assert known.find(a.key, user) is a
@@ -82,7 +83,7 @@ def test_the_least_recently_used_is_closed() -> None:
 
 def test_one_with_an_open_cursor_is_its_user_s_alone() -> None:
     known = ServerStatements(1)
-    user, other = ClientStatement(1, b"", "", 0), ClientStatement(2, b"", "", 0)
+    user, other = ClientStatement(1, b"", "", Reading()), ClientStatement(2, b"", "", Reading())
     a = ServerStatement(1, key(b"a"))
     known.add(a)
     a.user = user
@@ -93,7 +94,7 @@ def test_one_with_an_open_cursor_is_its_user_s_alone() -> None:
 
 def test_statements_are_shared_by_users_with_the_same_kinds_of_parameters() -> None:
     known = ServerStatements(10)
-    users = [ClientStatement(number, b"", "", 0) for number in range(4)]
+    users = [ClientStatement(number, b"", "", Reading()) for number in range(4)]
     number, long, string, null = users
     number.bind(b"\x01\0\xfd\0")
     long.bind(b"\x08\0\x0f\0")
@@ -136,7 +137,7 @@ def test_junk_fits_or_does_not(junk: bytes, params: int) -> None:
 
 
 def test_long_data_is_sent_for_the_server_s_id() -> None:
-    statement = ClientStatement(1, b"", "", 0)
+    statement = ClientStatement(1, b"", "", Reading())
     statement.long_data = [b"\0\0abc", b"\1\0def"]
     wanted = b"".join(wire.packet(0, b"\x18\x09\0\0\0" + chunk) for chunk in (b"\0\0abc", b"\1\0def"))
     assert statements.long_data_packets(statement, 9) == wanted

@@ -68,7 +68,7 @@ def test_what_begins_and_ends_by_statements_of_its_own(begins: states.Step, ends
     assert found.pins() == pin
     assert states.may_pin((begins,)) == pin
     failed = states.Holdings()
-    failed.apply((begins, (states.E_DROP, b"")), False, b"")
+    failed.apply((begins, (states.E_DROP, b"")), False, b"", several=True)
     assert failed.pins() == pin, "a text of several statements may have failed behind it"
 
 

@@ -7,8 +7,8 @@ import attrs
 import pytest
 
 from dualpool.accounts import ClientLogin, ServerTarget
-from dualpool.mysql import ENGINE
-from dualpool.mysql.client_relay import PLAIN_SHAPES, ClientRelay
+from dualpool.mysql import ENGINE, knowledge
+from dualpool.mysql.client_relay import ClientRelay
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.protocol import PIN_ALLOW, TRANSACTION, RelayLimits
 from tests.helpers.twice import Transcript, differences, drive
@@ -25,7 +25,7 @@ CACHES: Final = frozenset(("definitions",))
 
 def run(seed: int, requests: int, *, cut: bool) -> Transcript:
     database = MysqlDatabase()
-    PLAIN_SHAPES.clear()
+    knowledge.forget()
     machine = Machine(("somewhere", 3306), random.Random(0), ("read-write",))
     limits = RelayLimits(TRANSACTION, pin_policy=PIN_ALLOW)
 

@@ -11,8 +11,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from dualpool.accounts import Account, ClientLogin
-from dualpool.mysql import wire
-from dualpool.mysql.client_relay import PLAIN_QUERIES
+from dualpool.mysql import knowledge, wire
 from dualpool.protocol import SESSION
 from tests.simulation import mysql_wire as m
 from tests.simulation.mysql_server import MysqlSession
@@ -897,4 +896,4 @@ class MysqlDatabase(Database):
     def __init__(self) -> None:
         super().__init__()
         # What one schedule has left there must not change the next one.
-        PLAIN_QUERIES.clear()
+        knowledge.forget()

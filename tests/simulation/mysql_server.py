@@ -423,7 +423,7 @@ class MysqlSession(Session):
         self._result(["DATABASE()"], [[self.schema or None]], more=more)
 
     def _variables(self, match: "re.Match[str]", marker: str, more: bool) -> None:
-        names = [word.removeprefix("@@").removeprefix("session.") for word in match[1].split(",")]
+        names = [word.removeprefix("@@").removeprefix("session.") for word in match[1].removesuffix(" LIMIT 1").split(",")]
         self._result(names, [[self.variables[name] for name in names]], more=more)
 
     def _user_variable(self, match: "re.Match[str]", marker: str, more: bool) -> None:
@@ -447,6 +447,17 @@ class MysqlSession(Session):
     def _show_locks(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         names = re.findall(r"IS_USED_LOCK\('(\w+)'\)", match[0])
         self._result(names, [[int(name in self._owned) for name in names]], more=more)
+
+    def _session_variables(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        """Those that differ from the global ones or are asked for by name, or all of them."""
+        every = " WHERE " not in match[0]
+        names = [name for name, value in self.variables.items() if every or f"'{name}'" in match[0] or value != GLOBAL[name]]
+        self._result(["name", "value"], [[name, self.variables[name]] for name in names], more=more)
+
+    def _held(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        names = [f"@{name}" for name in self._user_variables]
+        names += [f"USER LEVEL LOCK:{name}" for name in self._owned if name.startswith("lock")]
+        self._result(["name"], [[name] for name in (*names, "INSTRUMENT YES")], more=more)
 
     def _count_locks(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         self._result(["IF()"], [[sum(name.startswith("lock") for name in self._owned)]], more=more)
@@ -694,7 +705,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
     for pattern, run in [
         (r"SELECT '([^']*)'(?:,REPEAT\('x',(\d+)\))?(?: FROM t LIMIT (\d+))?", MysqlSession._select),
         (r"SELECT SQL_CALC_FOUND_ROWS '([^']*)'", MysqlSession._calc_found_rows),
-        (r"SELECT FOUND_ROWS\(\)", MysqlSession._found),
+        (r"SELECT FOUND_ROWS\(\)(?: LIMIT 1)?", MysqlSession._found),
         (r"INSERT INTO t VALUES \('[^']*'\)", MysqlSession._insert),
         (r"UPDATE t SET a='[^']*'", MysqlSession._update),
         (r"UPDATE seq SET id=LAST_INSERT_ID\((\d+)\)", MysqlSession._count_up),
@@ -709,7 +720,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"DEADLOCK '[^']*'", MysqlSession._deadlock),
         (r"WARN '[^']*'", MysqlSession._warn),
         (r"SHOW (WARNINGS|ERRORS)", MysqlSession._show_warnings),
-        (r"SELECT LAST_INSERT_ID\((\d*)\)", MysqlSession._last_insert_id),
+        (r"SELECT LAST_INSERT_ID\((\d*)\)(?: LIMIT 1)?", MysqlSession._last_insert_id),
         (r"SELECT DATABASE\(\)", MysqlSession._database),
         (r"SELECT (@@.*)", MysqlSession._variables),
         (r"SELECT @(\w+)", MysqlSession._user_variable),
@@ -718,6 +729,8 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"SELECT RELEASE_LOCK\('(\w+)'\)", MysqlSession._unlock),
         (r"SELECT COALESCE\(IS_USED_LOCK.*", MysqlSession._show_locks),
         (r"SELECT IF\(\(SELECT ENABLED .* performance_schema.metadata_locks .*", MysqlSession._count_locks),
+        (r"SELECT LOWER\(s.VARIABLE_NAME\).*", MysqlSession._session_variables),
+        (r"SELECT CAST\(CONCAT\('@', VARIABLE_NAME\).*", MysqlSession._held),
         (r"CREATE TEMPORARY TABLE (\w+)", MysqlSession._create_temporary),
         (r"DROP TEMPORARY TABLE (\w+)", MysqlSession._drop_temporary),
         (r"SHOW CREATE TABLE (?:`\w+`\.)?`?(\w+)`?", MysqlSession._show_create),

@@ -1,0 +1,981 @@
+"""What a statement's text does, read once: `read()` gives the one value that the relays consult.
+
+Harmless is proven: the text was lexed to its end, each statement is of a kind on a list, and each function that it calls is known to leave
+nothing in a session. What is tracked by a rule of its own has marks and steps. For all else there is a step E_DOUBT: after the statement
+the server is asked what its session holds.
+
+Sources: MySQL Reference Manual, "SQL Statements", "Information Functions", "Locking Functions", "User-Defined Variables"; MariaDB
+Knowledge Base, "Programmatic & Compound Statements", "SET STATEMENT".
+"""
+
+import re
+from bisect import bisect_left
+from typing import Final
+
+from dualpool.mysql.functions import EVERYWHERE, IN_MARIADB_10_11, IN_MYSQL_8, IN_MYSQL_UNTIL_9_5, UNQUOTED, UNSPACED
+from dualpool.mysql.states import (
+    D_ALL,
+    D_ANYTHING,
+    D_CHANGES,
+    D_HANDLERS,
+    D_INSERT_ID,
+    D_LOCKS,
+    D_VARIABLES,
+    E_ASSIGN,
+    E_BEGIN,
+    E_DEALLOCATE,
+    E_DEFAULT,
+    E_DOUBT,
+    E_DROP,
+    E_HANDLER,
+    E_HANDLER_CLOSE,
+    E_KEPT,
+    E_LOCK,
+    E_OPAQUE,
+    E_PREPARE,
+    E_RENAME,
+    E_ROLE,
+    E_ROLE_DEFAULT,
+    E_TABLES,
+    E_TEMPORARY,
+    E_UNKNOWN,
+    E_UNLOCK,
+    E_UNLOCK_ALL,
+    E_UNLOCK_TABLES,
+    E_XA,
+    E_XA_END,
+    FLUSHED,
+    UNREAD,
+    Step,
+)
+from dualpool.sql_text import NUMBER, PARAMETER, QUOTED, SIGN, STRING, VARIABLE, WORD, Lexed, Lexis, lex, mysql_lexis
+
+# ---------------------------------------------------------------------------------------------------------- marks of a statement
+
+M_INSERT_ID: Final = 1
+"""It reads LAST_INSERT_ID(), or @@last_insert_id, or @@identity."""
+M_SETS_INSERT_ID: Final = 2
+"""LAST_INSERT_ID(expression): the session's value changes, which no reply says."""
+M_CALC_FOUND_ROWS: Final = 4
+M_COLLATES: Final = 8
+"""It may set what the trackers do not report, or not reliably: a collation, a default, or a value for one statement."""
+M_LOCAL: Final = 16
+"""It is one that we may answer ourselves: `Reading.question` says which."""
+M_KILL: Final = 32
+M_USE: Final = 64
+M_DIAGNOSTICS: Final = 128
+"""It reads the diagnostics area of the statement before it."""
+M_STEPS: Final = 256
+"""It may do to the session what the trackers do not report: see `Reading.steps`."""
+M_OWN_ID: Final = 512
+"""It reads CONNECTION_ID(); and M_NUMBERS: what only the session knows that the statement before ran in. See `Reading.numbers`."""
+M_NUMBERS: Final = 1024
+M_STRICT: Final = 2048
+"""Strict mode: no answer is passed on unseen."""
+M_UNSCOPED: Final = 4096
+"""It assigns to `@@name`: see `Reading.scopes`."""
+M_DOUBT: Final = 8192
+"""The server will be asked what its session holds."""
+
+# What we answer ourselves.
+Q_CONNECTION_ID: Final = 1
+Q_ROW_COUNT: Final = 2
+Q_FOUND_ROWS: Final = 3
+Q_WARNING_COUNT: Final = 4
+Q_ERROR_COUNT: Final = 5
+Q_SHOW_WARNINGS: Final = 6
+Q_SHOW_ERRORS: Final = 7
+UNLIMITED: Final = 1 << 30
+
+# Numbers that stand for a session.
+N_CONNECTION_ID: Final = "connection"
+N_ROW_COUNT: Final = "rowcount"
+N_FOUND_ROWS: Final = "found"
+N_WARNINGS: Final = "warnings"
+N_ERRORS: Final = "errors"
+
+
+class Question:
+    """A statement whose answer is the session's own: `kind` is a Q_ number, `name` the name of its column, the rest is its LIMIT."""
+
+    __slots__ = ("count", "kind", "name", "offset")
+
+    def __init__(self, kind: int, name: bytes, offset: int = 0, count: int = UNLIMITED) -> None:
+        self.kind = kind
+        self.name = name
+        self.offset = offset
+        self.count = count
+
+
+class Number:
+    """A place in a text that reads a number which the session knows: its N_ name, and from where to where."""
+
+    __slots__ = ("end", "name", "start")
+
+    def __init__(self, name: str, start: int, end: int) -> None:
+        self.name = name
+        self.start = start
+        self.end = end
+
+
+class Reading:
+    """What one text does. Immutable once made; shared by all that send the text."""
+
+    __slots__ = (
+        "calls_users",
+        "columns",
+        "defines",
+        "diagnostics",
+        "drops",
+        "key",
+        "kill",
+        "marks",
+        "numbers",
+        "question",
+        "scopes",
+        "sets",
+        "several",
+        "steps",
+        "sure_steps",
+    )
+
+    def __init__(self) -> None:
+        self.marks = 0
+        self.steps: tuple[Step, ...] = ()
+        """What it may do to the session."""
+        self.sure_steps: tuple[Step, ...] = ()
+        """The same without its doubt, for one that was asked about often enough."""
+        self.calls_users = False
+        """It calls what a user has defined, or may have."""
+        self.key = b""
+        """The text without its values, by which what was found out about its doubt is remembered; b"": it is asked about each time."""
+        self.question: Question | None = None
+        self.kill: tuple[int, bool] | None = None
+        """Which connection a KILL means (-1: its own), and whether the connection goes too. None: another form, or no KILL."""
+        self.diagnostics: tuple[tuple[bytes, bool], ...] = ()
+        """A GET DIAGNOSTICS of the statement's own information: each variable as SQL, and whether it gets NUMBER (else ROW_COUNT)."""
+        self.drops = ""
+        """The database that it drops."""
+        self.several = False
+        """It is of several statements, or may be: of these, some may have been carried out when it fails."""
+        self.sets = False
+        """A statement in it has the work to set variables, or the schema."""
+        self.defines = False
+        """It makes, changes or drops what other statements may run: a function, a trigger, a view, ..."""
+        self.scopes: tuple[int, ...] = ()
+        """Where `session.` is to be put in front of a name that is assigned to."""
+        self.numbers: tuple[Number, ...] = ()
+        self.columns: tuple[tuple[int, int], ...] = ()
+        """From where to where: columns that would have another name with other `numbers` in them."""
+
+    def with_values(self, text: bytes, values: dict[str, int | None]) -> bytes | None:
+        """The text with scopes, and with the numbers in `values` (by their N_ names) in the place of what reads them; columns keep their
+        names. None: it reads a number that is None."""
+        edits: list[tuple[int, int, bytes]] = [(place, place, b"session.") for place in self.scopes]
+        put: list[int] = []
+        for number in self.numbers:
+            if number.name in values:
+                value = values[number.name]
+                if value is None:
+                    return None
+                put.append(number.start)
+                edits.append((number.start, number.end, b"CAST(%d AS %s)" % (value, b"SIGNED" if value < 0 else b"UNSIGNED")))
+        for begin, over in self.columns:
+            if bisect_left(put, begin) < bisect_left(put, over):
+                edits.append((over, over, b" AS `" + text[begin:over].replace(b"`", b"``") + b"`"))
+        return _edited(text, edits) if edits else text
+
+    def reads(self, names: "dict[str, int | None]") -> bool:
+        """Is one of these numbers read?"""
+        return any(number.name in names for number in self.numbers)
+
+    def as_set(self, conditions: int, row_count: int) -> bytes | None:
+        """Its GET DIAGNOSTICS as a SET with these values; None for other statements, and where a condition is asked for."""
+        if not self.diagnostics:
+            return None
+        return b"SET " + b",".join(b"%b=%d" % (name, conditions if number else row_count) for name, number in self.diagnostics)
+
+
+def _edited(text: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    """`text` with other bytes in the place of some stretches."""
+    parts: list[bytes] = []
+    position = 0
+    for start, end, instead in sorted(edits):
+        parts += [text[position:start], instead]
+        position = end
+    parts.append(text[position:])
+    return b"".join(parts)
+
+
+# -------------------------------------------------------------------------------------------------------------- the one entrance
+
+MAX_CACHED: Final = 2048
+MAX_CACHED_TEXT: Final = 2048
+MODES_UNKNOWN: Final = "modes?"
+"""A flag of a Lexis: the server's default sql_mode is not known yet, so what depends on it is not certain."""
+MYSQL_8: Final = "mysql8"
+MYSQL_9_6: Final = "mysql9.6"
+MARIADB_10_11: Final = "mariadb10.11"
+_FUNCTIONS: Final = {
+    MYSQL_8: EVERYWHERE | IN_MYSQL_8 | IN_MYSQL_UNTIL_9_5,
+    MYSQL_9_6: EVERYWHERE | IN_MYSQL_8,
+    MARIADB_10_11: EVERYWHERE | IN_MARIADB_10_11,
+}
+_readings: dict[tuple[bytes, Lexis | None], Reading] = {}
+
+
+def read(text: bytes, lexis: Lexis | None) -> Reading:
+    """The reading of `text` in a session that reads by `lexis` (None: nobody knows how). Remembered for short texts."""
+    found = _readings.get((text, lexis))
+    if found is None:
+        lexed = None
+        if lexis is not None and not (MODES_UNKNOWN in lexis.flags and (b"\\" in text or b'"' in text)):
+            lexed = lex(text, lexis)
+        found = _uncertain(text) if lexed is None or lexis is None else _Reader(lexed, lexis).reading()
+        if len(text) <= MAX_CACHED_TEXT:
+            if len(_readings) >= MAX_CACHED:
+                _readings.clear()
+            _readings[text, lexis] = found
+    return found
+
+
+def flavour(version: str) -> str:
+    """Whose functions are built in, by the server's version; "" where only those are that all have."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
+    if "MariaDB" in version:
+        return MARIADB_10_11 if numbers >= (10, 11) else ""
+    if numbers >= (9, 6):
+        return MYSQL_9_6
+    return MYSQL_8 if numbers >= (8, 0, 31) else ""
+
+
+def forget() -> None:
+    """Forget what is remembered of texts."""
+    _readings.clear()
+    for texts in _texts.values():
+        texts.shapes.clear()
+
+
+# ---------------------------------------------------------------------------------------------------------------- not certain
+
+_SEEN: Final = (b"HANDLER", b"FLUSH", b"BACKUP", b"CALL", b"EXECUTE")
+LONGEST_SIGN: Final = 32
+"""More than the longest of the words: so many bytes of one stretch are looked at again with the next."""
+
+
+def dangers(part: bytes) -> int:
+    """D_ bits for a stretch of a text that was not lexed: more than it does, never less. (What it calls is D_ALL's matter.)"""
+    upper = part.upper()
+    found = 0
+    if any(word in upper for word in _SEEN):
+        found = D_HANDLERS
+    if b"@" in upper and (b":=" in upper or b"INTO" in upper):
+        found |= D_VARIABLES
+    if b"GET_" in upper and b"_LOCK" in upper:
+        found |= D_LOCKS
+    return found
+
+
+def _uncertain(text: bytes) -> Reading:
+    """Anything may be in it. A statement of SET in it is what the trackers' report of a change is about, as far as we are told."""
+    found = Reading()
+    doubt = D_ALL | dangers(text)
+    if b"SET" in text.upper():
+        doubt |= D_CHANGES
+    found.steps = ((E_DOUBT, bytes((doubt,))),)
+    found.calls_users = found.several = True
+    found.marks = M_STEPS | M_DOUBT | M_INSERT_ID
+    if len(text) <= MAX_CACHED_TEXT:
+        found.key = text
+    return found
+
+
+# -------------------------------------------------------------------------------------------------------------------- certain
+
+HARMLESS: Final = frozenset(
+    b"select insert update delete replace values with do table explain describe desc show commit rollback savepoint release help "
+    b"checksum analyze optimize check repair truncate use kill load import signal resignal grant revoke install uninstall shutdown "
+    b"restart change stop reset purge cache clone start begin flush get create alter drop rename set prepare deallocate lock unlock "
+    b"handler backup xa".split()
+)
+"""By their first word: what leaves nothing in a session, or only what its steps say."""
+DEFINITIONS: Final = frozenset((b"create", b"alter", b"drop", b"rename", b"grant", b"revoke"))
+"""Here a word before a bracket is a type or a table, unless a SELECT is carried out."""
+PROGRAMS: Final = frozenset((b"procedure", b"function", b"trigger", b"event", b"package"))
+DEFINED: Final = frozenset((b"procedure", b"function", b"trigger", b"view", b"package", b"database", b"schema"))
+ASSIGNS: Final = frozenset((b"set", b"call", b"get", b"load", b"explain", b"describe", b"desc", b"fetch"))
+SETTING: Final = frozenset((b"set", b"use", b"create", b"drop", b"alter"))
+READING: Final = frozenset((b"select", b"insert", b"update", b"delete", b"replace", b"do", b"set", b"with", b"values", b"call"))
+"""Statements that are carried out now. (What CREATE VIEW says is for others.)"""
+SERVERS_IDS: Final = (b"processlist", b"used_lock", b"performance_schema", b"information_schema", b"innodb_trx", b"thread_id")
+"""Beside these, CONNECTION_ID() is compared with ids of the server's, so it must be one itself."""
+BEFORE_NAMES: Final = frozenset(
+    b"into insert replace ignore low_priority high_priority delayed as with recursive view table references".split()
+)
+"""A name behind one of these is that of a table or of a type, also with a bracket behind it."""
+NAMES: Final = frozenset((WORD, QUOTED))
+OPERANDS: Final = frozenset((STRING, NUMBER, PARAMETER, VARIABLE))
+OVER_ITEMS: Final = frozenset(b"from into where union except intersect limit order group having for procedure".split())
+SELECT_OPTIONS: Final = frozenset(
+    b"all distinct distinctrow high_priority straight_join sql_small_result sql_big_result sql_buffer_result sql_no_cache sql_cache "
+    b"sql_calc_found_rows".split()
+)
+ABOUT_CHARACTERS: Final = (b"collat", b"charset", b"character", b"default")
+GLOBAL_SCOPES: Final = frozenset((b"global", b"persist", b"persist_only"))
+FOR_NEXT_TRANSACTION: Final = frozenset((b"transaction_isolation", b"transaction_read_only", b"tx_isolation", b"tx_read_only"))
+"""`SET @@name` of these is for the next transaction, `SET @@session.name` is not (Reference Manual, "SET TRANSACTION Statement")."""
+LOCK_NAME: Final = re.compile(rb"['\"]([ !#-&(-\[\]-~]+)['\"]\Z")
+PLAIN_STRING: Final = re.compile(rb"(?:'([^'\\]*)'|\"([^\"\\]*)\")\Z")
+MAX_ALIAS: Final = 60
+"""A name of a column may have 64 characters in a table, 256 in a result."""
+ZERO: Final = re.compile(rb"0(?:\.0*)?\Z")
+NUMBERS_OF_FUNCTIONS: Final = {b"connection_id": N_CONNECTION_ID, b"row_count": N_ROW_COUNT, b"found_rows": N_FOUND_ROWS}
+NUMBERS_OF_VARIABLES: Final = {b"warning_count": N_WARNINGS, b"error_count": N_ERRORS}
+QUESTIONS: Final = {
+    N_CONNECTION_ID: Q_CONNECTION_ID, N_ROW_COUNT: Q_ROW_COUNT, N_FOUND_ROWS: Q_FOUND_ROWS, N_WARNINGS: Q_WARNING_COUNT,
+    N_ERRORS: Q_ERROR_COUNT,
+}  # fmt: skip
+LOCKING: Final = frozenset((b"get_lock", b"service_get_read_locks", b"service_get_write_locks"))
+RELEASING: Final = frozenset((b"release_lock", b"release_all_locks", b"service_release_locks"))
+OWN_RULES: Final = frozenset((*NUMBERS_OF_FUNCTIONS, b"last_insert_id", b"get_lock", b"release_lock", b"release_all_locks"))
+SEQUENCES: Final = frozenset((b"lastval", b"nextval", b"setval"))
+"""MariaDB's: what they leave in a session is found by their names (client_session.py)."""
+
+
+class _Reader:
+    """Reads the statements of one text, one after another."""
+
+    __slots__ = (
+        "compound",
+        "defined",
+        "doubt",
+        "first",
+        "found",
+        "harmless",
+        "kinds",
+        "last",
+        "learnable",
+        "lexed",
+        "lexis",
+        "multiple",
+        "numbers",
+        "steps",
+        "word",
+        "words",
+    )
+
+    def __init__(self, lexed: Lexed, lexis: Lexis) -> None:
+        self.lexed = lexed
+        self.lexis = lexis
+        self.kinds = lexed.kinds
+        self.words = lexed.words
+        self.harmless = next((_FUNCTIONS[flag] for flag in lexis.flags if flag in _FUNCTIONS), EVERYWHERE)
+        self.found = Reading()
+        self.steps: list[Step] = []
+        self.numbers: list[Number] = []
+        self.doubt = 0
+        self.learnable = True
+        self.compound = False
+        self.multiple = False
+        self.first = self.last = 0
+        """The tokens of the statement that is being read."""
+        self.word = b""
+        """Its first word."""
+
+    def reading(self) -> Reading:
+        """Read all of it."""
+        spans = self._statements()
+        found = self.found
+        found.several = self.multiple = len(spans) > 1
+        for self.first, self.last in spans:
+            self._statement()
+            if self.compound:
+                break
+        if self.steps or self.doubt or found.defines:
+            found.marks |= M_STEPS
+        found.sure_steps = tuple(self.steps)
+        if self.doubt:
+            found.marks |= M_DOUBT
+            if self.doubt & D_INSERT_ID:
+                found.marks |= M_INSERT_ID
+            self.steps.append((E_DOUBT, bytes((self.doubt,))))
+            if self.learnable:
+                found.key = self._key()
+        found.steps = tuple(self.steps)
+        found.numbers = tuple(self.numbers)
+        return found
+
+    def _statements(self) -> list[tuple[int, int]]:
+        """The first token of each statement, and the one behind its last. Here a semicolon in brackets ends a statement as well."""
+        spans: list[tuple[int, int]] = []
+        start = 0
+        kinds = self.kinds
+        for index, word in enumerate(self.words):
+            if word == b";" and kinds[index] == SIGN:
+                if index > start:
+                    spans.append((start, index))
+                start = index + 1
+        if len(kinds) > start:
+            spans.append((start, len(kinds)))
+        return spans
+
+    def _key(self) -> bytes:
+        """The text without its literals."""
+        masked = [b"?" if kind in (STRING, NUMBER) else word for kind, word in zip(self.kinds, self.words, strict=True)]
+        return b" ".join(masked)
+
+    # ----------------------------------------------------------------------------------------------------------- small questions
+
+    def _is(self, index: int, *words: bytes) -> bool:
+        """Do these words without quotes stand from token `index` on, in this statement?"""
+        end = index + len(words)
+        return end <= self.last and all(self.kinds[index + n] == WORD and self.words[index + n] == word for n, word in enumerate(words))
+
+    def _sign(self, index: int, sign: bytes) -> bool:
+        return index < self.last and self.kinds[index] == SIGN and self.words[index] == sign
+
+    def _has(self, *words: bytes) -> bool:
+        """Is one of these words in the statement, without quotes?"""
+        return any(self.kinds[index] == WORD and self.words[index] in words for index in range(self.first, self.last))
+
+    def _name(self, index: int) -> bytes:
+        """The name that token `index` is, in lower case; UNREAD where it is none."""
+        if index >= self.last or self.kinds[index] not in (WORD, QUOTED):
+            return UNREAD
+        word = self.words[index]
+        return word.lower() if word.isascii() else word
+
+    def _source(self, first: int, last: int) -> bytes:
+        return self.lexed.source[self.lexed.starts[first] : self.lexed.ends[last]]
+
+    def _mark_doubt(self, doubt: int, *, learnable: bool = True) -> None:
+        self.doubt |= doubt
+        self.learnable = self.learnable and learnable
+
+    def _step(self, kind: int, name: bytes = UNREAD) -> None:
+        self.steps.append((kind, name))
+
+    # -------------------------------------------------------------------------------------------------------------- one statement
+
+    def _statement(self) -> None:
+        first = self.first
+        while self._sign(first, b"("):
+            first += 1
+        self.word = word = self.words[first] if first < self.last and self.kinds[first] == WORD else b""
+        if word == b"begin" and not (self.last == first + 1 or (self._is(first + 1, b"work") and self.last == first + 2)):
+            # MariaDB's BEGIN NOT ATOMIC ... END: statements within it end where ours would.
+            self.compound = True
+            word = b""
+        if word == b"start" and not self._is(first + 1, b"transaction"):
+            word = b""
+        rule = RULES.get(word)
+        if word not in HARMLESS and rule is None:
+            self.compound = True
+            self._mark_doubt(D_ALL | D_ANYTHING, learnable=False)
+        self.found.sets = self.found.sets or word in SETTING
+        self._tokens(word)
+        if rule is not None:
+            rule(self, first)
+        if word in READING:
+            self._own_numbers(first)
+        if word in DEFINITIONS:
+            self._definition(first)
+        self._question(first)
+
+    def _definition(self, first: int) -> None:
+        """CREATE, ALTER, DROP, ..."""
+        if self._has(*DEFINED):
+            self.found.defines = True
+        if self.word in (b"create", b"alter") and self._has(*PROGRAMS) and self.multiple:
+            # Which semicolon ends the body is not known here, nor what stands behind it.
+            self.compound = True
+            self._mark_doubt(D_ALL | D_ANYTHING, learnable=False)
+
+    def _tokens(self, word: bytes) -> None:
+        """What stands anywhere in the statement: functions, user variables, variables of the session."""
+        first, last = self.first, self.last
+        whole = first == 0 and last == len(self.kinds)
+        kinds = self.kinds if whole else self.kinds[first:last]
+        words = self.words if whole else self.words[first:last]
+        found = self.found
+        if b"(" in words and (word not in DEFINITIONS or self._has(b"select", b"values")):
+            for index, other in enumerate(words):
+                if other == b"(" and index and kinds[index] == SIGN and kinds[index - 1] in NAMES:
+                    self._call(first + index - 1, kinds[index - 1])
+        if b"@@" in words:
+            for index, other in enumerate(words):
+                if other == b"@@" and kinds[index] == SIGN:
+                    self._system(first + index)
+        if b"sql_calc_found_rows" in words:
+            found.marks |= M_CALC_FOUND_ROWS
+        if b"value" in words and any(self._is(first + n, b"value", b"for") for n in range(len(words))):
+            found.calls_users = True  # MariaDB: NEXT VALUE FOR sequence
+        if VARIABLE in kinds:
+            self._variables(word, kinds, words)
+
+    def _variables(self, word: bytes, kinds: list[int], words: list[bytes]) -> None:
+        """User variables: are they assigned to?"""
+        assigned = word in ASSIGNS or b":=" in words
+        if not assigned and b"into" in words:
+            assigned = any(kind == VARIABLE and words[n - 1] == b"into" for n, kind in enumerate(kinds) if n)
+        if assigned:
+            for name in dict.fromkeys(one for one, kind in zip(words, kinds, strict=True) if kind == VARIABLE):
+                self._step(E_ASSIGN, name)
+
+    def _system(self, index: int) -> None:
+        """`@@name`, `@@session.name`."""
+        name = index + 1
+        if self._is(name, b"session") and self._sign(name + 1, b"."):
+            name += 2
+        word = self._name(name)
+        if word in (b"last_insert_id", b"identity", b"insert_id"):
+            self.found.marks |= M_INSERT_ID
+        elif word in NUMBERS_OF_VARIABLES:
+            self.found.marks |= M_NUMBERS
+
+    def _call(self, index: int, kind: int) -> None:
+        """A name with a bracket behind it."""
+        words, kinds = self.words, self.kinds
+        base = index
+        while base - 2 >= self.first and self._sign(base - 1, b".") and kinds[base - 2] in (WORD, QUOTED):
+            base -= 2
+        if base > self.first:
+            before = kinds[base - 1]
+            if before == WORD and words[base - 1] in BEFORE_NAMES:
+                return
+            if before in OPERANDS or (before == SIGN and words[base - 1] == b")"):
+                return
+        name = words[index].lower()
+        if base == index:
+            spaced = self.lexed.starts[index + 1] != self.lexed.ends[index] and name in UNSPACED
+            if name in self.harmless and not spaced and not (kind == QUOTED and name in UNQUOTED):
+                return
+            if name in OWN_RULES:
+                self._own_rule(name, index, kind)
+                return
+            if name in SEQUENCES:
+                self.found.calls_users = True
+                return
+        self.found.calls_users = True
+        if name in LOCKING or name in RELEASING:
+            self._step(E_LOCK if name in LOCKING else E_UNLOCK)
+        self._mark_doubt(D_ALL)
+
+    def _own_rule(self, name: bytes, index: int, kind: int) -> None:
+        """A function of the server's that touches the session, or reads what is the session's own."""
+        found = self.found
+        if name == b"last_insert_id":
+            found.marks |= M_INSERT_ID
+            if not self._sign(index + 2, b")"):
+                found.marks |= M_SETS_INSERT_ID
+        elif name == b"get_lock":
+            literal = LOCK_NAME.match(self.words[index + 2]) if index + 3 < self.last and self.kinds[index + 2] == STRING else None
+            self._step(E_LOCK, literal[1] if literal and self._sign(index + 3, b",") else UNREAD)
+        elif name in RELEASING:
+            self._step(E_UNLOCK_ALL if name == b"release_all_locks" and self._is_only(index) else E_UNLOCK)
+        elif kind in (WORD, QUOTED) and self._sign(index + 2, b")"):
+            found.marks |= M_OWN_ID if name == b"connection_id" else M_NUMBERS
+
+    def _is_only(self, index: int) -> bool:
+        """Is SELECT or DO of this call, with or without an alias, the whole statement?"""
+        if self.word not in (b"select", b"do") or index != self.first + 1 or not self._sign(index + 2, b")"):
+            return False
+        return all(kind in (WORD, QUOTED) for kind in self.kinds[index + 3 : self.last]) and self.last - index <= 5
+
+    # --------------------------------------------------------------------------------------------- numbers that stand for a session
+
+    def _own_numbers(self, first: int) -> None:
+        """Where CONNECTION_ID() and its like are read. Behind the first statement of a text, numbers are about the statement before."""
+        if not self.found.marks & (M_OWN_ID | M_NUMBERS):
+            return
+        lexed, words, kinds = self.lexed, self.words, self.kinds
+        begins = self.first == self._first_of_all()
+        own_id = not any(
+            kinds[n] in (WORD, QUOTED) and any(part in words[n].lower() for part in SERVERS_IDS) for n in range(self.first, self.last)
+        ) and not any(self._name(n) == b"sys" and self._sign(n + 1, b".") for n in range(self.first, self.last))
+        numbers: list[tuple[int, Number]] = []
+        for index in range(self.first, self.last):
+            if kinds[index] in (WORD, QUOTED):
+                name = NUMBERS_OF_FUNCTIONS.get(words[index].lower(), "")
+                if name and self._sign(index + 1, b"(") and self._sign(index + 2, b")") and not self._sign(index - 1, b"."):
+                    numbers.append((index, Number(name, lexed.starts[index], lexed.ends[index + 2])))
+            elif self._sign(index, b"@@"):
+                last = index + 3 if self._is(index + 1, b"session") and self._sign(index + 2, b".") else index + 1
+                name = NUMBERS_OF_VARIABLES.get(self._name(last), "")
+                if name:
+                    numbers.append((index, Number(name, lexed.starts[index], lexed.ends[last])))
+        numbers = [(n, one) for n, one in numbers if (own_id if one.name == N_CONNECTION_ID else begins)]
+        self.numbers += [one for _, one in numbers]
+        if numbers and self.word == b"select":
+            self._unnamed_columns(first + 1, [n for n, _ in numbers])
+
+    def _first_of_all(self) -> int:
+        """The first token of the text that is no semicolon."""
+        return next((n for n, word in enumerate(self.words) if word != b";" or self.kinds[n] != SIGN), 0)
+
+    def _unnamed_columns(self, index: int, numbers: list[int]) -> None:
+        """The columns of a SELECT that contain one of the tokens `numbers` and are called by their text."""
+        while index < self.last and self.kinds[index] == WORD and self.words[index] in SELECT_OPTIONS:
+            index += 1
+        lexed = self.lexed
+        columns: list[tuple[int, int]] = []
+        for begin, over in self._items(index):
+            if bisect_left(numbers, begin) < bisect_left(numbers, over):
+                start, end = lexed.starts[begin], lexed.ends[over - 1]
+                last = self.words[over - 1]
+                called_by_text = self._sign(over - 1, b")") or self.kinds[over - 1] == NUMBER or last.endswith(b"_count")
+                if called_by_text and end - start <= MAX_ALIAS:
+                    columns.append((start, end))
+        self.found.columns += tuple(columns)
+
+    def _items(self, index: int) -> list[tuple[int, int]]:
+        """Where the items of a list begin and end, of which the first begins at token `index`."""
+        items: list[tuple[int, int]] = []
+        depth = 0
+        first = index
+        for n in range(index, self.last):
+            kind, word = self.kinds[n], self.words[n]
+            if kind == SIGN:
+                depth += (word == b"(") - (word == b")")
+                if word == b"," and depth == 0:
+                    items.append((first, n))
+                    first = n + 1
+            elif kind == WORD and depth == 0 and word in OVER_ITEMS:
+                return [*items, (first, n)]
+        return [*items, (first, self.last)]
+
+    # ------------------------------------------------------------------------------------------------------ what we answer ourselves
+
+    def _question(self, first: int) -> None:
+        """Is the text exactly one of the questions that we can answer, with or without an alias?"""
+        word = self.word
+        if self.multiple or first != self.first or word not in (b"select", b"show"):
+            return
+        found = self._number_question(first + 1) if word == b"select" else self._warnings_question(first + 1)
+        if found is not None:
+            self.found.question = found
+            self.found.marks |= M_LOCAL
+
+    def _number_question(self, index: int) -> Question | None:
+        name, last = "", index
+        if index < self.last and self.kinds[index] in (WORD, QUOTED):
+            name = NUMBERS_OF_FUNCTIONS.get(self.words[index].lower(), "")
+            if not (self._sign(index + 1, b"(") and self._sign(index + 2, b")")):
+                return None
+            last = index + 2
+        elif self._sign(index, b"@@"):
+            last = index + 3 if self._is(index + 1, b"session") and self._sign(index + 2, b".") else index + 1
+            variable = self._name(last)
+            name = N_CONNECTION_ID if variable == b"pseudo_thread_id" else NUMBERS_OF_VARIABLES.get(variable, "")
+        if not name:
+            return None
+        title = self._source(index, last)
+        last += 1
+        if self._is(last, b"as"):
+            last += 1
+        if last == self.last:
+            return Question(QUESTIONS[name], title)
+        if last != self.last - 1:
+            return None
+        if self.kinds[last] == WORD:
+            return Question(QUESTIONS[name], self._source(last, last))
+        if self.kinds[last] == QUOTED:
+            return Question(QUESTIONS[name], self.words[last])
+        literal = PLAIN_STRING.match(self.words[last]) if self.kinds[last] == STRING else None
+        return Question(QUESTIONS[name], literal[1] or literal[2] or b"") if literal else None
+
+    def _warnings_question(self, index: int) -> Question | None:
+        """SHOW WARNINGS, SHOW ERRORS, SHOW COUNT(*) ..."""
+        if self._is(index, b"count") and self._sign(index + 1, b"(") and self._sign(index + 2, b"*") and self._sign(index + 3, b")"):
+            if index + 5 != self.last:
+                return None
+            if self._is(index + 4, b"warnings"):
+                return Question(Q_WARNING_COUNT, b"@@session.warning_count")
+            return Question(Q_ERROR_COUNT, b"@@session.error_count") if self._is(index + 4, b"errors") else None
+        kind = Q_SHOW_WARNINGS if self._is(index, b"warnings") else Q_SHOW_ERRORS if self._is(index, b"errors") else 0
+        if not kind:
+            return None
+        name = self._source(index, index)
+        if index + 1 == self.last:
+            return Question(kind, name)
+        numbers = [int(self.words[n]) for n in (index + 2, index + 4) if n < self.last and self.words[n].isdigit()]
+        if not self._is(index + 1, b"limit"):
+            return None
+        if index + 3 == self.last and len(numbers) == 1:
+            return Question(kind, name, 0, numbers[0])
+        if index + 5 == self.last and len(numbers) == 2 and self._sign(index + 3, b","):
+            return Question(kind, name, numbers[0], numbers[1])
+        return None
+
+    # ------------------------------------------------------------------------------------------------------------ rules of statements
+
+    def _kill(self, first: int) -> None:
+        self.found.marks |= M_KILL
+        if self.multiple:
+            return
+        index = first + 1
+        if self._is(index, b"hard") or self._is(index, b"soft"):
+            index += 1
+        connection = not self._is(index, b"query")
+        if not connection or self._is(index, b"connection"):
+            index += 1
+        if index + 1 == self.last and self.words[index].isdigit():
+            self.found.kill = int(self.words[index]), connection
+        elif index + 3 == self.last and self._is(index, b"connection_id") and self._sign(index + 1, b"(") and self._sign(index + 2, b")"):
+            self.found.kill = -1, connection
+
+    def _use(self, first: int) -> None:
+        del first
+        if not self.multiple:
+            self.found.marks |= M_USE
+
+    def _set(self, first: int) -> None:
+        found = self.found
+        words = [self.words[n] for n in range(first, self.last) if self.kinds[n] == WORD]
+        if any(sign in word for word in words for sign in ABOUT_CHARACTERS) or any(self._sign(n, b",") for n in range(first, self.last)):
+            found.marks |= M_COLLATES
+        if self._is(first + 1, b"role"):
+            self._step(E_ROLE_DEFAULT if self._is(first + 2, b"default") and first + 3 == self.last else E_ROLE)
+        if self._is(first + 1, b"statement"):
+            # The trackers may report what it sets for one statement only, which is read within it.
+            found.marks |= M_COLLATES
+            inner = next((self.words[n + 1] for n in range(first, self.last - 1) if self._is(n, b"for")), b"")
+            if inner not in READING or inner == b"call":
+                self._mark_doubt(D_ALL | D_ANYTHING, learnable=False)
+            return
+        if self._is(first + 1, b"resource"):
+            self._step(E_KEPT, b"resource group")
+        for n in range(first, self.last):
+            if self._is(n, b"timestamp") and self.words[n + 1 : n + 2] in ([b"="], [b":="]) and n + 2 < self.last:
+                over = n + 3 == self.last or self._sign(n + 3, b",")
+                if over and (self._is(n + 2, b"default") or ZERO.match(self.words[n + 2])):
+                    self._step(E_DEFAULT, b"timestamp")
+        if not self._has_global():
+            self._scopes(first + 1)
+
+    def _has_global(self) -> bool:
+        """GLOBAL and its like, which are for the assignments behind them as well. (`@@global.x` is for itself.)"""
+        return any(
+            self.kinds[n] == WORD and self.words[n] in GLOBAL_SCOPES and not self._sign(n - 1, b"@@") for n in range(self.first, self.last)
+        )
+
+    def _scopes(self, index: int) -> None:
+        """`@@name = value` means `@@session.name = value`, but MariaDB's trackers do not report the short form."""
+        places: list[int] = []
+        for begin, _ in self._items(index):
+            assigned = self._sign(begin, b"@@") and (self._sign(begin + 2, b"=") or self._sign(begin + 2, b":="))
+            if assigned and self._name(begin + 1) not in FOR_NEXT_TRANSACTION:
+                places.append(self.lexed.starts[begin + 1])
+        if places:
+            self.found.scopes += tuple(places)
+            self.found.marks |= M_UNSCOPED
+
+    def _get(self, first: int) -> None:
+        """GET DIAGNOSTICS."""
+        if not self._has(b"diagnostics"):
+            return
+        if first != self._first_of_all():
+            return  # It is about the statement before it, in the same text.
+        self.found.marks |= M_DIAGNOSTICS
+        index = first + 1
+        if self._is(index, b"current"):
+            index += 1
+        if self.multiple or not self._is(index, b"diagnostics"):
+            return
+        items: list[tuple[bytes, bool]] = []
+        index += 1
+        while index + 2 < self.last and self.kinds[index] == VARIABLE and self._sign(index + 1, b"="):
+            number = self._is(index + 2, b"number")
+            if not number and not self._is(index + 2, b"row_count"):
+                return
+            items.append((self._source(index, index), number))
+            index += 3
+            if index == self.last:
+                self.found.diagnostics = tuple(items)
+                return
+            if not self._sign(index, b","):
+                return
+            index += 1
+
+    def _call_statement(self, first: int) -> None:
+        del first
+        self.found.marks |= M_COLLATES
+        self.found.calls_users = True
+        self._mark_doubt(D_ALL)
+
+    def _create(self, first: int) -> None:
+        index = first + 1
+        if self._is(index, b"or", b"replace"):
+            index += 2
+        if not self._is(index, b"temporary"):
+            return
+        index += 1
+        if not (self._is(index, b"table") or self._is(index, b"sequence")):
+            self._step(E_TEMPORARY)
+            return
+        index += 1
+        if self._is(index, b"if", b"not", b"exists"):
+            index += 3
+        self._step(E_TEMPORARY, self._table(index))
+
+    def _table(self, index: int) -> bytes:
+        """A table's name as SQL; UNREAD where there is none, or one that another character set would change."""
+        parts: list[bytes] = []
+        while index < self.last and self.kinds[index] in (WORD, QUOTED):
+            quoted = self.kinds[index] == QUOTED
+            parts.append(b"`%b`" % self.words[index].replace(b"`", b"``") if quoted else self._source(index, index))
+            if not self._sign(index + 1, b"."):
+                break
+            index += 2
+        found = b".".join(parts)
+        return found if found.isascii() and len(parts) <= 2 else UNREAD
+
+    def _drop(self, first: int) -> None:
+        if self._is(first + 1, b"prepare"):
+            self._step(E_DEALLOCATE, self._name(first + 2))
+            return
+        if self._is(first + 1, b"database") or self._is(first + 1, b"schema"):
+            index = first + 4 if self._is(first + 2, b"if", b"exists") else first + 2
+            if index < self.last and self.kinds[index] in (WORD, QUOTED):
+                name = self.words[index] if self.kinds[index] == QUOTED else self._source(index, index)
+                self.found.drops = name.decode("utf-8", "surrogateescape")
+        self._step(E_DROP)
+
+    def _deallocate(self, first: int) -> None:
+        self._step(E_DEALLOCATE, self._name(first + 2))
+
+    def _rename(self, first: int) -> None:
+        del first
+        if self._has(b"rename"):
+            self._step(E_RENAME)
+
+    def _prepare(self, first: int) -> None:
+        name = self._name(first + 1)
+        self._step(E_PREPARE, name)
+        literal = None
+        if first + 4 == self.last and self._is(first + 2, b"from") and self.kinds[first + 3] == STRING:
+            literal = PLAIN_STRING.match(self.words[first + 3])
+        inner = read(literal[1] or literal[2] or b"", self.lexis) if literal else None
+        if inner is None or inner.marks or inner.steps:
+            self._step(E_OPAQUE, name)
+
+    def _execute(self, first: int) -> None:
+        """EXECUTE name, EXECUTE IMMEDIATE text. What is not opaque was read when it was prepared."""
+        name = self._name(first + 1)
+        self.found.marks |= M_DOUBT
+        self._step(E_UNKNOWN, UNREAD if name == b"immediate" else name)
+
+    def _lock(self, first: int) -> None:
+        self._step(E_TABLES, b"INSTANCE" if self._is(first + 1, b"instance") else UNREAD)
+
+    def _unlock(self, first: int) -> None:
+        self._step(E_UNLOCK_TABLES, b"INSTANCE" if self._is(first + 1, b"instance") else UNREAD)
+
+    def _flush(self, first: int) -> None:
+        for n in range(first, self.last):
+            if self._is(n, b"with", b"read", b"lock") or self._is(n, b"for", b"export"):
+                self._step(E_TABLES, FLUSHED)
+                return
+
+    def _backup(self, first: int) -> None:
+        ends = self._is(first + 1, b"unlock") or self._is(self.last - 1, b"end")
+        self._step(E_UNLOCK_TABLES if ends else E_TABLES, b"BACKUP")
+
+    def _handler(self, first: int) -> None:
+        name, index = self._name(first + 1), first + 2
+        if self._sign(index, b"."):
+            name, index = name + b"." + self._name(index + 1), index + 2
+        if self._is(index, b"open"):
+            index += 2 if self._is(index + 1, b"as") else 1
+            self._step(E_HANDLER, self._name(index) or name)
+        elif self._is(index, b"close"):
+            self._step(E_HANDLER_CLOSE, name)
+
+    def _xa(self, first: int) -> None:
+        if self._is(first + 1, b"start") or self._is(first + 1, b"begin"):
+            self._step(E_XA)
+        elif self._is(first + 1, b"commit") or self._is(first + 1, b"rollback"):
+            self._step(E_XA_END)
+
+    def _begin(self, first: int) -> None:
+        del first
+        self._step(E_BEGIN)
+
+
+RULES: Final = {
+    b"kill": _Reader._kill, b"use": _Reader._use, b"set": _Reader._set, b"get": _Reader._get, b"call": _Reader._call_statement,
+    b"create": _Reader._create, b"drop": _Reader._drop, b"deallocate": _Reader._deallocate, b"alter": _Reader._rename,
+    b"rename": _Reader._rename, b"prepare": _Reader._prepare, b"execute": _Reader._execute, b"lock": _Reader._lock,
+    b"unlock": _Reader._unlock, b"flush": _Reader._flush, b"backup": _Reader._backup, b"handler": _Reader._handler, b"xa": _Reader._xa,
+    b"begin": _Reader._begin, b"start": _Reader._begin,
+}  # fmt: skip
+"""By a statement's first word."""
+
+# ---------------------------------------------------------------------------------------------------------- texts with the same shape
+
+_NUMBER: Final = re.compile(rb"(?<![\w$\x80-\xff])[0-9]++(?![\w$\x80-\xff])")
+"""Digits that are no part of a name."""
+_DIGITS: Final = b"0123456789"
+_OTHERS_IN_SHAPE: Final = re.compile(rb"""["#;@$\x80-\xff]|--|/\*|\A\s*+set\b""", re.IGNORECASE)
+MAX_SHAPES: Final = 4096
+
+
+class Texts:
+    """Of sessions that read alike: how they read, and what they are known to send. `shapes` are those of harmless texts (`has_shape`)."""
+
+    __slots__ = ("lexis", "shapes")
+
+    def __init__(self, lexis: Lexis | None) -> None:
+        self.lexis = lexis
+        self.shapes: set[bytes] = set()
+
+    def remember(self, text: bytes, reading: Reading) -> None:
+        """Remember the shape of `text`, if it is harmless whatever its values are."""
+        found = has_shape(text, reading)
+        if found:
+            if len(self.shapes) >= MAX_SHAPES:
+                self.shapes.clear()
+            self.shapes.add(found)
+
+
+_texts: dict[tuple[str, str, str, str], Texts] = {}
+
+
+def texts_of(charset: str, modes: str, default_modes: str, flavour: str) -> Texts:
+    """The Texts of sessions with these settings, as SQL (settings of session_sql.py; "" for the default, which is `default_modes`)."""
+    key = (charset, modes, default_modes, flavour)
+    found = _texts.get(key)
+    if found is None:
+        names = modes[1:-1] if modes[:1] == "'" else default_modes if not modes or modes.startswith("CONCAT_WS") else "ORACLE"
+        lexis = mysql_lexis(charset.strip("'"), names, flavour)
+        if lexis is not None and names == MODES_UNKNOWN:
+            lexis = mysql_lexis(charset.strip("'"), "", MODES_UNKNOWN)
+        if len(_texts) >= MAX_SHAPES:
+            _texts.clear()
+        found = _texts[key] = Texts(lexis)
+    return found
+
+
+def shape(text: bytes) -> bytes:
+    """`text` without its numbers, and without what stands between its single quotation marks. b"" where that is not certain.
+
+    Without brackets no word in it is a function, so digits within words go as well: that is quicker.
+    """
+    if b"'" in text:
+        parts = text.split(b"'")
+        if not len(parts) & 1 or b"\\" in text:
+            return b""
+        text = b"''".join(parts[::2])
+    return _NUMBER.sub(b"", text) if b"(" in text else text.translate(None, _DIGITS)
+
+
+def has_shape(text: bytes, reading: Reading) -> bytes:
+    """The shape of `text`, if each text with that shape is as harmless as it is: b"" otherwise.
+
+    Then each quotation mark begins or ends a string: there is no backslash, no other quotation, no comment, nothing outside ASCII in front
+    of one. And of a name only the letters count: none of the words that matter has digits, but for functions, whose names are left whole.
+    """
+    found = shape(text)
+    if not found or reading.marks or reading.calls_users or _OTHERS_IN_SHAPE.search(found):
+        return b""
+    return found if all(part.count(b"`") % 2 == 0 for part in found.split(b"''")) else b""
