@@ -1,5 +1,6 @@
 """The backends at run time: their budgets and pools, and which pool serves which client."""
 
+import math
 import re
 import ssl
 from typing import TypeVar, cast
@@ -131,6 +132,11 @@ class PoolEntry:
         """That of the client for whom the pool was made."""
         self.purpose = ""
         """What it is for, if its connections do not serve clients one by one."""
+        self.checked_at = -math.inf
+        """When a server was last asked whether its defaults are what they were."""
+        self._defaults: dict[Host, str] = {}
+        """By what defaults sessions began when each server was asked last. (A standby may learn of new ones later.)"""
+        self._told: dict[str, str] = {}
 
     @property
     def engine(self) -> Engine:
@@ -147,6 +153,27 @@ class PoolEntry:
         if len(self.welcomes) >= MAX_WELCOMES:
             self.welcomes.clear()
         self.welcomes[wanted] = parameters
+
+    def see_defaults(self, defaults: str, target: ServerTarget) -> bool:
+        """By these (`Engine.defaults`) sessions begin there now. If they are new, all connections are replaced; then True."""
+        place = (target.host, target.port)
+        if not defaults or defaults == self._defaults.get(place):
+            return False
+        is_first = place not in self._defaults
+        self._defaults[place] = defaults
+        if is_first:
+            return False
+        self.welcomes.clear()
+        self.pool.reconnect()
+        return True
+
+    def see_told(self, told: dict[str, str]) -> bool:
+        """These are the defaults of which clients are told. If they are others than before, so are welcomes; then True."""
+        if told == self._told:
+            return False
+        self._told = told
+        self.welcomes.clear()
+        return True
 
     def learn(self, user: str, learnt: LearntSecret | None) -> None:
         """The client `user` has logged in; if that is the server's user too, what its login revealed serves there from now on."""

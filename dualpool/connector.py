@@ -148,6 +148,9 @@ class Connector:
                 # The first one, and the first after all were lost: the server may have started again with other settings.
                 if backend.asks_capacity and not any(pool.connections for pool in backend.budget.pools):
                     self._set_budget(backend, await drive(entry.engine.capacity(conn.relay, conn.login), stream))
+                if entry.engine.asks_defaults and "replication" not in conn.target.parameters:
+                    # (If they are new, so is the pool's generation: this one may have begun by the old ones, and goes.)
+                    entry.see_defaults(await drive(entry.engine.survey(conn.relay), stream), conn.target)
                 if backend.config.connect_query:
                     await drive(entry.engine.check(conn.relay, backend.config.connect_query), stream)
         except (DualpoolError, ConnectionClosed, trio.TooSlowError) as error:

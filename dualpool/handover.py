@@ -73,7 +73,7 @@ class Handover:
         self._dispatching = True
         self._missed = False
         conn.used = True
-        waiter = queue.popitem(last=False)[0]
+        waiter = pool.queue.next_for(conn, APPLICATION)
         try:
             taken = waiter.offer(conn)
         finally:
@@ -161,7 +161,7 @@ class Handover:
             queue = pool.queue.lanes[lane]
             if queue and pool.move(conn, lane):
                 while queue:
-                    waiter = queue.popitem(last=False)[0]
+                    waiter = pool.queue.next_for(conn, lane)
                     conn.parties = waiter.parties
                     if waiter.offer(conn):
                         self._count_wait(waiter)

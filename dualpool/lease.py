@@ -80,6 +80,10 @@ class Leasable:
         self.parties: tuple[Party, ...] = ()
         """Whose caps the lease counts against."""
 
+    def is_picky(self) -> bool:
+        """May only some of those who wait have it? `Waiter.accepts` tells which."""
+        return False
+
     def seems_alive(self) -> bool:
         """Is nothing known against it? May be asked while it is leased and nothing was sent; False: it has been reported lost."""
         return True
@@ -91,7 +95,7 @@ class Leasable:
 class Waiter:
     """Somebody in a pool's queue. The pool calls these methods; they must not raise, and may call the pool again."""
 
-    __slots__ = ("deadline", "enqueued_at", "lane", "limit", "notified", "parties")
+    __slots__ = ("deadline", "enqueued_at", "lane", "limit", "notified", "parties", "passed_over")
 
     def __init__(self, lane: int = APPLICATION) -> None:
         self.lane = lane
@@ -102,6 +106,12 @@ class Waiter:
         """The setting behind `deadline` with its value, for the message, if it is not the pool's."""
         self.notified: bool = False
         self.parties: tuple[Party, ...] = ()
+        self.passed_over: int = 0
+        """How often others got a connection that it does not accept."""
+
+    def accepts(self, conn: Leasable) -> bool:
+        """Would `conn`, which is picky, do as it is? It may be offered all the same."""
+        return True
 
     def offer(self, conn: Leasable) -> bool:
         """Take the lease of `conn` now, or refuse it with False: nobody is there any more. Taken or not, the wait is over."""

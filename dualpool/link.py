@@ -70,6 +70,10 @@ class Supervisor:
         """
         raise NotImplementedError
 
+    def renew(self, server: "ServerConnection", waiter: "ClientWaiter") -> None:
+        """Put a new connection in the place of `server`, which is leased and shows what the waiting client must not see; offer it."""
+        raise NotImplementedError
+
     def cancel_inside(self, client: "Client", key: int) -> None:
         """A client's session asks to cancel what the client with the virtual key `key` runs."""
         raise NotImplementedError
@@ -205,6 +209,16 @@ class Client(ChannelOwner):
             self.received(data)
         except Exception as error:
             self.failed(error)
+
+    def take(self, conn: Leasable) -> None:
+        """Attach `conn`, or what comes in its place if it shows what this client must not see."""
+        server: ServerConnection = conn  # type: ignore[assignment]
+        if server.relay.picky and not self.relay.may_have(server.relay):
+            self.waiter = ClientWaiter(self)
+            self.waiter.enqueued_at = self.clock.now
+            self.supervisor.renew(server, self.waiter)
+        else:
+            self.attach(server)
 
     def attach(self, conn: Leasable) -> None:
         """The lease begins: `conn` is this client's until the relay says RELEASE or one of the two ends."""
@@ -406,8 +420,10 @@ class Client(ChannelOwner):
             while (conn := self.pool.take_nowait(self.lane)) is not None:
                 if not self.relay.suits(conn.relay):  # type: ignore[attr-defined]
                     conn = self.pool.take_rather(conn, self._is_suited)
+                if conn.relay.picky and not self.relay.may_have(conn.relay):  # type: ignore[attr-defined]
+                    conn = self.pool.take_rather(conn, self._is_acceptable)
                 if self.clock.now - conn.idle_since < UNSEEN or conn.seems_alive():
-                    self.attach(conn)
+                    self.take(conn)
                     return
         if self.may_migrate and is_of_a_tool(self.relay.held()):
             self.supervisor.migrates(self)
@@ -419,6 +435,10 @@ class Client(ChannelOwner):
     def _is_suited(self, conn: Leasable) -> bool:
         # (What `_get_server` asks of the first one in its own words, to save most leases this call.)
         return self.relay.suits(conn.relay)  # type: ignore[attr-defined]
+
+    def _is_acceptable(self, conn: Leasable) -> bool:
+        relay = conn.relay  # type: ignore[attr-defined]
+        return not relay.picky or self.relay.may_have(relay)
 
     def _flush_own_replies(self) -> None:
         out = self.relay.to_client
@@ -492,11 +512,15 @@ class ClientWaiter(Waiter):
         client.waiter = None
         client.channel.resume()
         try:
-            client.attach(conn)
+            client.take(conn)
         except Exception as error:
             # The connection is the client's already, so it goes the way of every lease whose client fails.
             client.failed(error)
         return True
+
+    def accepts(self, conn: Leasable) -> bool:
+        """May the client have it as it is?"""
+        return self.client.relay.may_have(conn.relay)  # type: ignore[attr-defined]
 
     def fail(self, error: DualpoolError) -> None:
         """The wait is over without a server connection."""
@@ -629,6 +653,10 @@ class ServerConnection(Leasable, ChannelOwner):
         self.pool.resetting(self)
         self.channel.resume()
         self._tidy(cancel)
+
+    def is_picky(self) -> bool:
+        """Does the session have what some clients must not see?"""
+        return self.relay.picky
 
     def seems_alive(self) -> bool:
         """Read what the server may have said while nobody held the connection: a server that ends says so, and then closes it.

@@ -311,6 +311,24 @@ class Pool:
         else:
             self.handover.settle(conn)
 
+    def replaced(self, old: Leasable, new: Leasable) -> bool:
+        """`old`, which is leased, was closed and `new` opened for the same lease. False if the pool has given `old` up meanwhile."""
+        if old.state != LEASED:
+            return False
+        self.connects += 1
+        new.id = next(_ids)
+        new.state, new.lane, new.used = LEASED, old.lane, True
+        new.parties, old.parties = old.parties, ()
+        new.created_at = now = self.clock.now
+        new.expires_at = self.ageing.end_of_life(now)
+        if new.generation not in {-1, self.generation}:
+            new.expires_at = -math.inf
+        new.generation = self.generation if new.generation == -1 else new.generation
+        old.state = CLOSED
+        self.connections.discard(old)
+        self.connections.add(new)
+        return True
+
     def connect_failed(self, error: DualpoolError, lane: int) -> None:
         """A connect has failed, or was given up. After a pause the next one is started, if anybody still waits."""
         self.connecting[lane] -= 1

@@ -93,6 +93,7 @@ class ServerRelay:
         "pins",
         "queries",
         "refused_write",
+        "spent",
         "to_client",
         "to_server",
         "transactions",
@@ -111,6 +112,8 @@ class ServerRelay:
         """When `pins` became other than 0. The link sets it when it is told PINNED."""
         self.dirty: bool = False
         """The session holds state that must be reset before another client may have it."""
+        self.spent: str = ""
+        """Why the session, which is `dirty`, cannot even be reset: it has to be closed when its lease is over."""
         self.wants_writes: bool = False
         """The pool is for a server that takes writes: an error that says it does not sets `refused_write` and `dirty`."""
         self.refused_write: bool = False
@@ -417,6 +420,8 @@ class Engine:
     """The application protocols that TLS towards clients and servers names."""
     goodbye: bytes = b""
     """What a server is sent before its connection is closed."""
+    asks_defaults: bool = False
+    """It has `survey`, `defaults` and `told`."""
 
     def accept(self, policy: "FrontendPolicy") -> "Exchange[ClientLogin | CancelRequest]":
         """Log a client in, from its first byte to the moment when its password (or certificate) has been accepted."""
@@ -459,6 +464,21 @@ class Engine:
 
     def capacity(self, relay: ServerRelay, login: "ServerLogin") -> "Exchange[int]":
         """Ask the server how many connections it allows to ordinary users. Raises ServerLost."""
+        raise NotImplementedError
+
+    def survey(self, relay: ServerRelay) -> "Exchange[str]":
+        """Ask a session that has just logged in what its relay must know. The result is that of `defaults`."""
+        raise NotImplementedError
+
+    def defaults(self, relay: ServerRelay, user: str) -> "Exchange[str]":
+        """Ask an idle session by what defaults a session of the server's `user` would begin now. Raises ServerLost.
+
+        The result is another one after each change; "" if it is not known. What the session reports meanwhile becomes its own.
+        """
+        raise NotImplementedError
+
+    def told(self, relay: ServerRelay) -> dict[str, str]:
+        """The defaults of which clients are told at login, as the session has them."""
         raise NotImplementedError
 
     def role(self, login: "ServerLogin") -> "Exchange[str]":

@@ -34,7 +34,7 @@ from dualpool.engines import ENGINES
 from dualpool.errors import AdminShutdown, ConfigError, DualpoolError
 from dualpool.exchange import Stream
 from dualpool.journal import Journal, PgBouncerJournal, SlowLog
-from dualpool.link import Client, ServerConnection, Supervisor
+from dualpool.link import Client, ClientWaiter, ServerConnection, Supervisor
 from dualpool.listener import (
     HANDSHAKE_SECONDS,
     ListeningSocket,
@@ -134,6 +134,9 @@ class Server(Supervisor):
 
     def tidy(self, server: ServerConnection, cancel: bool) -> None:
         self.upkeep.tidy(server, cancel)
+
+    def renew(self, server: ServerConnection, waiter: ClientWaiter) -> None:
+        self.upkeep.renew(server, waiter)
 
     def cancel_inside(self, client: Client, key: int) -> None:
         self.cancels.inside(client, key)

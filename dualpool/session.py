@@ -26,7 +26,7 @@ from dualpool.config import Listener
 from dualpool.errors import AdminShutdown, DualpoolError, LoginFailed, LoginTimeout, PoolClosed, QueryCanceled
 from dualpool.exchange import Stream, drive
 from dualpool.link import VANISHED, Client, ServerConnection, WatchedClient
-from dualpool.protocol import SESSION, ClientRelay, ConnectionClosed, Engine, FindAccount
+from dualpool.protocol import APPLICATION, SESSION, ClientRelay, ConnectionClosed, Engine, FindAccount
 from dualpool.proxy_protocol import networks, read_header, speaks_for_others
 from dualpool.tls import ListenerContext
 
@@ -37,6 +37,8 @@ CLOSE_GRACE = 1.0
 """Seconds for sending a last error message to a client that does not get in."""
 LINGER = 0.25
 """Seconds for a client to close after a last message that is on its way: what it has asked meanwhile must not be answered by a reset."""
+DEFAULTS_LAST = 0.01
+"""Seconds for which the answer about a server's defaults is taken to be true: in a storm of logins not each one asks."""
 FIRST_ID = 1_000_000_000
 """Virtual process ids are greater, and those of servers are smaller: whoever kills by an id means one session and not two."""
 
@@ -334,13 +336,32 @@ class Door:
         """What a client with these start-up settings is told. The first one of each kind asks a server."""
         wanted = self.engine.unproven(login)
         known = entry.welcomes.get(wanted)
-        if known is not None:
+        if known is not None and not await self._are_defaults_new(entry):
             return known
         conn = await checkout(entry.pool, login.account.lane)
         assert isinstance(conn, ServerConnection)
         parameters = await self.server.upkeep.use(conn, self.engine.prove(conn.relay, wanted))
+        if self.engine.asks_defaults:
+            entry.see_told(self.engine.told(conn.relay))
         entry.remember_welcome(wanted, parameters)
         return parameters
+
+    async def _are_defaults_new(self, entry: PoolEntry) -> bool:
+        """Do sessions begin otherwise now than when the pool's welcomes were made? Asked if a server connection is idle."""
+        now = trio.current_time()
+        if not self.engine.asks_defaults or now < entry.checked_at + DEFAULTS_LAST:
+            return False
+        conn = entry.pool.take_nowait(APPLICATION)
+        if conn is None:
+            return False
+        assert isinstance(conn, ServerConnection)
+        entry.checked_at = now
+        try:
+            defaults = await self.server.upkeep.use(conn, self.engine.defaults(conn.relay, entry.target.user))
+        except DualpoolError:
+            return False  # the connection is lost; the next one tells
+        told = entry.see_told(self.engine.told(conn.relay))
+        return entry.see_defaults(defaults, conn.target) or told
 
     def _see_off(self, client: Client) -> None:
         if not client.ended_by:

@@ -18,7 +18,7 @@ from dualpool.errors import AdminShutdown, ConnectFailed, DualpoolError, ServerL
 from dualpool.exchange import Stream, drive
 from dualpool.hosts import rounds
 from dualpool.lease import Leasable
-from dualpool.link import LEFT_MIDWAY, ServerConnection
+from dualpool.link import LEFT_MIDWAY, ClientWaiter, ServerConnection
 from dualpool.log import event
 from dualpool.pool import Pool, PoolIO
 from dualpool.protocol import TRANSACTION, ConnectionClosed, Exchange
@@ -30,6 +30,8 @@ GOODBYE_SECONDS: Final = 1.0
 """How long a server may take to close its end after our goodbye, before we close anyway."""
 GREETING_SECONDS: Final = 1.0
 """How long the first client waits for the server's version."""
+
+ANOTHER_CLIENTS: Final = "it has what only another client made"
 
 R = TypeVar("R")
 
@@ -55,6 +57,10 @@ class Upkeep(PoolIO):
     def tidy(self, conn: ServerConnection, cancel: bool) -> None:
         """As `Supervisor.tidy`."""
         self._start(self._tidy(conn, cancel), conn)
+
+    def renew(self, conn: ServerConnection, waiter: ClientWaiter) -> None:
+        """As `Supervisor.renew`."""
+        self._start(self._renew(conn, waiter), conn)
 
     def _start(self, work: Coroutine[Any, Any, None], conn: ServerConnection) -> None:
         """Work on a server connection in the background. A fault of ours costs that connection, not the process."""
@@ -120,7 +126,38 @@ class Upkeep(PoolIO):
             pool.connected(conn, lane)
             self._server.journal.opened(conn)
 
+    async def _renew(self, conn: ServerConnection, waiter: ClientWaiter) -> None:
+        """Close a leased connection, and offer a new one in its place to `waiter`, which queues up if there is none."""
+        pool = conn.pool
+        conn.counters.gather_server(conn.relay)
+        try:
+            await self._say_goodbye(conn, ANOTHER_CLIENTS)
+            new = await self._server.connector.connect(
+                self._server.backends.entry_of(pool), self._server.backends.relay_limits[TRANSACTION], conn.lane
+            )
+        except DualpoolError as error:
+            self._server.journal.connect_failed(pool, error)
+            pool.condemn(conn, error.message)
+            if waiter.client.waiter is waiter:
+                pool.enqueue(waiter)
+        except BaseException:
+            pool.condemn(conn, ANOTHER_CLIENTS)
+            raise
+        else:
+            new.counters = pool.counters
+            if not pool.replaced(conn, new):
+                new.channel.close()
+                return
+            self._server.journal.opened(new)
+            if not waiter.offer(new):
+                pool.give_back(new)
+
     async def _close(self, conn: ServerConnection, reason: str) -> None:
+        """Close a connection, and tell its pool."""
+        await self._say_goodbye(conn, reason)
+        conn.pool.closed(conn)
+
+    async def _say_goodbye(self, conn: ServerConnection, reason: str) -> None:
         """Say goodbye and wait until the server has closed its end: only then does it no longer count the connection."""
         self._server.journal.closing(conn, reason)
         if conn.channel.is_open():
@@ -132,7 +169,6 @@ class Upkeep(PoolIO):
                 while True:
                     await stream.receive(1 << 16)
             conn.channel.close()
-        conn.pool.closed(conn)
 
     async def _check(self, conn: ServerConnection) -> None:
         entry = self._server.backends.entry_of(conn.pool)
@@ -147,6 +183,9 @@ class Upkeep(PoolIO):
             await self._server.cancels.at_server(conn)
         if relay.is_lost():
             conn.lose(ServerLost(LEFT_MIDWAY))
+            return
+        if relay.spent:
+            conn.pool.condemn(conn, relay.spent)
             return
         timeouts = self._server.config.timeouts
         # (It may have become quiet by itself meanwhile.)

@@ -5,10 +5,17 @@ First come, first served, within a lane. Who belongs to a party that has enough 
 
 import math
 from collections import OrderedDict
+from itertools import islice
+from typing import Final
 
 from dualpool.budget import LANE_ORDER
 from dualpool.lease import Leasable, Party, Waiter
 from dualpool.protocol import APPLICATION, MAINTENANCE
+
+CHOICE: Final = 16
+"""So many of those who wait are looked at for one who accepts a connection."""
+MAX_PASSED_OVER: Final = 8
+"""So often others are served first."""
 
 
 class Queue:
@@ -44,6 +51,18 @@ class Queue:
         del queue[waiter]
         self.done(waiter.parties)
         return True
+
+    def next_for(self, conn: Leasable, lane: int) -> Waiter:
+        """Take the first in a queue; if `conn` is not for it as it is, rather one of those behind it for whom it is."""
+        queue = self.lanes[lane]
+        first = next(iter(queue))
+        chosen = first
+        if conn.is_picky() and first.passed_over < MAX_PASSED_OVER:
+            chosen = next((waiter for waiter in islice(queue, CHOICE) if waiter.accepts(conn)), first)
+            if chosen is not first:
+                first.passed_over += 1
+        del queue[chosen]
+        return chosen
 
     def done(self, parties: tuple[Party, ...]) -> None:
         """One of each party is done, so its next one gets into the queue."""

@@ -20,6 +20,7 @@ class PostgresEngine(EngineOfModules[ServerRelay]):
     default_port = 5432
     alpn = ("postgresql",)
     goodbye = wire.TERMINATE_MESSAGE
+    asks_defaults = True
     relays = ServerRelay
     backend = backend
     cancelling = cancel
@@ -51,6 +52,15 @@ class PostgresEngine(EngineOfModules[ServerRelay]):
 
     def capacity(self, relay: AnyServerRelay, login: ServerLogin) -> Exchange[int]:
         return backend.capacity()
+
+    def survey(self, relay: AnyServerRelay) -> Exchange[str]:
+        return backend.survey(self._own(relay))
+
+    def defaults(self, relay: AnyServerRelay, user: str) -> Exchange[str]:
+        return backend.defaults(self._own(relay), user)
+
+    def told(self, relay: AnyServerRelay) -> dict[str, str]:
+        return dict(self._own(relay).baseline)
 
     def find_secrets(self, login: ServerLogin, sql: str, user: str) -> Exchange[tuple[str, ...] | None]:
         return backend.find_secrets(sql, user)

@@ -12,7 +12,7 @@ from dualpool.errors import ConnectFailed, DualpoolError, LocalProtocolError, Lo
 from dualpool.postgres import auth, messages, wire
 from dualpool.postgres.codec import split
 from dualpool.postgres.server_relay import ServerRelay
-from dualpool.postgres.session_sql import LIMITS, set_all
+from dualpool.postgres.session_sql import LIMITS, SURVEY, constant, defaults_of, set_all
 from dualpool.postgres.sql import quoted
 from dualpool.postgres.statements import NEVER_PREPARED
 from dualpool.protocol import (
@@ -298,6 +298,30 @@ def capacity() -> Exchange[int]:
     """How many connections the server allows to ordinary users. The session must be idle. Raises ServerLost."""
     value = yield from _ask_value(CAPACITY_QUERY, "for max_connections")
     return int(value or b"0")
+
+
+def survey(relay: ServerRelay) -> Exchange[str]:
+    """See Engine. What only PostgreSQL itself answers stays unknown where something else is asked."""
+    for kind, payload in (yield from _ask(wire.query(SURVEY.encode()), "for its settings")):
+        values = messages.parse_row(payload) if kind == wire.DATA_ROW else []
+        if len(values) == 3:
+            defaults, role, defined = values
+            relay.baseline["role"] = messages.text(role or b"none")
+            relay.defined = frozenset(messages.text(defined or b"").lower().split(","))
+            return messages.text(defaults or b"")
+    return ""
+
+
+def defaults(relay: ServerRelay, user: str) -> Exchange[str]:
+    """See Engine."""
+    found = ""
+    for kind, payload in (yield from _ask(wire.query(f"SELECT {defaults_of(constant(user))}".encode()), "for its defaults")):
+        if kind == wire.DATA_ROW:
+            found = messages.text(next(iter(messages.parse_row(payload)), None) or b"")
+        elif kind == wire.PARAMETER_STATUS:
+            relay.report_default(*messages.parse_parameter_status(payload))
+    relay.unnamed = None  # a simple Query ends it (docs: Extended Query)
+    return found
 
 
 SECRET_QUERY: Final = (

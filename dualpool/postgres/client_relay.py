@@ -1,5 +1,7 @@
 """The hot path of PostgreSQL, the client's side: what its messages ask of a server connection. See requests.py."""
 
+import re
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
@@ -28,7 +30,7 @@ from dualpool.postgres.states import (
     RELEASING,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import CLOSE, FORWARD, LISTENS, NEEDS_SERVER, RELEASE, SESSION, VACATE, RelayLimits
+from dualpool.protocol import CLOSE, FORWARD, LISTENS, NEEDS_SERVER, RELEASE, SESSION, TRANSACTION, VACATE, RelayLimits
 from dualpool.state import DEFAULTS, Settings
 
 if TYPE_CHECKING:
@@ -45,10 +47,40 @@ ADVISORY_FUNCTIONS: Final = range(2880, 2893)
 CALLED_FUNCTIONS: Final = {2078: sql.SETTINGS | sql.COMPUTED | sql.REREADS} | dict.fromkeys(ADVISORY_FUNCTIONS, sql.LOCK | sql.RELEASED)
 
 
+MAX_FIRST: Final = 4096
+"""Bytes of a lease's first request that are looked at."""
+TEMP_BUFFERS: Final = "temp_buffers"
+ABOUT_TEMPORARY: Final = re.compile(rb"temp_buffers|pg_my_temp_schema", re.IGNORECASE)
+"""What tells whether a session has had temporary tables."""
+SETS_AT_ONCE: Final = re.compile(
+    rb"(?:begin\s*;\s*)?(?:set\s+(?:local\s+|session\s+)?([a-z_][\w$]*\.[a-z_][\w$]*)\s*(?:=|\bto\b)"
+    rb"|select\s+(?:pg_catalog\.)?set_config\s*\(\s*(?:'([^'\\]+)'|\$1)\s*,)",
+    re.IGNORECASE,
+)
+LONE_BEGIN: Final = re.compile(rb"Q....\s*+(?:begin|start\s++transaction)\b[\w\s,]*+;?\s*+\0", re.IGNORECASE | re.DOTALL)
+ENDS_AT_ONCE: Final = re.compile(rb"Q....\s*+(?:commit|rollback|end|abort)\b[\w\s]*+;?\s*+\0", re.IGNORECASE | re.DOTALL)
+
+
+def names_at_once(request: bytes, names: Collection[str]) -> bool:
+    """Does a request begin with giving the one of `names`, which the server has from others, a value of its own?"""
+    if len(names) != 1 or request[:1] not in {b"Q", b"P"} or b"current_setting" in request.lower():
+        return False
+    start = 5 if request[:1] == b"Q" else request.find(b"\0", 5) + 1
+    match = SETS_AT_ONCE.match(request, start)
+    if match is None:
+        return False
+    (name,) = names
+    own = match[1] or match[2]
+    # (The name that is a parameter stands behind its length in the Bind.)
+    return (
+        own.decode("utf-8", "replace").lower() == name if own else len(name).to_bytes(4, "big") + name.encode() in request[start:].lower()
+    )
+
+
 class ClientRelay(ClientSender):
     """See the module. Without a lease, bytes wait in `_held`."""
 
-    __slots__ = ("_careful", "_discarding", "_held", "_skip")
+    __slots__ = ("_again", "_again_hidden", "_begun", "_careful", "_discarding", "_held", "_skip")
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
         super().__init__(limits, wanted)
@@ -57,6 +89,11 @@ class ClientRelay(ClientSender):
         self._held = HeldBytes()
         self._skip = 0
         self._discarding = False
+        self._begun = b""
+        """A BEGIN, which is all that was sent in this lease. What follows tells if the client may have this server connection."""
+        self._again = b""
+        """The same, for the next server connection; `_again_hidden`: the client has the answer."""
+        self._again_hidden = False
 
     def _is_answered(self) -> bool:
         """Is there an answer to what its message waits for?"""
@@ -74,7 +111,15 @@ class ClientRelay(ClientSender):
 
     def may_have(self, server: protocol.ServerRelay) -> bool:
         assert isinstance(server, ServerRelay)
-        return server.settings is self.settings or server.suits_placeholders(self.settings)
+        first = b"".join(self._held.chunks)[:MAX_FIRST]
+        if server.has_temporary and (
+            self.settings.values.get(TEMP_BUFFERS) != server.settings.values.get(TEMP_BUFFERS) or ABOUT_TEMPORARY.search(first)
+        ):
+            return False
+        if server.settings is self.settings:
+            return True
+        foreign = server.foreign_placeholders(self.settings)
+        return not foreign or names_at_once(first, foreign) or (self.limits.mode == TRANSACTION and LONE_BEGIN.fullmatch(first) is not None)
 
     def on_client_bytes(self, data: bytes) -> int:
         if self.awaits and self._is_answered():
@@ -109,8 +154,18 @@ class ClientRelay(ClientSender):
                 # Strict mode: so that it goes to another server connection.
                 self._held.keep(data, 0)
                 return FORWARD
-            return self._process(data, server)
+            return self._behind_begin(data, server) if self._begun else self._process(data, server)
         return self._unattached(data)
+
+    def _behind_begin(self, data: bytes, server: ServerRelay) -> int:
+        """What follows a BEGIN tells if the client may have this server connection. Else its transaction begins again on another one."""
+        begun, self._begun = self._begun, b""
+        foreign = server.foreign_placeholders(self.settings)
+        if not foreign or names_at_once(data, foreign) or ENDS_AT_ONCE.fullmatch(data):
+            return self._process(data, server)
+        self._again, self._again_hidden = begun, server.answered()
+        self._held.keep(data, UNTIL_ATTACHED)
+        return RELEASE | NEEDS_SERVER
 
     # --------------------------------------------------------------------------------------------------------------- the lease
 
@@ -132,6 +187,9 @@ class ClientRelay(ClientSender):
         server.client = self
         server.mode = self.limits.mode
         prefix = b""
+        if server.picky and server.foreign_placeholders(self.settings):
+            first = b"".join(self._held.chunks)
+            self._begun = first if LONE_BEGIN.fullmatch(first) else b""
         if self.settings is not server.settings:
             prefix = server.restore_to(self.settings)
         if self._careful:
@@ -143,6 +201,13 @@ class ClientRelay(ClientSender):
         held = self._held
         data = b"".join(held.chunks)
         held.clear()
+        if self._again:
+            again, self._again = self._again, b""
+            if self._again_hidden:
+                server.expect_hidden_ready()
+                prefix += again
+            else:
+                data = again + data
         verdict = self._process(data, server) if data else FORWARD
         if prefix:
             self.to_server = prefix + self.to_server
@@ -158,7 +223,7 @@ class ClientRelay(ClientSender):
             # What is still to come (a rollback above all) may change settings behind our back. And what it is pinned by must go.
             server.dirty = True
             if server.pins & sql.LIBRARY:
-                server.suspect = True
+                server.spent = "it has what lasts as long as the session"
         self.awaits = False
         server.forget_question()
         server.client = None
@@ -166,6 +231,7 @@ class ClientRelay(ClientSender):
         server.segment_statement = None
         server.rereads = False
         self.server = None
+        self._begun = b""
         if self._portals:
             self._portals.clear()
 

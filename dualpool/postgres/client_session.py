@@ -3,7 +3,7 @@
 from dualpool import protocol
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import READ_ONLY_SETTINGS, apply_change
-from dualpool.postgres.session_sql import ROLES, has_tiny_limit
+from dualpool.postgres.session_sql import ROLES, has_tiny_limit, is_placeholder
 from dualpool.postgres.statements import ClientStatements, reading
 from dualpool.protocol import RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
@@ -70,7 +70,6 @@ class ClientSession(protocol.ClientRelay):
         for name in server.touched:
             actual.setdefault(name, "")
             wanted.setdefault(name, "")
-            server.picky = True
         changed = {name for name, _ in server.changes}
         for name in server.reported:
             lowered = name.lower()
@@ -88,6 +87,7 @@ class ClientSession(protocol.ClientRelay):
                 if lowered not in back_to_base:
                     wanted[lowered] = actual[lowered]
         server.settings = settings(actual)
+        server.picky = server.has_temporary or any(is_placeholder(name, defined) for name in actual)
         if has_tiny_limit(actual):
             server.dirty = True
         self.settings = settings(wanted)

@@ -126,9 +126,9 @@ class ServerSession(protocol.ServerRelay):
 
     __slots__ = (
         "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_query", "_retried", "_rows", "_telling", "_unasked",
-        "attentive", "baseline", "changes", "changes_in_transaction", "client", "defined", "doubts", "last_error", "mode", "moved",
-        "names_in_doubt", "pending", "reported", "rereads", "savepoints", "segment_statement", "session_changed", "settings",
-        "statements", "strict", "suspect", "to_restore", "touched", "unnamed",
+        "attentive", "baseline", "changes", "changes_in_transaction", "client", "defined", "doubts", "has_temporary", "last_error",
+        "mode", "moved", "names_in_doubt", "pending", "reported", "rereads", "savepoints", "segment_statement", "session_changed",
+        "settings", "statements", "strict", "suspect", "to_restore", "touched", "unnamed",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
@@ -149,6 +149,8 @@ class ServerSession(protocol.ServerRelay):
         """Something in `reported` or `changes` is new since the lease began."""
         self.defined: frozenset[str] = frozenset()
         """The settings of extensions that the session has: not placeholders, though there is a dot in their names."""
+        self.has_temporary = False
+        """The session has a schema for temporary tables, though maybe no table in it. No reset takes that away."""
         self.touched: set[str] = set()
         """Placeholders that this lease has set, if only for a transaction, or in one that was rolled back."""
         self.changes: list[sql.Change] = []
@@ -202,10 +204,10 @@ class ServerSession(protocol.ServerRelay):
         """DISCARD ALL has run: nothing that a client did is left, but for the names of its own settings."""
         values = {name: "" for name in self.settings.values if is_placeholder(name, self.defined)}
         self.settings = settings(values)
-        self.picky = bool(values)
+        self.picky = bool(values) or self.has_temporary
         self.statements.clear()
         self.unnamed = None
-        self.baseline = dict(self.reported)
+        self.baseline = {"role": self.baseline.get("role", "none")} | self.reported
         self.pins = self.doubts = self._ends = 0
         self.pinned_at = 0.0
         self.dirty = False
@@ -229,10 +231,10 @@ class ServerSession(protocol.ServerRelay):
         values = dict.fromkeys(filter(is_placeholder, wanted.values), "") | before.values
         self.settings = settings(values | {name: "0" for name in LIMITS if name in values})
 
-    def suits_placeholders(self, wanted: Settings) -> bool:
-        """Does a client with these settings know each name that the session knows?"""
+    def foreign_placeholders(self, wanted: Settings) -> list[str]:
+        """The names that the session knows, and a client with these settings does not."""
         values = wanted.values
-        return all(name in values for name in self.settings.values if is_placeholder(name, self.defined))
+        return [name for name in self.settings.values if name not in values and is_placeholder(name, self.defined)]
 
     # -------------------------------------------------------------------------------------------------------------------- pins
 
@@ -294,6 +296,8 @@ class ServerSession(protocol.ServerRelay):
             self._retried = False
             values = [messages.parse_row(row) for row in rows]
             found = session_sql.holdings(values[0][1] or b"") | asked & sql.UNASKED
+            if session_sql.TEMPORARY_SCHEMA in (values[0][1] or b""):
+                self.has_temporary = self.picky = True
             if self.strict:
                 if self.pending:
                     self.doubts |= sql.ALWAYS
@@ -415,6 +419,12 @@ class ServerSession(protocol.ServerRelay):
             self.attentive = True
             self.rereads = self.rereads or lowered in sql.READING_SETTINGS
         return lowered in self.to_restore
+
+    def report_default(self, name: str, value: str) -> None:
+        """The server has said of an idle session that a setting is another one: its default has changed (a reload)."""
+        self.reported[name] = value
+        if name.lower() not in self.settings.values:
+            self.baseline[name] = value
 
     def _explain_reports(self) -> None:
         """The transaction is over, and reported settings have moved: by the client, as far as can be seen, or because the server's defaults

@@ -126,6 +126,28 @@ class Restorations:
 RESTORATIONS: Final = Restorations()
 
 
+# What a session begins with.
+
+
+def defaults_of(user: str) -> str:
+    """An expression that is another one after each ALTER ROLE or ALTER DATABASE .. SET or RESET that matters to sessions of `user` here.
+
+    (A transaction that changes a row gives it its own number.)
+    """
+    return (
+        "pg_catalog.concat('=', (SELECT pg_catalog.string_agg(pg_catalog.concat(setdatabase, '/', setrole, '/', xmin), ','"
+        " ORDER BY setdatabase, setrole) FROM pg_catalog.pg_db_role_setting WHERE setdatabase OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT"
+        " oid FROM pg_catalog.pg_database WHERE datname OPERATOR(pg_catalog.=) pg_catalog.current_database())]) AND setrole"
+        f" OPERATOR(pg_catalog.=) ANY (ARRAY[0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname OPERATOR(pg_catalog.=) {user})])))"
+    )
+
+
+SURVEY: Final = (
+    f"SELECT {defaults_of('session_user')}, pg_catalog.current_setting('role'), (SELECT pg_catalog.string_agg(name, ',')"
+    " FROM pg_catalog.pg_settings WHERE pg_catalog.strpos(name, '.') OPERATOR(pg_catalog.>) 0)"
+)
+"""Of a new session: its defaults, its role, and the settings of extensions."""
+
 # The questions. Every name is qualified, and no operator is written without its schema: the search path is the client's.
 _IS: Final = "OPERATOR(pg_catalog.=)"
 QUESTIONS: Final = {
@@ -138,6 +160,8 @@ QUESTIONS: Final = {
     LISTENING: "SELECT FROM pg_catalog.pg_listening_channels()",
 }
 LETTERS: Final = {LOCK: "l", TEMPORARY: "t", CURSOR: "c", PREPARED: "p", LISTENING: "n"}
+TEMPORARY_SCHEMA: Final = b"s"
+"""Told with TEMPORARY: there is one, or was."""
 SESSION_SETTINGS: Final = (
     f" UNION ALL SELECT name, {digits_of('setting')} FROM pg_catalog.pg_settings WHERE source {_IS} 'session'"
     f" UNION ALL SELECT name, {digits_of('pg_catalog.current_setting(name, true)')}"
@@ -155,6 +179,8 @@ def probe(kinds: int, names: Iterable[str] = ()) -> str:
     (in ASCII), with the digits of its value.
     """
     cases = "".join(f", CASE WHEN EXISTS ({QUESTIONS[kind]}) THEN '{LETTERS[kind]}' END" for kind in QUESTIONS if kinds & kind)
+    if kinds & TEMPORARY:
+        cases += ", CASE WHEN pg_catalog.pg_my_temp_schema() OPERATOR(pg_catalog.<>) 0 THEN 's' END"
     text = f"SELECT ''::pg_catalog.text AS name, pg_catalog.concat(''{cases}) AS setting"
     if kinds & LISTENING:
         text += CHANNELS

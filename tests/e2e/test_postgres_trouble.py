@@ -86,6 +86,9 @@ def test_a_server_that_is_killed_and_comes_back(servers: Servers, run_world: Run
     world.assert_unharmed()
 
 
+UNKNOWN_CATALOG = wire.message(wire.ERROR_RESPONSE, b"SERROR\0VERROR\0C42P01\0Mno\0\0") + wire.ready(wire.IDLE)
+
+
 class BabblingServer:
     """Logs clients in like a PostgreSQL server, and answers every query with `answer`."""
 
@@ -123,7 +126,9 @@ class BabblingServer:
             while data := sock.recv(10_000):
                 if data.startswith(b"X"):
                     return
-                sock.sendall(self.answer)
+                # What dualpool itself asks when a connection is new is refused, as by a server that knows no such catalog.
+                ours = b"pg_db_role_setting" in data
+                sock.sendall(UNKNOWN_CATALOG if ours else self.answer)
 
 
 @pytest.fixture

@@ -360,7 +360,8 @@ def test_a_library_costs_the_connection() -> None:
     pair.answer(complete(b"LOAD") + READY)
     assert pair.answer(holds(b""))[1] == PINNED
     pair.client.detach()
-    assert pair.server.is_lost()
+    assert pair.server.dirty
+    assert pair.server.spent
 
 
 def test_a_database_that_is_to_be_dropped() -> None:

@@ -449,6 +449,8 @@ class PostgresSession(Session):
             for name, value in CALL.findall(sql):
                 self._settings[name] = self._defaults[name] if value == "NULL" else value[1:-1]
             return self._rows("", "SELECT 1", described=described) + self._report(), True
+        if "pg_db_role_setting" in sql:
+            return error("42P01", "no catalogs"), False
         if sql == ROLE_QUERY:
             return self._rows(ROLE_ANSWERS[self.tell_role()], "SELECT 1", described=described), True
         if sql in BLOCK:

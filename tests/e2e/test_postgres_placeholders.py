@@ -1,0 +1,148 @@
+"""A custom setting that one client has made is not there for another that has not; clients that have the same ones share connections."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import psycopg
+import pytest
+
+from tests.e2e.postgres_world import Client, World
+from tests.e2e.test_postgres_settings import show_pid
+
+
+@pytest.fixture
+def world(each_postgres: World) -> World:
+    return each_postgres
+
+
+@contextmanager
+def one_connection(world: World) -> Iterator[None]:
+    """All others of the pool are held by somebody."""
+    with ExitStack() as holders:
+        for _ in range(2):
+            holders.enter_context(world.connect(autocommit=False)).execute("SELECT 1")
+        yield
+
+
+def read(client: Client, name: str) -> str | None:
+    row = client.execute("SELECT current_setting(%s, true)", [name]).fetchone()
+    assert row is not None
+    found: str | None = row[0]
+    return found
+
+
+MAKERS = (
+    ["SET {}.x = '1'"],
+    ["SET {}.X TO 1", "RESET {}.x"],
+    ["BEGIN", "SET LOCAL {}.x = '1'", "COMMIT"],
+    ["BEGIN", "SET {}.x = '1'", "ROLLBACK"],
+    ["SELECT set_config('{}.x', '1', false)"],
+    ["SET {}.x = '1'", "DISCARD ALL"],
+    ['SET "{}"."x" = \'ü\''],
+)
+
+
+@pytest.mark.parametrize("number", range(len(MAKERS)))
+def test_what_another_client_has_made_is_not_there(world: World, number: int) -> None:
+    name = f"made{number}"
+    with one_connection(world):
+        with world.connect() as client, world.connect() as other:
+            assert read(client, f"{name}.x") is None
+            for statement in MAKERS[number]:
+                client.execute(statement.format(name))
+            assert read(other, f"{name}.x") is None
+            with pytest.raises(psycopg.errors.UndefinedObject):
+                other.execute(f"SHOW {name}.x")
+            assert read(client, f"{name}.x") is not None
+        with world.connect() as other:
+            assert read(other, f"{name}.x") is None
+
+
+@pytest.mark.parametrize("how", ["SET LOCAL shared.tenant = '{}'", "SELECT set_config('shared.tenant', '{}', true)"])
+def test_clients_with_the_same_names_share_a_connection(world: World, how: str) -> None:
+    with one_connection(world), world.connect() as one, world.connect() as two:
+        pids = set()
+        for turn in range(20):
+            for client, tenant in ((one, "1"), (two, "2")):
+                with client.transaction():
+                    client.execute(how.format(tenant))
+                    pids.add(show_pid(client))
+                    assert read(client, "shared.tenant") == tenant, turn
+        assert len(pids) <= 2
+
+
+def test_a_client_that_begins_with_a_name_gets_the_connection_that_knows_it(world: World) -> None:
+    """Each request a client of its own, as with PHP."""
+    with one_connection(world):
+        pids = set()
+        for number in range(10):
+            with world.connect(autocommit=False) as client:
+                client.execute(f"SET LOCAL brief.tenant = '{number}'")
+                pids.add(show_pid(client))
+                assert read(client, "brief.tenant") == str(number)
+            with world.connect() as client:
+                client.execute(f"SELECT set_config('brief.tenant', '{number}', false)")
+                pids.add(show_pid(client))
+                assert read(client, "brief.tenant") == str(number)
+        assert len(pids) == 1
+
+
+def test_a_transaction_that_does_not_know_the_name_moves(world: World) -> None:
+    with one_connection(world), world.connect() as client:
+        client.execute("SET LOCAL moved.x = '1'")
+        client.execute("SET moved.x = '1'")
+        with world.connect(autocommit=False) as other:
+            assert read(other, "moved.x") is None
+            assert other.info.transaction_status == psycopg.pq.TransactionStatus.INTRANS
+            other.execute("CREATE TABLE made_by_other (n int)")
+            other.rollback()
+        with world.connect() as other, other.transaction():
+            other.execute("SELECT 1")
+        assert world.execute("SELECT to_regclass('made_by_other')") == [(None,)]
+        assert read(client, "moved.x") == "1"
+
+
+def test_temp_buffers_can_be_set_after_another_clients_temporary_table(world: World) -> None:
+    with one_connection(world):
+        with world.connect() as client:
+            with client.transaction():
+                client.execute("CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1")
+            client.execute("CREATE TEMP TABLE t (n int)")
+            client.execute("INSERT INTO t VALUES (1)")
+            client.execute("DROP TABLE t")
+        with world.connect() as other:
+            other.execute("SET temp_buffers = '2MB'")
+            assert other.execute("SELECT pg_my_temp_schema()").fetchone() == (0,)
+            assert other.execute("SHOW temp_buffers").fetchone() == ("2MB",)
+
+
+def test_settings_of_an_extension_are_reset_as_others(world: World) -> None:
+    with one_connection(world), world.connect() as client, world.connect() as other:
+        for one in (client, other):
+            one.execute("DO $$ BEGIN END $$")
+        client.execute("SET plpgsql.check_asserts = off")
+        pids = {show_pid(one) for one in (client, other)}
+        assert other.execute("SHOW plpgsql.check_asserts").fetchone() == ("on",)
+        assert client.execute("SHOW plpgsql.check_asserts").fetchone() == ("off",)
+        client.execute("RESET plpgsql.check_asserts")
+        assert client.execute("SHOW plpgsql.check_asserts").fetchone() == ("on",)
+        assert len(pids) == 1
+
+
+@pytest.mark.parametrize("order", ["ROLE app", "DATABASE {}", "ROLE app IN DATABASE {}"])
+def test_new_defaults_reach_new_clients(world: World, order: str) -> None:
+    what = order.format(world.database)
+    with world.connect() as client:
+        client.execute("SELECT 1")
+        world.execute(f"ALTER {what} SET statement_timeout = '71s'")
+        world.execute(f"ALTER {what} SET timezone = 'Asia/Tokyo'")
+        try:
+            with world.connect() as new:
+                assert new.execute("SHOW statement_timeout").fetchone() == ("71s",)
+                assert new.execute("SHOW timezone").fetchone() == ("Asia/Tokyo",)
+                assert new.info.parameter_status("TimeZone") == "Asia/Tokyo"
+        finally:
+            world.execute(f"ALTER {what} RESET ALL")
+        with world.connect() as new:
+            assert new.execute("SHOW statement_timeout").fetchone() == ("0",)
+            assert new.info.parameter_status("TimeZone") != "Asia/Tokyo"
