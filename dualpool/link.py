@@ -18,6 +18,7 @@ from dualpool.protocol import (
     BROKEN,
     CANCEL,
     CLOSE,
+    LEAKED,
     LISTENS,
     NEEDS_SERVER,
     PINNED,
@@ -83,7 +84,7 @@ class Supervisor:
         raise NotImplementedError
 
     def leaked(self, client: "Client", error: DualpoolError) -> None:
-        """Strict mode has found what would have leaked to other clients; `client`, which made it, is ended with `error`."""
+        """The server was asked, and a lease of `client` has left what nobody saw. In strict mode the client is ended with `error`."""
         raise NotImplementedError
 
     def listens(self, client: "Client") -> None:
@@ -601,6 +602,9 @@ class ServerConnection(Leasable, ChannelOwner):
         """The verdicts that are more than the end of a lease."""
         if verdict & PINNED:
             self.pins_changed()
+        if verdict & LEAKED and self.client is not None:
+            self.supervisor.leaked(self.client, StateLeaked(self.relay.leak))
+            self.relay.leak = ""
         if verdict & CANCEL and self.client is not None:
             # The client's next request, which had to wait for this answer.
             self.supervisor.cancel_inside(self.client, self.client.relay.cancel_key)

@@ -45,6 +45,9 @@ LISTENS: Final = 256
 RESUMES: Final = 512
 """From `on_server_bytes`: what the client's relay has held back (`ClientRelay.awaits`) can go on: `on_client_bytes(b"")`."""
 
+LEAKED: Final = 512
+"""From `on_server_bytes`: `ServerRelay.leak` says what the client's lease would have left to others."""
+
 # What happens when a session begins to hold state that pins it.
 PIN_ALLOW: Final = 0
 PIN_WARN: Final = 1
@@ -86,6 +89,7 @@ class ServerRelay:
     __slots__ = (
         "dirty",
         "in_transaction",
+        "leak",
         "parses",
         "picky",
         "pin_text",
@@ -104,6 +108,8 @@ class ServerRelay:
         self.to_client: bytes = b""
         self.to_server: bytes = b""
         self.in_transaction: bool = False
+        self.leak: str = ""
+        """Found by asking though all looked harmless. Whoever logs it sets it to "" again."""
         self.pins: int = 0
         """Not 0: the session holds state that cannot be replayed, so the lease goes on after the transaction."""
         self.pin_text: str = ""

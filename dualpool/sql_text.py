@@ -243,7 +243,7 @@ class Postgres(Dialect):
         if lexis.backslash:
             return False
         if b"\\" in name:
-            decoded = _unescaped(name)
+            decoded = unescaped(name)
             if decoded is None:
                 return False
             name = decoded
@@ -251,7 +251,7 @@ class Postgres(Dialect):
         return True
 
 
-def _unescaped(name: bytes) -> bytes | None:
+def unescaped(name: bytes) -> bytes | None:
     """The name with its Unicode escapes resolved; None for what a server refuses. Names with other letters than ASCII's are not certain."""
     if not name.isascii():
         return None

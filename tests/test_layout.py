@@ -21,7 +21,10 @@ HOT_IN_ENGINE: Final = frozenset(
     }
 )
 ENGINE_FILES: Final = HOT_IN_ENGINE | {"__init__", "messages", "auth", "frontend", "backend", "sql", "session_sql", "cancel", "console"}
-OF_ONE_ENGINE: Final = {"postgres": frozenset[str](), "mysql": frozenset({"reading", "functions", "knowledge"})}
+OF_ONE_ENGINE: Final = {
+    "postgres": frozenset({"catalog", "functions", "lexical", "reading"}),
+    "mysql": frozenset({"reading", "functions", "knowledge"}),
+}
 """A subject that only one engine has is a file that only one has."""
 
 PLAIN_DEPENDENCIES: Final = frozenset({"__future__", "typing_extensions", "pymysql"}) | (sys.stdlib_module_names - {"asyncio"})

@@ -4,6 +4,7 @@ from dualpool.accounts import CancelRequest, ClientLogin, FrontendPolicy, Server
 from dualpool.engine_modules import EngineOfModules
 from dualpool.errors import DualpoolError
 from dualpool.postgres import backend, cancel, console, frontend, messages, wire
+from dualpool.postgres.catalog import catalog_of
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.statements import shown
@@ -42,7 +43,7 @@ class PostgresEngine(EngineOfModules[ServerRelay]):
         return None
 
     def server_relay(self, login: ServerLogin, limits: RelayLimits, target: ServerTarget) -> ServerRelay:
-        relay = ServerRelay(limits, dict(login.parameters))
+        relay = ServerRelay(limits, dict(login.parameters), catalog_of(target.host, target.port, target.database))
         relay.settings = start_settings(target.parameters)
         return relay
 

@@ -8,9 +8,11 @@ from dualpool import protocol
 from dualpool.buffer import HeldBytes
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import messages, sql, wire
+from dualpool.postgres.catalog import DOUBT
 from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustAsk, MustWait, describes_portal
 from dualpool.postgres.codec import check_length
-from dualpool.postgres.requests import BARRIER, CALL, COPY_SYNC, HIDDEN_SYNC, PREPARING, RUNNING, SYNC, SYNCED
+from dualpool.postgres.reading import LONGEST_CLUE, marks_of_part
+from dualpool.postgres.requests import BARRIER, CALL, COPY_SYNC, HIDDEN_SYNC, PARSE, PREPARING, RUNNING, SYNC, SYNCED
 from dualpool.postgres.server_relay import UNKNOWN, ServerRelay
 from dualpool.postgres.statements import ANY_READING, STAND_IN_CLOSE
 from dualpool.postgres.states import (
@@ -45,6 +47,11 @@ UNTIL_ATTACHED: Final = 1 << 62
 ADVISORY_FUNCTIONS: Final = range(2880, 2893)
 """The OIDs of the session's advisory lock functions (pg_proc.dat); a FunctionCall names a function so."""
 CALLED_FUNCTIONS: Final = {2078: sql.SETTINGS | sql.COMPUTED | sql.REREADS} | dict.fromkeys(ADVISORY_FUNCTIONS, sql.LOCK | sql.RELEASED)
+"""What these leave."""
+HARMLESS_CALLS: Final = frozenset(
+    (715, 764, 767, 765, 952, 953, 954, 955, 956, 957, 958, 964, 1004, 3170, 3171, 3172, 3457, 3458, 3459, 3460)
+)
+"""The functions of large objects, for which libpq sends FunctionCall. What others do is in doubt: their names are not told."""
 
 
 MAX_FIRST: Final = 4096
@@ -136,6 +143,8 @@ class ClientRelay(ClientSender):
             part, data = data[:taken], data[taken:]
             if server is not None:
                 server.unfinished = self._skip > 0
+                if self._unread:
+                    self._read_on(part, server)
                 verdict = self._process(data, server) if data else FORWARD
                 self.to_server = part + self.to_server
                 if RELEASING[server.mode][wire.IDLE]:
@@ -167,6 +176,15 @@ class ClientRelay(ClientSender):
         self._held.keep(data, UNTIL_ATTACHED)
         return RELEASE | NEEDS_SERVER
 
+    def _read_on(self, part: bytes, server: ServerRelay) -> None:
+        """One more part of a text that is too long to be read has been sent. A clue may begin in the part before it."""
+        marks = marks_of_part(self._unread + part)
+        if server.pending and server.pending[-1] == PARSE:
+            self.unnamed_marks |= marks
+        elif server.mode != SESSION:
+            server.suspect_of(marks, b"")
+        self._unread = part[-LONGEST_CLUE:] if self._skip else b""
+
     # --------------------------------------------------------------------------------------------------------------- the lease
 
     def catch_up(self, server: ServerRelay) -> int:
@@ -186,6 +204,12 @@ class ClientRelay(ClientSender):
         self.server = server
         server.client = self
         server.mode = self.limits.mode
+        judge = self.judge
+        if judge is None or judge.outdated or self._judged_for is not self.settings or self._judged_by is not server.lexis:
+            judge = self._find_judge(server)
+        judge.leases += 1
+        server.reader = judge
+        server.judge = judge if judge.leases != self.limits.verify_every else server.sampled(judge)
         prefix = b""
         if server.picky and server.foreign_placeholders(self.settings):
             first = b"".join(self._held.chunks)
@@ -230,6 +254,7 @@ class ClientRelay(ClientSender):
         server.segment = b""
         server.segment_statement = None
         server.rereads = False
+        server.lease_over()
         self.server = None
         self._begun = b""
         if self._portals:
@@ -359,12 +384,18 @@ class ClientRelay(ClientSender):
                     frame = data if start == 0 and position == 0 and following == end else data[position:following]
                     pending.append(frame)
                     server.segment_statement = None
-                    marks = sql.QUERY_MARKS.get(frame) if whole else sql.UNREAD
+                    marks = server.judge.queries.get(frame)
                     if marks is None:
                         if length < 5:
                             raise RemoteProtocolError("a Query without a text")
-                        marks = sql.UNREAD if length > max(self.limits.frame_bytes, SMALL_MESSAGE) else sql.query_marks(frame)
+                        if whole and length <= max(self.limits.frame_bytes, SMALL_MESSAGE):
+                            marks = server.judge.query_marks(frame)
+                        else:
+                            marks = marks_of_part(frame[5:])
+                            self._unread = frame[-LONGEST_CLUE:]
                     if marks & sql.NOTABLE:
+                        if server.rereads and len(pending) > 1:
+                            server.unread.add(frame)
                         instead = self._note_query(frame, marks, server)
                         if self.vacates:
                             verdict |= VACATE
@@ -405,9 +436,10 @@ class ClientRelay(ClientSender):
                     if server.unsynced:
                         instead = self._end_segment(server) + data[position:following]
                     pending.append(CALL)
-                    marks = CALLED_FUNCTIONS.get(wire.INT32.unpack_from(data, position + 5)[0], 0) if end - position >= 9 else 0
-                    if marks and rewrites:
-                        server.suspect_of(marks, b"FunctionCall")
+                    if rewrites:
+                        function = wire.INT32.unpack_from(data, position + 5)[0] if end - position >= 9 else 0
+                        if function not in HARMLESS_CALLS:
+                            server.suspect_of(CALLED_FUNCTIONS.get(function, DOUBT), b"FunctionCall")
                 elif action == C_TERMINATE:
                     verdict = CLOSE
                     end = position

@@ -10,6 +10,7 @@ from typing import Final
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import sql, wire
 from dualpool.postgres.client_session import ClientSession
+from dualpool.postgres.reading import LONGEST_CLUE, Reading, marks_of_part
 from dualpool.postgres.requests import (
     CLOSING,
     HIDDEN_CLOSE,
@@ -83,41 +84,43 @@ class Stale(Exception):
 class ClientSender(ClientSession):
     """See the module. Each method returns what is sent instead of the message, or None: the message as it is."""
 
-    __slots__ = ("_listens_alone", "_portals")
+    __slots__ = ("_listens_alone", "_portals", "_unread")
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
         super().__init__(limits, wanted)
-        self._portals: dict[bytes, bytes | ListenStep | RefusedListenStep] = {}
-        """The texts of portals bound in this lease, from the first telling one on; or what an Execute does in place of a LISTEN."""
+        self._portals: dict[bytes, Reading | ListenStep | RefusedListenStep] = {}
+        """What the texts of this lease's portals are, from the first telling one on; or what an Execute does in place of a LISTEN."""
         self._listens_alone = False
         """The next LISTEN goes to the client's own server connection."""
+        self._unread = b""
+        """The end of what was sent of a text that is too long to be read, while its rest comes."""
 
     def forget_portals(self) -> None:
         """The transaction is over, and its portals with it."""
         self._portals.clear()
 
     def _note_query(self, frame: bytes, marks: int, server: ServerRelay) -> bytes | None:
-        """A simple Query of which something must be noted. Returns what is sent instead, or None."""
+        """A simple Query of which something must be noted. Returns what is sent instead, or None. Raises MustWait."""
         text = frame[5:-1]
-        self._note(text, marks, server)
+        judge = server.judge
+        if server.mode != SESSION:
+            server.suspect_of(marks, text)
+        if not marks & (sql.VACATES | sql.LISTENS | sql.DEALLOCATES):
+            return None
+        reading = judge.read(text)
+        if reading.vacates:
+            self.vacates = reading.vacates
         if server.mode == SESSION:
             return None
         if marks & sql.LISTENS:
-            return self._listen_instead(text, server)
-        return self._query_instead(text, server) if marks & sql.DEALLOCATES else None
+            return self._listen_instead(text, reading, server)
+        return self._query_instead(text, reading, server) if marks & sql.DEALLOCATES else None
 
-    def _note(self, text: bytes, marks: int, server: ServerRelay) -> None:
-        """A statement is about to be run (or, for VACATES, will be soon)."""
-        if marks & sql.VACATES:
-            self.vacates = sql.vacated_database(text)
-        if server.mode != SESSION:
-            server.suspect_of(marks, text)
-
-    def _query_instead(self, text: bytes, server: ServerRelay) -> bytes | None:
+    def _query_instead(self, text: bytes, reading: Reading, server: ServerRelay) -> bytes | None:
         """DEALLOCATE of a statement that the client prepared by protocol: the server never knew its name."""
-        name = sql.deallocated_name(text)
+        name = reading.deallocates
         if name is None:
-            others = sql.without_deallocates(text, self.statements.names, DO_NOTHING)
+            others = reading.without_deallocates(text, self.statements.names, DO_NOTHING)
             return None if others is None else wire.query(others)
         if name not in self.statements.names:
             return None
@@ -125,17 +128,18 @@ class ClientSender(ClientSession):
         server.pending.extend((DeallocatedStep(self, name), mark))
         return wire.query(DO_NOTHING)
 
-    def _listen_instead(self, text: bytes, server: ServerRelay) -> bytes | None:
+    def _listen_instead(self, text: bytes, reading: Reading, server: ServerRelay) -> bytes | None:
         """LISTEN. Raises MustWait."""
-        channel = sql.listened_channel(text)
+        channel = reading.listens
         if self.limits.listen == LISTEN_ERROR and channel is not None:
             server.pending.insert(-1, RefusedListenStep())
             return wire.query(FAIL)
-        if channel is None or not self._is_shared(channel, server):
+        if channel is None or reading.lexed is None or not self._is_shared(channel, server):
             return None
         # The name is the same, so that it is refused where LISTEN would refuse it (a reserved word).
         server.pending.insert(-1, ListenStep(channel))
-        return wire.query(sql.unlisten_instead(text))
+        start = reading.lexed.starts[0]
+        return wire.query(text[:start] + b"UN" + text[start:])
 
     def _is_shared(self, channel: str, server: ServerRelay) -> bool:
         """Does the shared connection listen to `channel` for this client? Raises MustWait while that is not known."""
@@ -176,8 +180,10 @@ class ClientSender(ClientSession):
             server.pending.append(DuplicateStep(name, own))
             return instead + wire.message(wire.PARSE, own + b"\0" + key)
         statement = shared(key, OWN_READING if server.rereads else self.reading)
+        if statement.judged_by is not server.judge:
+            statement.judged(server.judge)
         if statement.marks & sql.VACATES:
-            self.vacates = sql.vacated_database(statement.text())
+            self.vacates = statement.read(server.judge).vacates
         version = undescribed(statement)
         self.statements.add(name, version)
         return server.prepare_and_describe(version, self, name, visible=True)[0]
@@ -189,11 +195,12 @@ class ClientSender(ClientSession):
         if whole:
             self.unnamed = server.unnamed = data[position:following]
             text = data[position + 6 : data.index(0, position + 6, following)]
-            self.unnamed_marks = sql.UNREAD if len(text) > max(self.limits.statement_bytes, SMALL_MESSAGE) else sql.marks(text)
+            self.unnamed_marks = server.judge.marks(text)
             if self.unnamed_marks & sql.VACATES:
-                self.vacates = sql.vacated_database(text)
+                self.vacates = server.judge.read(text).vacates
         else:
-            self.unnamed_marks = sql.UNREAD
+            self.unnamed_marks = marks_of_part(data[position + 6 :])
+            self._unread = data[-LONGEST_CLUE:]
             # Too long to be kept. On another server connection this takes its place, and the server's complaint tells the client.
             self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + TOO_LONG_TO_KEEP + b"\0\0\0")
         return None
@@ -211,11 +218,12 @@ class ClientSender(ClientSession):
                 return None  # the server says that it does not exist
             return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
         statement = version.statement
+        judge = server.judge
+        if statement.judged_by is not judge:
+            statement.judged(judge)
         stand_in = None
         if statement.telling or self._portals:
-            stand_in = self._bind_telling(
-                statement.text(), statement.deallocates, statement.listens, data[position + 5 : portal_end], server
-            )
+            stand_in = self._bind_telling(statement.read(judge), data[position + 5 : portal_end], server)
         known = server.statements.known
         step = known.get(version)
         if stand_in is not None:
@@ -258,12 +266,11 @@ class ClientSender(ClientSession):
             marks = self.unnamed_marks
             if marks or self._portals:
                 text = unnamed[6 : unnamed.index(0, 6)]
+                judge = server.judge
                 if marks & sql.NOTABLE:
                     self._note_bound(text, marks, data[portal_end + 2 : end], server)
                 if self._portals or marks & (sql.TELLING | sql.LISTENS):
-                    deallocates = sql.deallocated_name(text) if marks & sql.DEALLOCATES else None
-                    listens = sql.listened_channel(text) if marks & sql.LISTENS else None
-                    stand_in = self._bind_telling(text, deallocates, listens, data[position + 5 : portal_end], server)
+                    stand_in = self._bind_telling(judge.read(text), data[position + 5 : portal_end], server)
                     if stand_in is not None:
                         prefix, own = self._stand_in(stand_in, server)
                         return prefix + bound_to(own, data, position, portal_end, portal_end + 1, end, length)
@@ -274,19 +281,17 @@ class ClientSender(ClientSession):
             return bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
         return again + data[position:end] if again else None
 
-    def _bind_telling(
-        self, text: bytes, deallocates: bytes | None, listens: str | None, portal: bytes, server: ServerRelay
-    ) -> Version | None:
+    def _bind_telling(self, reading: Reading, portal: bytes, server: ServerRelay) -> Version | None:
         """Bind of a statement whose text matters when it has run. Returns what is bound instead, or None. Raises MustWait."""
-        if listens is not None:
+        if reading.listens is not None:
             if self.limits.listen == LISTEN_ERROR:
                 self._portals[portal] = RefusedListenStep()
                 return FAIL_INSTEAD
-            if self._is_shared(listens, server):
-                self._portals[portal] = ListenStep(listens)
+            if self._is_shared(reading.listens, server):
+                self._portals[portal] = ListenStep(reading.listens)
                 return DO_NOTHING_INSTEAD
-        self._portals[portal] = text
-        return DO_NOTHING_INSTEAD if deallocates in self.statements.names else None
+        self._portals[portal] = reading
+        return DO_NOTHING_INSTEAD if reading.deallocates in self.statements.names else None
 
     def _note_bound(self, text: bytes, marks: int, values: bytes, server: ServerRelay) -> None:
         """A statement of which something must be noted is about to run. `values`: its parameters, as Bind has them."""
@@ -341,17 +346,15 @@ class ClientSender(ClientSession):
 
     def _executed(self, data: bytes, position: int, server: ServerRelay) -> None:
         """Execute of a portal whose statement may be a telling one."""
-        text = self._portals.get(data[position + 5 : data.index(0, position + 5)])
-        if isinstance(text, ListenStep | RefusedListenStep):
-            server.pending.append(text)
-            return
-        if text is None or sql.first_word(text) not in sql.TELLING_WORDS:
-            return
-        name = sql.deallocated_name(text)
-        if name is not None and name in self.statements.names:
-            server.pending.append(DeallocatedStep(self, name))
+        bound = self._portals.get(data[position + 5 : data.index(0, position + 5)])
+        if isinstance(bound, ListenStep | RefusedListenStep):
+            server.pending.append(bound)
+        elif bound is None or not bound.marks & sql.TELLING:
+            pass
+        elif bound.deallocates is not None and bound.deallocates in self.statements.names:
+            server.pending.append(DeallocatedStep(self, bound.deallocates))
         else:
-            server.pending.append(TellingStep(text))
+            server.pending.append(TellingStep(bound))
 
     def _named(self, data: bytes, position: int, following: int, kind: int, server: ServerRelay, rewrites: bool) -> bytes | None:
         """Describe or Close of a statement or portal."""

@@ -1,18 +1,24 @@
 """A client's session: the settings and prepared statements that it finds on whatever server connection it meets."""
 
 from dualpool import protocol
+from dualpool.postgres.catalog import Judge
+from dualpool.postgres.lexical import LEXICAL_SETTINGS, lexis_of
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import READ_ONLY_SETTINGS, apply_change
 from dualpool.postgres.session_sql import ROLES, has_tiny_limit, is_placeholder
 from dualpool.postgres.statements import ClientStatements, reading
 from dualpool.protocol import RelayLimits
+from dualpool.sql_text import Lexis
 from dualpool.state import DEFAULTS, Settings, settings
 
 
 class ClientSession(protocol.ClientRelay):
     """See the module. `server` is the lease's."""
 
-    __slots__ = ("base", "limits", "reading", "server", "settings", "statements", "told", "unnamed", "unnamed_marks", "unnamed_shape")
+    __slots__ = (
+        "_judged_by", "_judged_for", "base", "judge", "limits", "reading", "server", "settings", "statements", "told", "unnamed",
+        "unnamed_marks", "unnamed_shape",
+    )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
         super().__init__()
@@ -29,6 +35,10 @@ class ClientSession(protocol.ClientRelay):
         self.unnamed_marks = 0
         self.unnamed_shape: tuple[bytes, bytes] | None = None
         """The parameter types and columns of it that the client was told when it described it."""
+        self.judge: Judge | None = None
+        """Who says what the client's texts do, as it was when `settings` were `_judged_for` and the server's own `_judged_by`."""
+        self._judged_for: Settings | None = None
+        self._judged_by: Lexis | None = None
         self.told = 0
         """The kinds of pins that the client has been told of."""
 
@@ -49,6 +59,18 @@ class ClientSession(protocol.ClientRelay):
             server.attentive = True
         elif channel in subscriptions.active:
             self.to_client += message
+
+    def _find_judge(self, server: ServerRelay) -> Judge:
+        """The lease begins, and what the client's texts mean may have changed."""
+        encoding, conforming = (self._setting(name, server) for name in LEXICAL_SETTINGS)
+        lexis = lexis_of(encoding, conforming) if encoding is not None and conforming is not None else None
+        self._judged_for, self._judged_by = self.settings, server.lexis
+        self.judge = server.catalog.judge(lexis, self.limits.verify)
+        return self.judge
+
+    def _setting(self, name: str, server: ServerRelay) -> str | None:
+        """The value of a reported setting as the client will find it; None if nobody can tell."""
+        return self.settings.values.get(name) or server.baseline.get(name)
 
     def count_statements(self) -> int:
         return len(self.statements.names)

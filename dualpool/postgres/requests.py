@@ -12,6 +12,7 @@ Source: PostgreSQL docs, chapter "Frontend/Backend Protocol".
 
 from typing import TYPE_CHECKING, Final
 
+from dualpool.postgres.reading import Reading
 from dualpool.postgres.statements import PreparedStep, Version
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class EvictStep:
 class TellingStep:
     """An Execute of a statement whose text matters when its tag comes."""
 
-    __slots__ = ("text",)
+    __slots__ = ("reading",)
 
-    def __init__(self, text: bytes) -> None:
-        self.text = text
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 from dualpool.buffer import HeldBytes
 from dualpool.errors import FeatureRefused, RemoteProtocolError, ServerLost
 from dualpool.postgres import messages, wire
+from dualpool.postgres.catalog import Catalog
 from dualpool.postgres.codec import check_length, skip_rows
 from dualpool.postgres.requests import (
     BARRIER,
@@ -33,7 +34,6 @@ from dualpool.postgres.requests import (
     StaleStep,
 )
 from dualpool.postgres.server_session import TAGS, ServerSession
-from dualpool.postgres.sql import first_word
 from dualpool.postgres.statements import (
     NEVER_PREPARED,
     NO_COLUMNS,
@@ -61,7 +61,7 @@ from dualpool.postgres.states import (
     SERVER_ACTION,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import BROKEN, FORWARD, PINNED, RELEASE, RESUMES, SESSION, STATEMENT, RelayLimits
+from dualpool.protocol import BROKEN, FORWARD, LEAKED, PINNED, RELEASE, RESUMES, SESSION, STATEMENT, RelayLimits
 
 if TYPE_CHECKING:
     from dualpool.postgres.client_session import ClientSession
@@ -100,8 +100,8 @@ class ServerRelay(ServerSession):
         "unfinished", "unsynced",
     )  # fmt: skip
 
-    def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
-        super().__init__(limits, reported)
+    def __init__(self, limits: RelayLimits, reported: dict[str, str], catalog: Catalog | None = None) -> None:
+        super().__init__(limits, reported, catalog)
         self.unsynced = SYNCED
         """Whether extended-query messages were sent with no Sync after them, and if they do more than prepare (RUNNING)."""
         self.unfinished = False
@@ -224,6 +224,8 @@ class ServerRelay(ServerSession):
                     instead = self._attend(data[position + 5])
                     if self.pins != pins:
                         verdict |= PINNED
+                    if self.leak:
+                        verdict |= LEAKED
                     if instead and not hidden:
                         # Notifications come before ReadyForQuery, as from a server.
                         out = [] if out is None else out
@@ -368,6 +370,12 @@ class ServerRelay(ServerSession):
                 self.to_restore.clear()
             else:
                 self._commit_changes()
+        if self.rereads and not pending:
+            self.settle()
+        if self._altered and status == wire.IDLE:
+            # Only now can others see it.
+            self._altered = False
+            self.catalog.outdate()
         self._in_error = False
         if status != wire.IDLE and self.mode == STATEMENT and mark != HIDDEN_QUERY:
             self.suspect = bool(pending)
@@ -535,7 +543,7 @@ class ServerRelay(ServerSession):
             before.settled = now
             prepared.owner.replace(prepared.owner_name, before, now)
         elif before is not now:
-            if first_word(before.statement.text()) in WITHOUT_CHECK:
+            if before.statement.read(self.reader).verb() in WITHOUT_CHECK:
                 prepared.owner.replace(prepared.owner_name, before, now)
             else:
                 self.unequal = before

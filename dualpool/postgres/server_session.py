@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
 from dualpool.errors import FeatureRefused, StateLeaked
-from dualpool.postgres import messages, session_sql, sql, wire
+from dualpool.postgres import catalog, messages, session_sql, sql, wire
+from dualpool.postgres.catalog import Catalog, Facts, Judge, SamplingJudge
+from dualpool.postgres.lexical import LEXICAL_SETTINGS, lexis_of
 from dualpool.postgres.requests import HIDDEN_QUERY, PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.session_sql import LIMITS, RESTORATIONS, ROLES, is_placeholder
 from dualpool.postgres.statements import PreparedStep, ServerStatements, Statement
@@ -33,7 +35,8 @@ T_UNLISTEN: Final = 8
 T_NOTHING: Final = 9
 T_DOUBT: Final = 10
 """Of statements that TELLING_WORDS does not have."""
-T_CREATE: Final = 11
+T_DDL: Final = 11
+"""What the catalog says may be different now."""
 TAG_BITS: Final = 4
 TAGS: Final = {
     # Every tag that a statement beginning with one of sql.TELLING_WORDS can have is here: statements and tags are counted off together.
@@ -57,16 +60,24 @@ TAGS: Final = {
     b"ROLLBACK PREPARED": T_NOTHING,
     # What the server says has run raises doubts about what the session holds, without any reading of SQL.
     b"LISTEN": T_DOUBT | sql.LISTENING << TAG_BITS,
-    b"DO": T_DOUBT | (sql.EVERYTHING | sql.PROBED << sql.ENDS) << TAG_BITS,
-    b"CALL": T_DOUBT | (sql.EVERYTHING | sql.PROBED << sql.ENDS) << TAG_BITS,
     b"CLOSE CURSOR": T_DOUBT | sql.CURSOR << sql.ENDS << TAG_BITS,
     b"CLOSE CURSOR ALL": T_DOUBT | sql.CURSOR << sql.ENDS << TAG_BITS,
     b"LOAD": T_DOUBT | sql.LIBRARY << TAG_BITS,
 }
-KINDS_OF_OBJECTS: Final = (b"TABLE", b"VIEW", b"SEQUENCE", b"FUNCTION", b"PROCEDURE", b"TYPE", b"DOMAIN", b"AGGREGATE", b"OPERATOR")
-TAGS.update({b"CREATE " + kind: T_CREATE for kind in KINDS_OF_OBJECTS})
-TAGS.update({b"DROP " + kind: T_DOUBT | sql.TEMPORARY << sql.ENDS << TAG_BITS for kind in (*KINDS_OF_OBJECTS, b"OWNED", b"SCHEMA")})
+KINDS_OF_OBJECTS: Final = (
+    b"AGGREGATE", b"CAST", b"DATABASE", b"DOMAIN", b"EVENT TRIGGER", b"EXTENSION", b"FOREIGN TABLE", b"FUNCTION", b"INDEX", b"LANGUAGE",
+    b"MATERIALIZED VIEW", b"OPERATOR", b"OPERATOR CLASS", b"OPERATOR FAMILY", b"OWNED", b"POLICY", b"PROCEDURE", b"ROLE", b"ROUTINE",
+    b"RULE", b"SCHEMA", b"SEQUENCE", b"TABLE", b"TABLE AS", b"TRIGGER", b"TRANSFORM", b"TYPE", b"VIEW",
+)  # fmt: skip
+"""Of which CREATE, ALTER and DROP may change what statements do, or what they return."""
+TAGS.update({verb + b" " + kind: T_DDL for verb in (b"CREATE", b"ALTER") for kind in KINDS_OF_OBJECTS})
+TAGS.update({b"DROP " + kind: T_DDL | sql.TEMPORARY << sql.ENDS << TAG_BITS for kind in KINDS_OF_OBJECTS})
+TAGS[b"SELECT INTO"] = T_DDL
 
+MAX_UNPROVEN: Final = 100
+"""Texts of a lease that may turn out to be harmless."""
+MAX_LEAK: Final = 2000
+"""Characters of the statements that a leak is told with."""
 MAX_CHANGES: Final = 64
 """Of a lease that does not end, so many changes are kept as they came."""
 ASK_AGAIN: Final = 16
@@ -125,15 +136,26 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `mode` is the lease's, set by the client that attaches."""
 
     __slots__ = (
-        "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_query", "_retried", "_rows", "_telling", "_unasked",
-        "attentive", "baseline", "changes", "changes_in_transaction", "client", "defined", "doubts", "has_temporary", "last_error",
-        "mode", "moved", "names_in_doubt", "pending", "reported", "rereads", "savepoints", "segment_statement", "session_changed",
-        "settings", "statements", "strict", "suspect", "to_restore", "touched", "unnamed",
+        "_altered", "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_opaque", "_query", "_retried", "_rows", "_telling",
+        "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes", "changes_in_transaction", "client", "defined", "doubts",
+        "has_temporary", "judge", "last_error", "lexis", "mode", "moved", "names_in_doubt", "pending", "reader", "reported", "rereads",
+        "savepoints", "segment_statement", "session_changed", "settings", "statements", "strict", "suspect", "to_restore", "touched",
+        "unnamed", "unread",
     )  # fmt: skip
 
-    def __init__(self, limits: RelayLimits, reported: dict[str, str]) -> None:
+    def __init__(self, limits: RelayLimits, reported: dict[str, str], catalog: Catalog | None = None) -> None:
         super().__init__()
         self.client: ClientRelay | None = None
+        self.catalog = catalog or Catalog(Facts())
+        """What is known of the database's functions and triggers."""
+        self.lexis = lexis_of(*(reported.get(name, "") for name in LEXICAL_SETTINGS))
+        """How a session without settings of its own reads texts."""
+        self.judge = self.catalog.judge(self.lexis, limits.verify)
+        """Who says what the next text does."""
+        self.reader = self.judge
+        """Who has read the texts that are being answered, but for those in `unread`."""
+        self.unread: set[bytes] = set()
+        """Query messages that were sent while nobody could tell how they would be read."""
         self.mode = limits.mode
         self.pending: deque[object] = deque()
         self.statements = ServerStatements(limits.statements_per_server)
@@ -176,6 +198,12 @@ class ServerSession(protocol.ServerRelay):
         """In this lease a setting may have changed by which texts are read."""
         self.names_in_doubt: set[str] = set()
         """Settings to be asked for by name."""
+        self._unproven: list[bytes] = []
+        """The texts of this lease of which it is not certain that they do anything."""
+        self._opaque = False
+        """A function has run that may have made settings of which nobody knows the names."""
+        self._altered = False
+        """DDL has run in the open transaction."""
         self._doubtful = b""
         """The text that raised the newest doubt."""
         self.attentive = False
@@ -236,6 +264,30 @@ class ServerSession(protocol.ServerRelay):
         values = wanted.values
         return [name for name in self.settings.values if name not in values and is_placeholder(name, self.defined)]
 
+    # ----------------------------------------------------------------------------------------------------------------- reading
+
+    def settle(self) -> None:
+        """A setting may have changed by which texts are read; all is answered, and what is reported is true."""
+        lexis = lexis_of(*(self.reported.get(name, "") for name in LEXICAL_SETTINGS))
+        self.judge = self.reader = self.catalog.judge(lexis, self.judge.verify)
+        self.unread.clear()
+
+    def sampled(self, judge: Judge) -> Judge:
+        """A lease begins in which the server is asked though all looks harmless. Returns who listens."""
+        judge.leases = 0
+        self.doubts |= sql.ALWAYS
+        return SamplingJudge(judge)
+
+    def lease_over(self) -> None:
+        """What was in doubt was asked. What nobody can ask is reset."""
+        if self._opaque:
+            self._opaque = False
+            self.dirty = True
+        if self._unproven:
+            self._unproven = []
+        if self.names_in_doubt:
+            self.names_in_doubt.clear()
+
     # -------------------------------------------------------------------------------------------------------------------- pins
 
     def suspect_of(self, marks: int, text: bytes) -> None:
@@ -243,13 +295,18 @@ class ServerSession(protocol.ServerRelay):
         doubts = marks & (sql.EVERYTHING | sql.UNASKED)
         if doubts:
             if doubts & sql.SETTINGS and not (text is self._doubtful and self.doubts & sql.SETTINGS):
-                self.names_in_doubt |= sql.setting_names(text)
+                self.names_in_doubt |= self.reader.read(text).names or sql.setting_names(text)
             self.doubts |= doubts
             self._doubtful = text
+            if marks & sql.LIKELY and len(self._unproven) < MAX_UNPROVEN:
+                self._unproven.append(text)
+            if marks & sql.OPAQUE:
+                self._opaque = True
         if marks & sql.FORGETS:
             self.statements.doubt()
-        if marks & sql.REREADS:
+        if marks & sql.REREADS and not self.rereads:
             self.rereads = True
+            self.judge = self.catalog.judge(None, self.judge.verify)
         self._ends |= marks >> sql.ENDS & sql.PROBED
 
     def _ask_what_is_due(self) -> None:
@@ -273,8 +330,14 @@ class ServerSession(protocol.ServerRelay):
         self.last_error = b""
         self.pending.append(PROBE)
         self.unnamed = None  # a simple Query ends it (docs: Extended Query)
-        text = session_sql.probe(sql.EVERYTHING if self.strict else kinds, self.names_in_doubt)
-        self.to_server += wire.query(messages.raw(session_sql.UNHURRIED + text if self._retried else text))
+        kinds = sql.EVERYTHING if self.strict or kinds & sql.ALWAYS else kinds
+        names = self.names_in_doubt | self.catalog.names if kinds & sql.SETTINGS else self.names_in_doubt
+        text = session_sql.probe(kinds, names)
+        if self._retried:
+            text = session_sql.UNHURRIED + text
+        elif self.catalog.facts is None:
+            text += ";" + catalog.QUERY
+        self.to_server += wire.query(messages.raw(text))
 
     def _looked(self, rows: list[bytes]) -> bytes:
         """The answer to the probe is there. Returns what the client is to be told."""
@@ -294,7 +357,7 @@ class ServerSession(protocol.ServerRelay):
                 self.pins |= sql.UNKNOWN
         else:
             self._retried = False
-            values = [messages.parse_row(row) for row in rows]
+            values = self._without_facts([messages.parse_row(row) for row in rows])
             found = session_sql.holdings(values[0][1] or b"") | asked & sql.UNASKED
             if session_sql.TEMPORARY_SCHEMA in (values[0][1] or b""):
                 self.has_temporary = self.picky = True
@@ -302,6 +365,10 @@ class ServerSession(protocol.ServerRelay):
                 if self.pending:
                     self.doubts |= sql.ALWAYS
                 self._compare(found & ~asked & ~before, values[1:], asked)
+            elif asked & sql.ALWAYS:
+                self._sample_answered(found & ~asked & ~before, values[1:], asked)
+            if self._unproven and asked & sql.SETTINGS:
+                self._learn(found & sql.PROBED & ~before, values[1:])
             self.pins = before & ~(asked & sql.PROBED | sql.UNKNOWN) | found
             if asked & sql.LISTENING and client.subscriptions is not None:
                 client.subscriptions.own = frozenset(messages.text(value) for name, value in values[1:] if name is None and value)
@@ -312,6 +379,31 @@ class ServerSession(protocol.ServerRelay):
         if not before:
             self.pin_text = sql.masked(self._doubtful)
         return self._pinned(self.pins & ~before, client)
+
+    def _without_facts(self, rows: list[list[bytes | None]]) -> list[list[bytes | None]]:
+        """A probe's rows; what the catalog has answered behind them is learnt."""
+        facts = [row for row in rows if len(row) == 3]
+        if not facts:
+            return rows
+        self.catalog.learn(Facts(facts))
+        return [row for row in rows if len(row) != 3]
+
+    def _learn(self, found: int, rows: list[list[bytes | None]]) -> None:
+        """The texts in doubt were harmless if the session holds, and has set, no more than what is known."""
+        if not found and not self._unexpected(rows):
+            for text in self._unproven:
+                self.judge.found_harmless(text)
+        self._unproven = []
+
+    def _sample_answered(self, unexpected: int, rows: list[list[bytes | None]], asked: int) -> None:
+        """All of a lease looked harmless, and the server was asked all the same."""
+        judge = self.judge
+        wrong = self._wrong(unexpected, rows, asked)
+        if wrong and isinstance(judge, SamplingJudge):
+            for text in judge.seen:
+                judge.base.found_guilty(text)
+            texts = "; ".join(dict.fromkeys(sql.masked(text) for text in judge.seen))
+            self.leak = f"the session holds what could not be seen to begin: {', '.join(wrong)}; the statements were: {texts[:MAX_LEAK]}"
 
     def _pinned(self, kinds: int, client: "ClientRelay") -> bytes:
         """The session holds more than before. Returns the notices for the client; raises FeatureRefused if that is not allowed."""
@@ -340,17 +432,20 @@ class ServerSession(protocol.ServerRelay):
 
     def _track(self, rows: list[list[bytes | None]]) -> None:
         """What functions have made of the settings is known now, and can be replayed."""
-        found = settings_in(rows)
-        for name in self._believed():
+        found, believed = settings_in(rows), self._believed()
+        for name in believed:
             if name not in found and "." not in name and name not in ROLES:
                 self.changes.append((name, None))
         for name, value in found.items():
+            if not value and is_placeholder(name, self.defined) and name not in self.names_in_doubt and not believed.get(name):
+                continue  # what some client before has left
             unchanged = name in ROLES and value == self.baseline.get(name, "none")
             self.changes.append((name, None if unchanged else value))
         for name in self.moved:
             if name.lower() not in found:
                 # The server's own default has changed.
-                self.baseline[name] = self.moved[name] = self.reported[name]
+                self.moved[name] = self.reported[name]
+                self._set_baseline(name, self.reported[name])
         self._shorten_changes()
         self.names_in_doubt.clear()
         self.session_changed = self.rereads = True
@@ -364,14 +459,7 @@ class ServerSession(protocol.ServerRelay):
 
     def _compare(self, unexpected: int, rows: list[list[bytes | None]], asked: int) -> None:
         """Strict mode: what the session has must be what we believe. Raises FeatureRefused."""
-        wrong = [name for kind, (name, _) in session_sql.HOLDINGS.items() if unexpected & kind]
-        if not asked & sql.SETTINGS:
-            found, believed = settings_in(rows), self._believed()
-            known = {name.lower() for name in self.reported} | {"session_authorization"}
-            if found.pop("role", "none") != "none" and "role" not in believed:
-                wrong.append("role")
-            wrong += sorted(name for name in found if name not in believed and name not in known)
-            wrong += sorted(name for name in believed if name not in found and name not in known and "." not in name and name != "role")
+        wrong = self._wrong(unexpected, rows, asked)
         if wrong:
             self.dirty = True
             self.suspect = bool(self.pending)
@@ -380,6 +468,19 @@ class ServerSession(protocol.ServerRelay):
                 f"strict mode: the session holds what could not be seen to begin: {', '.join(wrong)}; the last statement was: {text}",
                 hint="Do it in a statement of its own, not inside a function; or use a listener in session mode.",
             )
+
+    def _wrong(self, unexpected: int, rows: list[list[bytes | None]], asked: int) -> list[str]:
+        """What the session holds or has set that nobody has seen to begin."""
+        wrong = [name for kind, (name, _) in session_sql.HOLDINGS.items() if unexpected & kind]
+        return wrong if asked & sql.SETTINGS else wrong + self._unexpected(rows)
+
+    def _unexpected(self, rows: list[list[bytes | None]]) -> list[str]:
+        """The settings that a probe tells otherwise than they are believed to be."""
+        found, believed = settings_in(rows), self._believed()
+        known = {name.lower() for name in self.reported} | {"session_authorization"}
+        wrong = ["role"] if found.pop("role", "none") != "none" and "role" not in believed else []
+        wrong += sorted(name for name in found if name not in believed and name not in known)
+        return wrong + sorted(name for name in believed if name not in found and name not in known and "." not in name and name != "role")
 
     def _last_text(self) -> bytes:
         """The text of the statement that was answered last, or of the one that was bound last."""
@@ -402,13 +503,13 @@ class ServerSession(protocol.ServerRelay):
         lowered = name.lower()
         if self.client is None:
             if not self._hiding and lowered not in self.settings.values:
-                self.baseline[name] = value  # the server's own default has changed (a reload, a failover)
+                self._set_baseline(name, value)  # the server's own default has changed (a reload, a failover)
             return bool(self._hiding)
         if self._hiding:
             if self.pending[0] == RESTORE:
                 return False
             if lowered not in self._believed():
-                self.baseline[name] = value
+                self._set_baseline(name, value)
             return True  # the answer to a difference that we sent: both sides know
         self.session_changed = True
         if self.mode != SESSION and lowered not in READ_ONLY_SETTINGS:
@@ -424,7 +525,13 @@ class ServerSession(protocol.ServerRelay):
         """The server has said of an idle session that a setting is another one: its default has changed (a reload)."""
         self.reported[name] = value
         if name.lower() not in self.settings.values:
-            self.baseline[name] = value
+            self._set_baseline(name, value)
+
+    def _set_baseline(self, name: str, value: str) -> None:
+        """The server's own value of a reported setting is another one now."""
+        self.baseline[name] = value
+        if name in LEXICAL_SETTINGS:
+            self.lexis = lexis_of(*(self.baseline.get(each, "") for each in LEXICAL_SETTINGS))
 
     def _explain_reports(self) -> None:
         """The transaction is over, and reported settings have moved: by the client, as far as can be seen, or because the server's defaults
@@ -448,8 +555,9 @@ class ServerSession(protocol.ServerRelay):
         if marks:
             self.suspect_of(marks, self._asked_text())
         if tag >= T_DOUBT:
-            if tag == T_CREATE and self._creates_temporary():
-                self.suspect_of(sql.TEMPORARY, self._asked_text())
+            if tag == T_DDL:
+                self._altered = True
+                self.catalog.outdate()
             return b""
         instead = self._stood_in() if tag == T_UNLISTEN else b""
         if instead:
@@ -559,6 +667,8 @@ class ServerSession(protocol.ServerRelay):
             name, value = change
             if name not in {sql.LISTENED, sql.UNLISTENED}:
                 self.changes.append(change)
+                if is_placeholder(name, self.defined):
+                    self.catalog.know((name,))
             elif subscriptions is None:
                 continue
             elif value is None:
@@ -582,16 +692,11 @@ class ServerSession(protocol.ServerRelay):
         if self.client is not None and self.client.subscriptions is not None:
             self.client.subscriptions.tentative.clear()
 
-    def _creates_temporary(self) -> bool:
-        """With pg_temp in the search path, CREATE need not say TEMPORARY."""
-        now = [self.reported.get("search_path", ""), *self._believed().values()]
-        return any("pg_temp" in (value or "") for value in [*now, *(statement for _, statement in self.changes_in_transaction)])
-
     def _asked_text(self) -> bytes:
         """The statement that is being answered."""
         head = self.pending[0] if self.pending else None
-        if isinstance(head, TellingStep):
-            return head.text
+        if isinstance(head, TellingStep) and head.reading.lexed is not None:
+            return head.reading.lexed.source
         return self._query_text(head) if isinstance(head, bytes) else self._last_text()
 
     def _query_text(self, head: bytes) -> bytes:
@@ -625,10 +730,10 @@ class ServerSession(protocol.ServerRelay):
         head = self.pending[0] if self.pending else None
         if isinstance(head, TellingStep):
             self.pending.popleft()
-            return sql.tokens(head.text)
+            return head.reading.statements[0]
         if isinstance(head, bytes):
             if self._telling is None:
-                self._telling = iter([s for s in sql.statements(self._query_text(head)) if s[0].lower() in sql.TELLING_WORDS])
+                self._telling = iter(() if head in self.unread else self.reader.read(self._query_text(head)).telling())
             return next(self._telling, [])
         return []
 

@@ -1,12 +1,15 @@
-"""What a statement's text says, where the server's own reports do not. Only texts that a command tag has singled out come here.
+"""What a statement says, where the server's own reports do not: its tokens come from the one lexer (reading.py).
+
+A statement is here the source of its tokens, without spaces and comments.
 
 Source: PostgreSQL docs, "SQL Syntax: Lexical Structure", "SET", "SET SESSION AUTHORIZATION", "SET TRANSACTION".
 """
 
 import re
-from collections.abc import Container, Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterable
 from typing import Final
+
+from dualpool.sql_text import unescaped
 
 # Repetitions are possessive (`*+`): what they took they keep. Otherwise Python remembers a way back for every byte of a long text, and
 # tries them all, which is a hundred times the text's memory, or quadratic time.
@@ -27,8 +30,6 @@ ESCAPED_QUOTE: Final = re.compile(rb"(?<!\\)\\++'")
 HEAD: Final = 4
 """Of a text that is shown, so many times as many bytes are looked at."""
 COMMENT_EDGE: Final = re.compile(rb"/\*|\*/")
-BLANK: Final = re.compile(rb"(?:\s++|--[^\n]*+)*+")
-WORD: Final = re.compile(rb"\s*+([A-Za-z]*+)")
 NAME_START: Final = re.compile(rb'["A-Za-z_\x80-\xff]')
 
 TELLING_WORDS: Final = frozenset(b"set reset discard deallocate unlisten commit end prepare rollback abort savepoint release".split())
@@ -76,34 +77,11 @@ MAX_NAME: Final = 63
 encoding they may be longer."""
 
 
-def first_word(text: bytes, position: int = 0) -> bytes:
-    """The first keyword from `position` on, in lower case, or b"" where there is none."""
-    match = WORD.match(text, position)
-    assert match is not None
-    if not match[1]:
-        match = WORD.match(text, _start(text, position))
-        assert match is not None
-    return match[1].lower()
-
-
-def _start(text: bytes, position: int) -> int:
-    """Where the first token from `position` on is: behind spaces and comments."""
-    while True:
-        match = BLANK.match(text, position)
-        assert match is not None
-        position = match.end()
-        if not text.startswith(b"/*", position):
-            return position
-        position = _end_of_comment(text, position + 2)
-
-
-def deallocated_name(text: bytes) -> bytes | None:
-    """The statement that a lone DEALLOCATE names; None for anything else, DEALLOCATE ALL among it."""
-    if first_word(text) != b"deallocate":
+def deallocated_name(statement: list[bytes]) -> bytes | None:
+    """The statement that a DEALLOCATE names; None for anything else, DEALLOCATE ALL among it."""
+    words = statement[1:]
+    if statement[0].lower() != b"deallocate":
         return None
-    words = list(islice(_each_token(text), 1, 5))
-    if words and words[-1] == b";":
-        words.pop()
     if len(words) == 2 and words[0].lower() == b"prepare":
         del words[0]
     if len(words) != 1 or words[0].lower() == b"all" or not NAME_START.match(words[0]):
@@ -111,14 +89,13 @@ def deallocated_name(text: bytes) -> bytes | None:
     return identifier(words[0])
 
 
-def listened_channel(text: bytes) -> str | None:
-    """The channel that a lone LISTEN names; None for anything else, and for names whose meaning depends on more than the text."""
-    words = list(islice(_each_token(text), 4))
-    if words and words[-1] == b";":
-        words.pop()
-    if len(words) != 2 or words[0].lower() != b"listen" or not (PLAIN_NAME.fullmatch(words[1]) or QUOTED_NAME.fullmatch(words[1])):
+def listened_channel(statement: list[bytes]) -> str | None:
+    """The channel that a LISTEN names; None for anything else, and for names whose meaning depends on more than the text."""
+    if len(statement) != 2 or statement[0].lower() != b"listen":
         return None
-    name = identifier(words[1])
+    if not (PLAIN_NAME.fullmatch(statement[1]) or QUOTED_NAME.fullmatch(statement[1])):
+        return None
+    name = identifier(statement[1])
     return name.decode("utf-8", "surrogateescape") if len(name) <= (MAX_NAME if name.isascii() else MAX_NAME // 3) else None
 
 
@@ -126,12 +103,6 @@ def unlistened(statement: list[bytes]) -> list[Change]:
     """What an UNLISTEN that has run means."""
     channel = None if statement[1:] == [b"*"] else identifier(statement[-1]).decode("utf-8", "surrogateescape")
     return [(UNLISTENED, channel)]
-
-
-def unlisten_instead(text: bytes) -> bytes:
-    """A lone LISTEN with UNLISTEN in its place."""
-    start = _start(text, 0)
-    return text[:start] + b"UN" + text[start:]
 
 
 def quoted(name: str) -> str:
@@ -143,75 +114,9 @@ def identifier(token: bytes) -> bytes:
     """A name as the server understands it: unquoted ones in lower case."""
     if token.startswith(b'"'):
         return token[1:-1].replace(b'""', b'"')
+    if token[1:3] == b'&"':
+        return unescaped(token[3:-1].replace(b'""', b'"')) or token
     return token.lower()
-
-
-def tokens(text: bytes) -> list[bytes]:
-    """The words, strings, numbers and signs of `text`, without spaces and comments, in linear time."""
-    return list(_each_token(text))
-
-
-def _each_token(text: bytes) -> Iterator[bytes]:
-    for start, end in _each_span(text):
-        yield text[start:end]
-
-
-def _each_span(text: bytes) -> Iterator[tuple[int, int]]:
-    """Where the tokens are."""
-    position = 0
-    while position < len(text):
-        match = TOKEN.match(text, position)
-        assert match is not None
-        position = match.end()
-        kind = match.lastgroup
-        if kind == "comment":
-            position = _end_of_comment(text, position)
-        elif kind == "dollar":
-            end = text.find(match[0], position)
-            position = len(text) if end < 0 else end + len(match[0])
-            yield match.start(), position
-        elif kind != "space":
-            yield match.start(), position
-
-
-def statements(text: bytes) -> list[list[bytes]]:
-    """The tokens of each statement of a simple Query."""
-    result: list[list[bytes]] = [[]]
-    for token in tokens(text):
-        if token == b";":
-            result.append([])
-        else:
-            result[-1].append(token)
-    return [statement for statement in result if statement]
-
-
-def without_deallocates(text: bytes, names: Container[bytes], instead: bytes) -> bytes | None:
-    """A simple Query of several statements with `instead` in the place of each first DEALLOCATE of one of `names`; None: there is none."""
-    gone: set[bytes] = set()
-    pieces: list[bytes] = []
-    done = 0
-    for start, end in _statement_spans(text):
-        name = deallocated_name(text[start:end])
-        if name is not None and name in names and name not in gone:
-            gone.add(name)
-            pieces += (text[done:start], instead)
-            done = end
-    return b"".join((*pieces, text[done:])) if pieces else None
-
-
-def _statement_spans(text: bytes) -> Iterator[tuple[int, int]]:
-    """Where the statements of a simple Query are, without what separates them."""
-    start = last = -1
-    for position, end in _each_span(text):
-        if text[position:end] == b";":
-            if start >= 0:
-                yield start, last
-            start = -1
-        else:
-            start = position if start < 0 else start
-            last = end
-    if start >= 0:
-        yield start, last
 
 
 def savepoint_name(statement: list[bytes]) -> bytes:
@@ -394,36 +299,28 @@ FORGETS: Final = 1 << 15
 REREADS: Final = 1 << 16
 """It may change one of the settings by which later texts are read."""
 LISTENS: Final = 1 << 17
-"""Begins with LISTEN."""
+"""It is a LISTEN."""
 VACATES: Final = 1 << 18
 """DROP DATABASE and its like, which fail while somebody is connected to that database."""
 DEALLOCATES: Final = 1 << 19
-"""Has the word somewhere."""
+"""There is a DEALLOCATE in it."""
 TELLING: Final = 1 << 20
-"""Begins with one of TELLING_WORDS."""
+"""It has a statement that begins with one of TELLING_WORDS."""
 NOTABLE: Final = TELLING - 1
 """Of a simple Query: something must be done when it is sent."""
-
-UNREAD: Final = LOCK | TEMPORARY | CURSOR | SETTINGS | LOCK << ENDS
-"""The marks of a text that is too long to be looked at."""
+LIKELY: Final = 1 << 21
+"""What the marks say is not known for certain: it may turn out that the text is harmless."""
+READS: Final = 1 << 22
+WRITES: Final = 1 << 23
+"""It reads, or writes, tables or views, so that functions may run that it does not name."""
+OPAQUE: Final = 1 << 24
+"""It calls functions that may make settings of which nobody knows the names."""
 RELEASED: Final = LOCK << ENDS
 
-MAX_KNOWN_TEXT: Final = 2048
-MAX_KNOWN: Final = 2048
 MAX_CALLS: Final = 16
 """Calls of set_config that are read in one text, and the tokens of each."""
 MAX_CALL: Final = 500
-MAX_READ: Final = 1 << 18
-"""Bytes of a text whose calls of set_config are read; of those in a longer one the server is asked."""
-
-_GAP: Final = rb"(?:\s|/\*[^*]{0,200}\*/|--[^\n]{0,200}\n)++"
-ADVISORY: Final = re.compile(rb"pg_(?:try_)?advisory_(lock|unlock)")
-CREATES_TEMPORARY: Final = re.compile(
-    rb"\b(?:create|into|replace)" + _GAP + rb"(?:(?:local|global)" + _GAP + rb')?temp(?:orary)?\b|\bpg_temp"?\s*+\.'
-)
-WITH_HOLD: Final = re.compile(rb"\bwith" + _GAP + rb"hold\b")
-DEALLOCATES_ALL: Final = re.compile(rb"deallocate" + _GAP + rb"(?:prepare" + _GAP + rb")?all\b")
-DATABASE_ORDER: Final = re.compile(rb"\s*+(?:drop|alter|create)\s++database\b")
+DATABASE_VERBS: Final = frozenset((b"drop", b"alter", b"create"))
 SETTING_NAME: Final = re.compile(rb"[A-Za-z_][\w$]*+(?:\.[A-Za-z_][\w$]*+)++|role|session_authorization")
 NAMED_SETTING: Final = re.compile(
     rb"set_config\"?\s*+\(\s*+'([^'\\]{1,200})'|\bset\s++(?:session\s++)?([a-z_][\w$]*+(?:\.[a-z_][\w$]*+)++)", re.IGNORECASE
@@ -436,88 +333,12 @@ READING_SETTINGS: Final = (
 SHARING_SETTINGS: Final = (*READING_SETTINGS, "search_path")
 """A prepared statement is shared only where these are equal. (When the search path changes the server reads the text again, but then its
 columns must still be the same.)"""
-_READING_NAMES: Final = rb"(?:%s|time\s++zone|names|xml\s++option)\b" % "|".join(READING_SETTINGS).encode()
-REREADING: Final = re.compile(
-    rb"set(?:\s++(?:(?:session|local)\s++)?(?:all\b|" + _READING_NAMES + rb")|_config\"?\s*+\(\s*+'" + _READING_NAMES + rb")"
-)
-"""SET, RESET and set_config() of these. (It begins with plain letters, for which Python looks fast.)"""
-BODY_WORDS: Final = frozenset((b"do", b"call"))
-PLAIN_VERBS: Final = (b"select", b"insert", b"update", b"delete", b"with", b"begin")
+READING_WORDS: Final = frozenset(name.encode() for name in (*READING_SETTINGS, "all", "zone", "names", "option"))
+"""Words by which SET and RESET name them."""
 LOCAL: Final = frozenset((b"true", b"'true'", b"'t'", b"'on'", b"'1'", b"'yes'"))
 
-MARKS: Final[dict[bytes, int]] = {}
-"""The marks of texts that came lately."""
-QUERY_MARKS: Final[dict[bytes, int]] = {}
-"""The same by whole Query messages."""
 
-
-def marks(text: bytes) -> int:
-    """What the text of a statement makes likely. It only raises doubts: what is the case the server is asked."""
-    found = MARKS.get(text)
-    return _remember(MARKS, text, _read(text)) if found is None else found
-
-
-def query_marks(frame: bytes) -> int:
-    """The same for a Query message that QUERY_MARKS does not know."""
-    return _remember(QUERY_MARKS, frame, _read(frame[5:-1]))
-
-
-def _remember(known: dict[bytes, int], key: bytes, found: int) -> int:
-    if len(key) <= MAX_KNOWN_TEXT:
-        if len(known) >= MAX_KNOWN:
-            known.clear()
-        known[key] = found
-    return found
-
-
-def _read(text: bytes) -> int:
-    lower = text.lower()
-    found = 0
-    if b"advisory" in lower:
-        for match in ADVISORY.finditer(lower):
-            found |= LOCK if match[1] == b"lock" else RELEASED
-    if b"temp" in lower and CREATES_TEMPORARY.search(lower):
-        found |= TEMPORARY
-    if b"hold" in lower and WITH_HOLD.search(lower):
-        found |= CURSOR
-    if b"deallocate" in lower:
-        found |= DEALLOCATES | FORGETS if DEALLOCATES_ALL.search(lower) else DEALLOCATES
-    if b"set_config" in lower:
-        found |= _set_config(lower) if len(lower) <= MAX_READ else SETTINGS
-    if REREADING.search(lower):
-        found |= REREADS
-    if not lower.startswith(PLAIN_VERBS):
-        word = first_word(lower)
-        if word in TELLING_WORDS:
-            found |= TELLING | FORGETS | REREADS if word == b"discard" else TELLING
-        elif word == b"listen":
-            found |= LISTENS
-        elif word in BODY_WORDS:
-            found |= EVERYTHING | PROBED << ENDS
-        if b"database" in lower and vacated_database(text):
-            found |= VACATES
-    return found
-
-
-def _set_config(lower: bytes) -> int:
-    """set_config(name, value, is_local) matters unless it says that it is local."""
-    words = tokens(lower)
-    named = [index for index, word in enumerate(words) if word in {b"set_config", b'"set_config"'}]
-    calls = [index for index in named if words[index + 1 : index + 2] == [b"("]]
-    found = 0
-    for count, index in enumerate(calls):
-        arguments = _arguments(words[index + 2 : index + 2 + MAX_CALL]) if count < MAX_CALLS else []
-        if len(arguments) == 3 and len(arguments[2]) == 1 and arguments[2][0] in LOCAL:
-            continue
-        found |= SETTINGS
-        name = arguments[0] if arguments else []
-        is_parameter = name[:1] == [b"$"] and name[2:3] in ([], [b":"])
-        if not (is_parameter or (len(name) == 1 and name[0].startswith(b"'"))):
-            found |= COMPUTED
-    return found
-
-
-def _arguments(words: list[bytes]) -> list[list[bytes]]:
+def arguments(words: list[bytes]) -> list[list[bytes]]:
     """The arguments of a call, from behind its parenthesis to the one that closes it; [] if none does."""
     found: list[list[bytes]] = [[]]
     depth = 0
@@ -545,12 +366,11 @@ def names_among(values: Iterable[bytes]) -> set[str]:
     return {value.decode().lower() for value in values if SETTING_NAME.fullmatch(value)}
 
 
-def vacated_database(text: bytes) -> str:
-    """The database that DROP, ALTER .. RENAME or CREATE .. TEMPLATE needs for itself; "" if `text` is none of these."""
-    if not DATABASE_ORDER.match(text.lower()):
-        return ""
-    statement = list(islice(_each_token(text), 100))
+def vacated_database(statement: list[bytes]) -> str:
+    """The database that DROP, ALTER .. RENAME or CREATE .. TEMPLATE needs for itself; "" if it is none of these."""
     words = [token.lower() for token in statement]
+    if words[0] not in DATABASE_VERBS or words[1:2] != [b"database"]:
+        return ""
     name = b""
     if words[0] == b"drop":
         index = 4 if words[2:4] == [b"if", b"exists"] else 2

@@ -14,7 +14,9 @@ from typing import Final
 from weakref import WeakValueDictionary
 
 from dualpool.errors import RemoteProtocolError
-from dualpool.postgres.sql import LISTENS, NOTABLE, SHARING_SETTINGS, TELLING, deallocated_name, listened_channel, marks, masked_safely
+from dualpool.postgres.catalog import Judge
+from dualpool.postgres.reading import Reading
+from dualpool.postgres.sql import LISTENS, NOTABLE, SHARING_SETTINGS, TELLING, masked_safely
 from dualpool.postgres.wire import BIND, CLOSE, DESCRIBE, INT16, PARSE, QUERY, message
 from dualpool.state import Settings
 
@@ -28,20 +30,30 @@ STAND_IN_CLOSE: Final = message(CLOSE, b"S" + NEVER_PREPARED + b"\0")
 class Statement:
     """A text with its declared parameter types, read in a certain way: the same object for every client that prepares the same."""
 
-    __slots__ = ("__weakref__", "deallocates", "key", "listens", "marks", "notable", "reading", "telling")
+    __slots__ = ("__weakref__", "judged_by", "key", "marks", "notable", "reading", "telling")
 
     def __init__(self, key: bytes, reading: str) -> None:
         self.key = key
         self.reading = reading
         """The settings by which the text is read (`reading`). It is not to be prepared where others hold."""
-        text = self.text()
-        self.marks = marks(text)
-        self.telling = bool(self.marks & (TELLING | LISTENS))
+        self.judged_by: Judge | None = None
+        """Who has said what follows. Another one must be asked again: `judged`."""
+        self.marks = 0
+        self.telling = False
         """The relay must know when this one has run: it changes the session."""
-        self.notable = bool(self.marks & (TELLING | NOTABLE))
+        self.notable = False
         """Its marks matter when it is bound."""
-        self.deallocates = deallocated_name(text) if self.telling else None
-        self.listens = listened_channel(text) if self.marks & LISTENS else None
+
+    def judged(self, judge: Judge) -> None:
+        """What the text does for sessions of `judge`."""
+        self.judged_by = judge
+        self.marks = judge.marks(self.text())
+        self.telling = bool(self.marks & (TELLING | LISTENS))
+        self.notable = bool(self.marks & (TELLING | NOTABLE))
+
+    def read(self, judge: Judge) -> Reading:
+        """What is in the text."""
+        return judge.read(self.text())
 
     def text(self) -> bytes:
         """The SQL."""

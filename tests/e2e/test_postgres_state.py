@@ -45,8 +45,8 @@ def one(postgres_server: PostgresServer) -> Iterator[World]:
 PREPARATIONS: Final = """
 CREATE PROCEDURE locks() LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_lock(99); END';
 CREATE PROCEDURE sets() LANGUAGE plpgsql AS 'BEGIN PERFORM set_config(''work_mem'', ''7MB'', false); END';
-CREATE FUNCTION takes_a_lock() RETURNS void LANGUAGE sql AS 'SELECT pg_advisory_lock(98)';
-CREATE FUNCTION sets_a_setting() RETURNS text LANGUAGE sql AS 'SELECT set_config(''work_mem'', ''7MB'', false)';
+CREATE FUNCTION takes_a_lock() RETURNS void LANGUAGE sql STABLE AS 'SELECT pg_advisory_lock(98)';
+CREATE FUNCTION sets_a_setting() RETURNS text LANGUAGE sql STABLE AS 'SELECT set_config(''work_mem'', ''7MB'', false)';
 CREATE SEQUENCE numbers;
 CREATE TABLE notes (who text DEFAULT current_user, note text);
 GRANT ALL ON ALL TABLES IN SCHEMA public TO PUBLIC;

@@ -3,6 +3,9 @@
 from dualpool.postgres import messages, wire
 from dualpool.postgres.codec import split
 
+LEXICAL = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+"""The reported settings by which texts are read."""
+
 SYNC = wire.SYNC_MESSAGE
 FLUSH = wire.FLUSH_MESSAGE
 GOODBYE = wire.TERMINATE_MESSAGE
@@ -52,8 +55,8 @@ def close(what: bytes, name: bytes = b"") -> bytes:
     return wire.message(wire.CLOSE, what + name + b"\0")
 
 
-def call(number: int = 1) -> bytes:
-    """FunctionCall without arguments."""
+def call(number: int = 952) -> bytes:
+    """FunctionCall without arguments, of lo_open()."""
     return wire.message(wire.FUNCTION_CALL, wire.INT32.pack(number) + b"\0\0\0\0\0\0")
 
 

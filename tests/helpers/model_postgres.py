@@ -295,6 +295,8 @@ class ModelServer:
                 self.implicit = self._snapshot()
             if statement.startswith("SELECT pg_catalog.set_config("):
                 self._set_config(statement)
+            elif statement.startswith("SELECT ''::pg_catalog.text AS name"):
+                self._probed()
             elif statement.startswith("SELECT"):
                 self.out.append(frames.description(4))
                 self._rows(Portal(statement, []), 0)
@@ -305,6 +307,16 @@ class ModelServer:
                 return
         self._end_implicit()
         self._ready()
+
+    def _probed(self) -> None:
+        """What the session holds: nothing but settings."""
+        found = [(b"", b""), (b"role", b"none".hex().encode())]
+        found += [
+            (name.lower().encode(), self.setting(name).encode().hex().encode())
+            for name in self.values
+            if self.setting(name) != self.defaults[name]
+        ]
+        self.out += [frames.description(2), *(frames.row(*pair) for pair in found), frames.complete(b"SELECT")]
 
     # ------------------------------------------------------------------------------------------------------------ COPY
 

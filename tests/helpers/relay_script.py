@@ -11,8 +11,9 @@ from dualpool.postgres.server_relay import ServerRelay
 from dualpool.protocol import FORWARD, NEEDS_SERVER, RELEASE, RESUMES, RelayLimits
 from dualpool.state import DEFAULTS, Settings
 from tests.helpers import frames
+from tests.helpers.frames import LEXICAL
 
-BASELINE = {"TimeZone": "UTC", "application_name": "", "client_encoding": "UTF8", "is_superuser": "off"}
+BASELINE = {"TimeZone": "UTC", "application_name": "", "is_superuser": "off", **LEXICAL}
 Cutter = Callable[[int, bytes], list[bytes]]
 
 

@@ -15,6 +15,7 @@ from dualpool.postgres.server_relay import ServerRelay
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, RESUMES, Exchange, ReceiveSome, RelayLimits, Send
 from dualpool.state import settings
 from tests.helpers import frames
+from tests.helpers.frames import LEXICAL
 from tests.helpers.model_postgres import REPORTED, ModelServer
 
 
@@ -23,7 +24,7 @@ class Server:
 
     def __init__(self, limits: RelayLimits, report_at_once: bool) -> None:
         self.model = ModelServer(report_at_once=report_at_once)
-        self.relay = ServerRelay(limits, {name: self.model.setting(name) for name in REPORTED})
+        self.relay = ServerRelay(limits, {name: self.model.setting(name) for name in REPORTED} | LEXICAL)
         self.inbox = b""
         self.outbox = b""
         self.client: Client | None = None

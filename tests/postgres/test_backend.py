@@ -18,6 +18,7 @@ from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.protocol import RelayLimits, StartTls, TlsInfo
 from tests.helpers.blocking import TIMEOUT, Driver
+from tests.helpers.frames import LEXICAL
 from tests.helpers.playbook import Play, check, every_end, fails, hangs_up, reads, returns, sends, starts_tls
 from tests.helpers.servers import PostgresServer, client_tls
 
@@ -710,11 +711,11 @@ def test_the_servers_capacity_is_what_ordinary_users_may_have(session: Session, 
 
 
 def test_a_server_that_closes_between_clients() -> None:
-    play = Play(backend.check(ServerRelay(RelayLimits(), {}), ""))
+    play = Play(backend.check(ServerRelay(RelayLimits(), dict(LEXICAL)), ""))
     play.hang_up()
     assert isinstance(play.error, ServerLost)
     for exchange in (backend.reset, backend.recover):
-        relay = ServerRelay(RelayLimits(), {})
+        relay = ServerRelay(RelayLimits(), dict(LEXICAL))
         relay.in_transaction = True
         play = Play(exchange(relay))
         play.feed(b"!\0\0\0\x04")

@@ -7,10 +7,13 @@ from dualpool.postgres import messages, session_sql, sql, wire
 from dualpool.postgres.backend import Listening
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.client_sending import DO_NOTHING
+from dualpool.postgres.reading import read
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.protocol import LISTEN_ERROR, LISTEN_PIN, LISTENS, NEEDS_SERVER, RELEASE, SESSION, Notification, RelayLimits
+from dualpool.sql_text import POSTGRES, lexis
 from tests.helpers.frames import (
     BOUND,
+    LEXICAL,
     NO_DATA,
     PARSED,
     READY,
@@ -51,15 +54,14 @@ CHANNELS = {
 
 @pytest.mark.parametrize("text", CHANNELS)
 def test_channels(text: bytes) -> None:
-    assert sql.listened_channel(text) == CHANNELS[text]
+    assert read(text, lexis(POSTGRES)).listens == CHANNELS[text]
 
 
 def test_unlisten() -> None:
-    assert sql.unlistened(sql.tokens(b"UNLISTEN *")) == [(sql.UNLISTENED, None)]
-    assert sql.unlistened(sql.tokens(b'unlisten "A"')) == [(sql.UNLISTENED, "A")]
-    assert sql.unlisten_instead(b"/* listen */ LISTEN a") == b"/* listen */ UNLISTEN a"
-    assert sql.marks(b"listen a") == sql.LISTENS
-    assert sql.marks(b"unlisten a") == sql.TELLING
+    assert sql.unlistened([b"UNLISTEN", b"*"]) == [(sql.UNLISTENED, None)]
+    assert sql.unlistened([b"unlisten", b'"A"']) == [(sql.UNLISTENED, "A")]
+    assert read(b"listen a", lexis(POSTGRES)).marks == sql.LISTENS
+    assert read(b"unlisten a", lexis(POSTGRES)).marks == sql.TELLING
 
 
 class Pair:
@@ -68,7 +70,7 @@ class Pair:
     def __init__(self, *, shared: bool = True, reported: dict[str, str] | None = None, **limits: int) -> None:
         self.limits = RelayLimits(**limits)
         self.client = ClientRelay(self.limits)
-        self.server = ServerRelay(self.limits, reported or {})
+        self.server = ServerRelay(self.limits, LEXICAL | (reported or {}))
         self.shared = shared
         self.asked: list[str] = []
 

@@ -6,12 +6,15 @@ import pytest
 
 from dualpool.postgres import sql
 from dualpool.postgres.client_relay import ClientRelay
+from dualpool.postgres.reading import read
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import MAX_CHANGES, lasting
 from dualpool.protocol import NEEDS_SERVER, PINNED, RELEASE, RelayLimits
+from dualpool.sql_text import MAX_READ, POSTGRES, lexis
 from tests.helpers.frames import (
     BOUND,
     CLOSED,
+    LEXICAL,
     NO_DATA,
     PARSED,
     READY,
@@ -39,7 +42,7 @@ class Lease:
 
     def __init__(self, pinned: bool = False) -> None:
         self.client = ClientRelay(RelayLimits())
-        self.server = ServerRelay(RelayLimits(), {"client_encoding": "UTF8"})
+        self.server = ServerRelay(RelayLimits(), dict(LEXICAL))
         self.ask(query(b"BEGIN"), complete(b"BEGIN") + READY_T)
         if pinned:
             self.ask(query(b"SELECT pg_advisory_lock(1)"), row(b"") + complete(b"SELECT 1") + READY_T)
@@ -97,11 +100,12 @@ def test_which_changes_last() -> None:
 def test_each_of_many_statements_in_a_query_is_told_from_the_others_in_linear_time() -> None:
     lease = Lease()
     began = time.process_time()
-    count = 20_000
-    for text, tag in ((b"SET a=1;", b"SET"), (b"DO '';--set_config('a.b',\n", b"DO")):
-        lease.ask(query(text * count), complete(tag) * count + READY_T)
+    count = MAX_READ // len(b"SET a=1;")
+    lease.ask(query(b"SET a=1;" * count), complete(b"SET") * count + READY_T)
     assert len(lease.server.changes_in_transaction) == count
+    lease.ask(query(b"DO '';--set_config('a.b',\n" * 20_000), complete(b"DO") * 20_000 + READY_T)
     assert lease.server.names_in_doubt == {"a.b"}
+    assert lease.server.doubts & sql.COMPUTED
     assert time.process_time() - began < SECONDS
 
 
@@ -129,7 +133,7 @@ def test_a_name_like_one_of_ours_is_not_put_in_twice() -> None:
 def test_long_texts(text: bytes) -> None:
     began = time.process_time()
     sql.masked_safely(text, 100)
-    sql.marks(text)
+    read(text, lexis(POSTGRES))
     sql.setting_names(text)
     assert time.process_time() - began < SECONDS
 

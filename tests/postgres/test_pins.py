@@ -4,12 +4,16 @@ import pytest
 
 from dualpool.errors import FeatureRefused, StateLeaked
 from dualpool.postgres import session_sql, sql, wire
+from dualpool.postgres.catalog import MAX_KNOWN, MAX_KNOWN_TEXT, Catalog, Facts
 from dualpool.postgres.client_relay import ClientRelay
+from dualpool.postgres.reading import marks_of_part, read
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import ASK_AGAIN
-from dualpool.protocol import NEEDS_SERVER, PIN_ALLOW, PIN_ERROR, PINNED, RELEASE, SESSION, VACATE, RelayLimits
+from dualpool.protocol import NEEDS_SERVER, PIN_ALLOW, PIN_ERROR, PINNED, RELEASE, SESSION, VACATE, VERIFY_LEARN, RelayLimits
+from dualpool.sql_text import POSTGRES, lexis
 from tests.helpers.frames import (
     BOUND,
+    LEXICAL,
     PARSED,
     READY,
     READY_T,
@@ -28,6 +32,9 @@ LOCK = b"select pg_advisory_lock(1)"
 ANSWER = row(b"") + complete(b"SELECT 1") + READY
 CANCELED = error(b"57014", b"canceling statement due to user request")
 
+PLAIN = lexis(POSTGRES)
+OF_NO_INTEREST = sql.READS | sql.WRITES | sql.REREADS
+CHANGES_ALL = sql.EVERYTHING | sql.LIKELY | sql.PROBED << sql.ENDS
 MARKS = {
     b"select 1": 0,
     b"": 0,
@@ -42,16 +49,16 @@ MARKS = {
     b"select pg_advisory_xact_lock(1), pg_try_advisory_xact_lock_shared(1)": 0,
     b"select pg_advisory_unlock(1)": sql.RELEASED,
     b"select pg_advisory_lock(1), pg_advisory_unlock_all()": sql.LOCK | sql.RELEASED,
-    b"create temp table t (a int)": sql.TEMPORARY,
-    b"CREATE\n/* so */ -- or so\n LOCAL TEMPORARY VIEW t AS SELECT 1": sql.TEMPORARY,
-    b"create or replace temp view t as select 1": sql.TEMPORARY,
-    b"select 1 into temp t": sql.TEMPORARY,
-    b"create table pg_temp . t (a int)": sql.TEMPORARY,
-    b'create table "pg_temp".t (a int)': sql.TEMPORARY,
+    b"create temp table t (a int)": CHANGES_ALL,
+    b"CREATE\n/* so */ -- or so\n LOCAL TEMPORARY VIEW t AS SELECT 1": CHANGES_ALL,
+    b"create or replace temp view t as select 1": CHANGES_ALL,
+    b"select 1 into temp t": sql.EVERYTHING | sql.LIKELY,
+    b"create table pg_temp . t (a int)": CHANGES_ALL,
+    b'create table "pg_temp".t (a int)': CHANGES_ALL,
     b"declare c cursor with\thold for select 1": sql.CURSOR,
     b"declare c cursor without hold for select 1": 0,
-    b"call p()": sql.EVERYTHING | sql.PROBED << sql.ENDS,
-    b"/* a */ DO 'BEGIN END'": sql.EVERYTHING | sql.PROBED << sql.ENDS,
+    b"call p()": CHANGES_ALL,
+    b"/* a */ DO 'BEGIN END'": CHANGES_ALL,
     b"deallocate p": sql.TELLING | sql.DEALLOCATES,
     b"set x = 1": sql.TELLING,
     b"select set_config('a.b', 'c', false)": sql.SETTINGS,
@@ -64,19 +71,20 @@ MARKS = {
     b"select set_config(name, value, false) from t": sql.SETTINGS | sql.COMPUTED,
     b"select set_config('a.b'": sql.SETTINGS | sql.COMPUTED,
     b"select 'set_config(a, b, false)', set_config": 0,
-    b"drop database x": sql.VACATES,
-    b'DROP DATABASE IF EXISTS "X" WITH (FORCE)': sql.VACATES,
-    b"create database y template x": sql.VACATES,
-    b"create database y": 0,
-    b"alter database x rename to y": sql.VACATES,
-    b"alter database x set a = 1": 0,
+    b"drop database x": CHANGES_ALL | sql.VACATES,
+    b'DROP DATABASE IF EXISTS "X" WITH (FORCE)': CHANGES_ALL | sql.VACATES,
+    b"create database y template x": CHANGES_ALL | sql.VACATES,
+    b"create database y": CHANGES_ALL,
+    b"alter database x rename to y": CHANGES_ALL | sql.VACATES,
+    b"alter database x set a = 1": CHANGES_ALL,
 }
 
 
 @pytest.mark.parametrize("text", MARKS)
 def test_marks(text: bytes) -> None:
-    assert sql.marks(text) == MARKS[text]
-    assert sql.query_marks(query(text)) == MARKS[text]
+    judge = Catalog(Facts()).judge(PLAIN, VERIFY_LEARN)
+    assert judge.marks(text) & ~OF_NO_INTEREST == MARKS[text]
+    assert judge.query_marks(query(text)) & ~OF_NO_INTEREST == MARKS[text]
 
 
 @pytest.mark.parametrize(
@@ -87,7 +95,7 @@ def test_marks(text: bytes) -> None:
     ],
 )  # fmt: skip
 def test_the_database_that_must_be_left(text: bytes, name: str) -> None:
-    assert sql.vacated_database(text) == name
+    assert read(text, PLAIN).vacates == name
 
 
 @pytest.mark.parametrize(
@@ -99,7 +107,8 @@ def test_the_database_that_must_be_left(text: bytes, name: str) -> None:
     ],
 )  # fmt: skip
 def test_no_text_takes_long(text: bytes) -> None:
-    assert sql.marks(text) >= 0
+    assert read(text, PLAIN).marks >= 0
+    assert marks_of_part(text) >= 0
     assert len(sql.masked(text)) <= 200
 
 
@@ -110,12 +119,14 @@ def test_masked() -> None:
 
 
 def test_few_texts_are_remembered() -> None:
-    sql.MARKS.clear()
-    for number in range(3 * sql.MAX_KNOWN):
-        sql.marks(b"select %d" % number)
-    assert len(sql.MARKS) <= sql.MAX_KNOWN
-    sql.marks(b"x" * sql.MAX_KNOWN_TEXT + b"x")
-    assert max(len(text) for text in sql.MARKS) <= sql.MAX_KNOWN_TEXT
+    judge = Catalog(Facts()).judge(PLAIN, VERIFY_LEARN)
+    for number in range(3 * MAX_KNOWN):
+        for text in (b"select %d" % number, b"select $1 -- %d" % number, b"set x = $a$%d$a$" % number, b"select a%d" % number):
+            judge.query_marks(query(text))
+    judge.marks(b"select $1 -- " + b"x" * MAX_KNOWN_TEXT)
+    for known in (judge.queries, judge.texts, judge.shapes, judge.readings):
+        assert 0 < len(known) <= MAX_KNOWN
+        assert max(len(text) for text in known) <= MAX_KNOWN_TEXT
 
 
 class Pair:
@@ -124,7 +135,7 @@ class Pair:
     def __init__(self, **limits: int) -> None:
         self.limits = RelayLimits(**limits)
         self.client = ClientRelay(self.limits)
-        self.server = ServerRelay(self.limits, {})
+        self.server = ServerRelay(self.limits, dict(LEXICAL))
 
     def ask(self, data: bytes) -> bytes:
         """What the server is sent."""
@@ -236,7 +247,7 @@ def test_extended_queries_raise_doubts_when_they_are_bound() -> None:
 def test_tags_raise_doubts() -> None:
     for text, tag, kinds in (
         (b"select 1; listen x", b"LISTEN", sql.LISTENING), (b"prepare p as select 1", b"PREPARE", sql.PREPARED),
-        (b"load 'x'", b"LOAD", sql.LIBRARY), (b"call p()", b"CALL", sql.EVERYTHING),
+        (b"load 'x'", b"LOAD", sql.EVERYTHING | sql.LIBRARY), (b"call p()", b"CALL", sql.EVERYTHING),
     ):  # fmt: skip
         pair = Pair()
         pair.ask(query(text))
@@ -377,7 +388,7 @@ def test_strict_mode() -> None:
     limits.strict = True
     for answer, what in ((holds(b"t", (b"role", b"none")), "temporary table"), (holds(b"", (b"role", b"boss")), "role")):
         pair = Pair()
-        pair.client, pair.server = ClientRelay(limits), ServerRelay(limits, {})
+        pair.client, pair.server = ClientRelay(limits), ServerRelay(limits, dict(LEXICAL))
         pair.ask(query(b"select f('secret')"))
         assert pair.answer(ANSWER)[2] == query(session_sql.probe(sql.EVERYTHING).encode())
         assert pair.ask(query(b"select 2")) == b""  # for the next server connection
@@ -390,7 +401,7 @@ def test_strict_mode_has_no_objection_to_what_it_sees() -> None:
     limits = RelayLimits()
     limits.strict = True
     pair = Pair()
-    pair.client, pair.server = ClientRelay(limits), ServerRelay(limits, {})
+    pair.client, pair.server = ClientRelay(limits), ServerRelay(limits, dict(LEXICAL))
     pair.ask(query(b"set work_mem = '1MB'"))
     pair.answer(complete(b"SET") + READY)
     assert pair.answer(holds(b"", (b"work_mem", b"1024"), (b"role", b"none")))[1] == RELEASE

@@ -16,6 +16,7 @@ from tests.helpers.frames import (
     BOUND,
     CLOSED,
     COPY_IN,
+    LEXICAL,
     PARSED,
     READY,
     READY_T,
@@ -48,7 +49,7 @@ class Pair:
     def __init__(self, limits: RelayLimits | None = None) -> None:
         self.limits = limits or RelayLimits()
         self.client = ClientRelay(self.limits)
-        self.server = ServerRelay(self.limits, {})
+        self.server = ServerRelay(self.limits, dict(LEXICAL))
 
     def ask(self, data: bytes) -> bytes:
         """The client asks, and has a server at once. Returns what that is sent."""
@@ -90,7 +91,7 @@ def test_a_refused_request_is_answered_and_the_client_goes_on(waiting: bytes, re
     assert relay.held_bytes() == 0
     relay.to_client = b""
     assert relay.on_client_bytes(query(b"select 2")) == NEEDS_SERVER
-    assert relay.attach(ServerRelay(RelayLimits(), {})) == FORWARD
+    assert relay.attach(ServerRelay(RelayLimits(), dict(LEXICAL))) == FORWARD
     assert relay.to_server == query(b"select 2")
 
 
@@ -113,7 +114,7 @@ def test_what_follows_a_refused_request_still_waits() -> None:
     assert relay.refuse(TIMEOUT) == FORWARD
     assert relay.to_client == error_message(TIMEOUT) + READY
     assert relay.on_client_bytes(b"") == NEEDS_SERVER
-    relay.attach(ServerRelay(RelayLimits(), {}))
+    relay.attach(ServerRelay(RelayLimits(), dict(LEXICAL)))
     assert relay.to_server == query(b"two") + SYNC
 
 
@@ -124,7 +125,7 @@ def test_the_rest_of_a_refused_big_query_is_dropped() -> None:
     assert relay.refuse(TIMEOUT) == FORWARD
     assert relay.to_client == error_message(TIMEOUT) + READY
     assert relay.on_client_bytes(big[70_000:] + query(b"next")) == NEEDS_SERVER
-    relay.attach(ServerRelay(SMALL, {}))
+    relay.attach(ServerRelay(SMALL, dict(LEXICAL)))
     assert relay.to_server == query(b"next")
 
 
@@ -155,7 +156,7 @@ def test_refused_statements_do_not_exist() -> None:
 
 def test_a_server_that_refuses_the_clients_settings_is_not_used_for_it() -> None:
     relay = ClientRelay(RelayLimits(), settings_of({"role": "SET role = x"}))
-    server_relay = ServerRelay(RelayLimits(), {})
+    server_relay = ServerRelay(RelayLimits(), dict(LEXICAL))
     relay.on_client_bytes(query(b"drop table t"))
     relay.attach(server_relay)
     with pytest.raises(ServerLost, match="role"):
@@ -165,7 +166,7 @@ def test_a_server_that_refuses_the_clients_settings_is_not_used_for_it() -> None
 
 def test_the_answer_to_our_settings_is_hidden() -> None:
     relay = ClientRelay(RelayLimits(), settings_of({"timezone": "A"}))
-    server_relay = ServerRelay(RelayLimits(), {"TimeZone": "UTC"})
+    server_relay = ServerRelay(RelayLimits(), {"TimeZone": "UTC", **LEXICAL})
     relay.on_client_bytes(query(b"x"))
     relay.attach(server_relay)
     notice = wire.message(wire.NOTICE, b"SWARNING\0\0")
@@ -280,8 +281,8 @@ def test_statement_mode_refuses_transactions() -> None:
 
 def test_statement_mode_releases_after_each() -> None:
     pair = Pair(RelayLimits(mode=STATEMENT))
-    pair.ask(query(b"x"))
-    assert pair.answer(complete(b"X") + READY)[1] == RELEASE
+    pair.ask(query(b"show x"))
+    assert pair.answer(complete(b"SHOW") + READY)[1] == RELEASE
 
 
 # ---------------------------------------------------------------------------------------------------------------- caps
@@ -317,7 +318,7 @@ def test_a_named_statement_that_is_too_long_to_keep() -> None:
     big = parse(b"a", b"x" * 100_000)
     assert relay.on_client_bytes(big[: SMALL_MESSAGE + 10]) == NEEDS_SERVER
     with pytest.raises(RemoteProtocolError) as caught:
-        relay.attach(ServerRelay(SMALL, {}))
+        relay.attach(ServerRelay(SMALL, dict(LEXICAL)))
     assert caught.value.sqlstate == "54000"
 
 
@@ -331,7 +332,7 @@ def test_an_unnamed_statement_that_was_too_long_to_keep_is_missed_on_another_ser
     assert pair.ask(run) == run
     pair.answer(BOUND + complete(b"X") + READY)
     assert pair.answer(holds_nothing) == (b"", RELEASE)  # a text that nobody has read may have done anything
-    pair.server = ServerRelay(SMALL, {})
+    pair.server = ServerRelay(SMALL, dict(LEXICAL))
     assert b"too long" in pair.ask(run)  # the server will say so, as a syntax error
 
 
@@ -439,7 +440,7 @@ ANSWERS = st.lists(
 @given(CHUNKS, ANSWERS, st.sampled_from([0, 1, 2]), st.booleans())
 def test_garbage_raises_nothing_but_protocol_errors(asked: list[bytes], answers: list[bytes], mode: int, alternate: bool) -> None:
     limits = RelayLimits(mode=mode, frame_bytes=1000, statement_bytes=2000)
-    client_relay, server_relay = ClientRelay(limits), ServerRelay(limits, {})
+    client_relay, server_relay = ClientRelay(limits), ServerRelay(limits, dict(LEXICAL))
     attached = False
     turns = [(True, chunk) for chunk in asked] + [(False, chunk) for chunk in answers]
     if alternate:
@@ -473,6 +474,8 @@ def test_scripts_notice_what_is_wrong() -> None:
     wrong = Row("wrong", (client(query(b"x"), query(b"y"), verdict=NEEDS_SERVER),))
     with pytest.raises(AssertionError, match="line 0, client: to the server"):
         Play(wrong).run(whole)
-    hasty = Row("hasty", (client(query(b"x"), verdict=NEEDS_SERVER), server(READY), OtherServer(), Refused(TIMEOUT, b""), released(b"")))
+    hasty = Row(
+        "hasty", (client(query(b"show x"), verdict=NEEDS_SERVER), server(READY), OtherServer(), Refused(TIMEOUT, b""), released(b""))
+    )
     with pytest.raises(AssertionError, match="line 1, server: verdict"):
         Play(hasty).run(whole)

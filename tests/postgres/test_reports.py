@@ -7,10 +7,26 @@ from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.protocol import NEEDS_SERVER, RELEASE, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
-from tests.helpers.frames import BOUND, PARSED, READY, READY_E, READY_T, SYNC, bind, complete, error, execute, parse, query, row, status
+from tests.helpers.frames import (
+    BOUND,
+    LEXICAL,
+    PARSED,
+    READY,
+    READY_E,
+    READY_T,
+    SYNC,
+    bind,
+    complete,
+    error,
+    execute,
+    parse,
+    query,
+    row,
+    status,
+)
 
 PROBE = query(session_sql.probe(sql.SETTINGS).encode())
-REPORTED = {"TimeZone": "UTC", "application_name": ""}
+REPORTED = {"TimeZone": "UTC", "application_name": "", **LEXICAL}
 TOKYO = "Asia/Tokyo"
 RESTORING = session_sql.set_all([("timezone", TOKYO)])[0].encode()
 RESTORED = row(b"Asia/Tokyo") + complete(b"SELECT 1")
@@ -92,7 +108,7 @@ def test_a_report_with_an_answer_of_ours() -> None:
     pair.client.attach(pair.server)
     reports = status(b"TimeZone", b"Asia/Tokyo") + status(b"application_name", b"new default")
     pair.answer(complete(b"BEGIN") + reports + READY + complete(b"SELECT 1") + READY)
-    assert pair.server.baseline == {"TimeZone": "UTC", "application_name": "new default"}
+    assert pair.server.baseline == REPORTED | {"application_name": "new default"}
     assert pair.client.server is None
 
 

@@ -6,29 +6,30 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from dualpool.postgres.reading import marks_of_part, read
 from dualpool.postgres.session_sql import Restoration, constant, from_digits
-from dualpool.postgres.sql import (
-    LOCALLY,
-    UNPROVEN,
-    Change,
-    changes,
-    deallocated_name,
-    first_word,
-    identifier,
-    is_rollback_to,
-    savepoint_name,
-    statements,
-    tokens,
-    without_deallocates,
-)
+from dualpool.postgres.sql import LOCALLY, UNPROVEN, Change, changes, identifier, is_rollback_to, savepoint_name
 from dualpool.postgres.wire import query
+from dualpool.sql_text import MAX_READ, POSTGRES, lexis
+
+PLAIN = lexis(POSTGRES)
+
+
+def tokens(text: bytes) -> list[bytes]:
+    """The source of all tokens."""
+    return [token for statement in statements(text) for token in statement]
+
+
+def statements(text: bytes) -> list[list[bytes]]:
+    """The statements of a text that can be read."""
+    return read(text, PLAIN).statements
+
 
 CHANGES: dict[bytes, list[Change] | None] = {
     b"SET work_mem = '8MB'": [("work_mem", "8MB")],
     b"set Work_Mem to 8": [("work_mem", "8")],
     b'SET "work_mem" = 8': [("work_mem", "8")],
     b"SET SESSION work_mem = 8": [("work_mem", "8")],
-    b"SET work_mem = 8MB": [("work_mem", UNPROVEN)],
     b"SET work_mem = DEFAULT": [("work_mem", None)],
     b"SET work_mem TO default": [("work_mem", None)],
     b'SET work_mem = "default"': [("work_mem", "default")],
@@ -126,24 +127,14 @@ DEALLOCATES = {
     b"deallocate a; select 1": None,
     b"deallocate": None,
     b"deallocatea": None,
+    b'deallocate U&"\\0061b"': b"ab",
     b"deallocate a b": None,
 }
 
 
 @pytest.mark.parametrize("text", DEALLOCATES, ids=lambda text: text.decode())
 def test_deallocated_name(text: bytes) -> None:
-    assert deallocated_name(text) == DEALLOCATES[text]
-
-
-@pytest.mark.parametrize(
-    ("text", "word"),
-    [
-        (b"Select 1", b"select"), (b" \n\t SET x", b"set"), (b"-- c\nset", b"set"), (b"--c", b""), (b"/* a */set", b"set"), (b"", b""),
-        (b"/* a ** / */ /**/ set", b"set"), (b"/* never ends", b""), (b"(select 1)", b""), (b"1", b""),
-    ],
-)  # fmt: skip
-def test_first_word(text: bytes, word: bytes) -> None:
-    assert first_word(text) == word
+    assert read(text, PLAIN).deallocates == DEALLOCATES[text]
 
 
 @pytest.mark.parametrize("text", ["", "it's", "a\\b", "'\\", "ż", "a\nb", "\udcff", "a; b -- c /* $$", "'; commit; --"])
@@ -170,39 +161,23 @@ def test_a_restoration_lifts_limits_first_and_sets_them_last() -> None:
 
 
 def test_identifier() -> None:
-    assert [identifier(name) for name in (b"Abc", b'"Abc"', b'"a""b"')] == [b"abc", b"Abc", b'a"b']
+    names = [identifier(name) for name in (b"Abc", b'"Abc"', b'"a""b"', b'u&"\\0041"')]
+    assert names == [b"abc", b"Abc", b'a"b', b"A"]
 
 
 SIZE = 1 << 24
-LONG = {
-    "spaces": (b" " * SIZE, 0),
-    "spaces and a sign": (b" " * SIZE + b"!", 1),
-    "a string": (b"'" + b"x" * SIZE + b"'", 1),
-    "a string without its end": (b"'" + b"x" * SIZE, 1),
-    "doubled quotes": (b"'" + b"''" * (SIZE // 2) + b"'", 1),
-    "an escape string": (b"E'" + b"\\'" * (SIZE // 2), 1),
-    "a quoted name without its end": (b'"' + b'""' * (SIZE // 2), 1),
-    "a dollar quote without its end": (b"$tag$" + b"$other" * (SIZE // 6), 1),
-    "a comment without its end": (b"/*" + b"*" * SIZE, 0),
-    "comments in comments": (b"/*" * (1 << 15), 0),
-    "a comment's many ends": (b"/*" + b"* /" * (1 << 15), 0),
-    "a line comment": (b"--" + b"x" * SIZE, 0),
-    "one word": (b"x" * SIZE, 1),
-    "one number": (b"1" * SIZE, 1),
-}
+LONG = [
+    b" " * SIZE, b"'" + b"x" * SIZE + b"'", b"'" + b"''" * (SIZE // 2), b"E'" + b"\\'" * (SIZE // 2), b'"' + b'""' * (SIZE // 2),
+    b"$tag$" + b"$other" * (SIZE // 6), b"/*" * (SIZE // 2), b"--" + b"x" * SIZE, b"set " * (SIZE // 4), b"set_config(" * (SIZE // 11),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", LONG)
-def test_sixteen_megabytes_take_linear_time_and_little_memory(name: str) -> None:
+@pytest.mark.parametrize("text", LONG, ids=lambda text: text[:10].decode())
+def test_sixteen_megabytes_take_linear_time_and_little_memory(text: bytes) -> None:
     """Quadratic time would not end, and a way back for every byte would take gigabytes."""
-    text, count = LONG[name]
     tracemalloc.start()
     try:
-        assert len(tokens(text)) == count
-        first_word(text)
-        deallocated_name(text)
-        deallocated_name(b"deallocate " + text)
-        deallocated_name(b"deallocate a" + text + b"!")
+        assert read(text, PLAIN).lexed is None
         assert tracemalloc.get_traced_memory()[1] < 8 * SIZE
     finally:
         tracemalloc.stop()
@@ -211,7 +186,7 @@ def test_sixteen_megabytes_take_linear_time_and_little_memory(name: str) -> None
 def test_many_dollars() -> None:
     """Each looks for its own end, so different tags that never end must not each read to the end of the text."""
     text = b"".join(b"$t%d$ " % number for number in range(100_000))
-    assert len(tokens(text)) == 1
+    assert read(text[:MAX_READ], PLAIN).lexed is None
 
 
 @given(st.one_of(st.binary(max_size=80), st.text("sSeEtT'\"$/*-;\\ \n.=aA1&uU", max_size=80).map(str.encode)))
@@ -220,18 +195,14 @@ def test_many_dollars() -> None:
 @example(b"set local")
 @example(b"reset a .")
 def test_garbage(text: bytes) -> None:
-    found = tokens(text)
-    assert all(found)
-    assert len(b"".join(found)) <= len(text)
-    for statement in statements(text):
-        changes(statement)
-        savepoint_name(statement)
-    for word in (b"set ", b"reset ", b"set session "):
-        for statement in statements(word + text):
+    for word in (b"", b"set ", b"reset ", b"set session ", b"deallocate ", b"listen ", b"drop database "):
+        reading = read(word + text, PLAIN)
+        for statement in reading.statements:
+            assert all(statement)
             changes(statement)
-    first_word(text)
-    deallocated_name(text)
-    deallocated_name(b"deallocate " + text)
+            savepoint_name(statement)
+        reading.telling()
+    marks_of_part(text)
 
 
 AMONG_OTHERS = {
@@ -245,4 +216,4 @@ AMONG_OTHERS = {
 
 @pytest.mark.parametrize("text", AMONG_OTHERS)
 def test_deallocates_among_other_statements(text: bytes) -> None:
-    assert without_deallocates(text, {b"a", b"B"}, b"X") == AMONG_OTHERS[text]
+    assert read(text, PLAIN).without_deallocates(text, {b"a", b"B"}, b"X") == AMONG_OTHERS[text]

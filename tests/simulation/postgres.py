@@ -451,6 +451,8 @@ class PostgresSession(Session):
             return self._rows("", "SELECT 1", described=described) + self._report(), True
         if "pg_db_role_setting" in sql:
             return error("42P01", "no catalogs"), False
+        if sql.startswith("SELECT ''::pg_catalog.text AS name"):
+            return self._probed(facts="pg_proc" in sql), True
         if sql == ROLE_QUERY:
             return self._rows(ROLE_ANSWERS[self.tell_role()], "SELECT 1", described=described), True
         if sql in BLOCK:
@@ -481,6 +483,16 @@ class PostgresSession(Session):
         if word == "show":
             return self._rows(self._settings[match[4]], "SHOW", described=described), True
         return self._command(word, match), True
+
+    def _probed(self, *, facts: bool) -> bytes:
+        """What the session holds: nothing but settings. `facts`: and what the catalog says, which has no functions."""
+        found = {name: value.encode().hex() for name, value in self._settings.items() if value != self._defaults[name]}
+        rows = [("", ""), *found.items(), *([("version", "1", "")] if facts else [])]
+        return b"".join(map(self._data_row, rows)) + message(b"C", text("SELECT"))
+
+    def _data_row(self, values: tuple[str, ...]) -> bytes:
+        columns = b"".join(struct.pack("!i", len(value)) + value.encode() for value in values)
+        return message(b"D", struct.pack("!h", len(values)) + columns)
 
     def _command(self, word: str, match: "re.Match[str]") -> bytes:
         reported = b""
