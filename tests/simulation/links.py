@@ -215,7 +215,7 @@ class World:
                 pool_size=rng.choice([1, 2, 4]),
                 min_pool_size=rng.choice([0, 0, 1]),
                 verify="learn" if name == "one" else "never",  # where the server is always asked, nothing that was forgotten shows
-            )  # fmt: skip
+            )
             for name in ("one", "two")
         }
         return Config(backends={"main": backend}, databases=databases, timeouts=attrs.evolve(TIMEOUTS, query=self.query_seconds))
