@@ -162,12 +162,12 @@ class PostgresWorld:
             # It can no longer be set once a session has used a temporary table.
             self.probe = (*self.probe, query("set local temp_buffers = 1000"))
 
-    def reset(self, used: str = "") -> None:
+    def reset(self, used: str = "a0") -> None:
         """Both databases as at the beginning."""
         for admin in self.admins.values():
             for attempt in range(3):
                 try:
-                    admin.execute("call hunt_reset()")
+                    admin.execute("call hunt_reset(%s)", [re.search(r"\b[abef][0-3]\b", used) is not None])
                     break
                 except psycopg.errors.LockNotAvailable:
                     if attempt == 2:
@@ -240,6 +240,11 @@ class PostgresWorld:
                 if one[-1] != other[-1] or one[-1] != ("Z", b"I"):
                     return Verdict.PARTED, "", "", ""
                 continue
+            if has_healed(one, other):
+                verdict = Verdict.EXCUSED
+                if other[-1] != ("Z", b"I"):
+                    return Verdict.PARTED, "", "", ""
+                continue
             return Verdict.DIFFERENT, *first_unlike(i, one, other)
         if pooled.closed and not direct.closed and self._is_own_error(pooled, ours[-1]):
             return Verdict.PARTED, "", "", ""
@@ -283,6 +288,16 @@ def segments(answer: Answer) -> list[list[tuple[str, object]]]:
         if reply[0] == "Z":
             found.append([])
     return found if found[-1] or len(found) == 1 else found[:-1]
+
+
+def has_healed(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+    """Has dualpool prepared a statement again that a change of its table made unfit, and told the client of the new columns?
+
+    A direct connection answers 0A000 (cached plan must not change result type).
+    """
+    refused = any(kind == "E" and isinstance(body, tuple) and body[0] == "0A000" for kind, body in direct)
+    kinds = "".join(kind for kind, _ in pooled)
+    return refused and "E" not in kinds and "T" in kinds.partition("D")[0]
 
 
 def first_unlike(index: int, direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> tuple[str, str, str]:

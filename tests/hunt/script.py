@@ -119,5 +119,11 @@ class Script:
 
 
 def size(script: Script) -> int:
-    """How long it is, for comparing."""
-    return sum(10 + sum(len(str(m)) for m in step.messages) + len(step.cuts) if isinstance(step, Say) else 8 for step in script.steps)
+    """How long and how odd it is, for comparing."""
+    return sum(8 + (sum(map(weight, step.messages)) + len(step.cuts) if isinstance(step, Say) else 0) for step in script.steps)
+
+
+def weight(message: Message) -> int:
+    """How much there is to read, and how much of it is written oddly."""
+    odd = sum(piece != piece.straightened() for text in message.arguments if isinstance(text, Text) for piece in text.pieces)
+    return 10 + len(str(message)) + 10 * odd

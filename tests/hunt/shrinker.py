@@ -65,9 +65,9 @@ def _fewer(scripts: list[Script], deadline: float) -> Iterator[list[Script]]:
 
 def _without_steps(script: Script) -> Iterator[Script]:
     count = len(script.steps)
-    length = count // 2
+    length = (count + 1) // 2
     while length:
-        for start in range(count - length, -1, -length):
+        for start in range(max(0, count - length), -1, -length):
             yield replace(script, steps=script.steps[:start] + script.steps[start + length :])
         length //= 2
 
