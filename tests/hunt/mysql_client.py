@@ -28,6 +28,8 @@ COMMANDS: Final = {"InitDb": 2, "Query": 3, "Ping": 14, "ChangeUser": 17, "Prepa
                    "StmtReset": 26, "SetOption": 27, "Fetch": 28, "Reset": 31}  # fmt: skip
 SILENT: Final = ("StmtClose", "LongData")
 UNKNOWN_STATEMENT: Final = 0x7777
+LOADED: Final = b"21\tloaded\n"
+"""What LOAD DATA LOCAL gets."""
 READ_SIZE: Final = 1 << 16
 
 
@@ -222,6 +224,8 @@ class Client:
                 self._error(body, replies)
                 return
             if body[0] == 0xFB:
+                self._send_packet(LOADED)
+                self._number += 1
                 self._send_packet(b"")
                 continue
             if body[0] == 0 or (body[0] == 0xFE and len(body) < 9):

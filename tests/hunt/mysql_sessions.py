@@ -373,7 +373,6 @@ class MySQLSessions:
             ("select cast('x' as signed)", "get diagnostics @hunt_a = number"),
             ("reset query cache",) if self.mariadb else ("select 1",),
             ("flush status",),
-            ("load data local infile '/nothing' into table ~t{i}",),
             ("create table b{i} (a int)", "drop table b{i}"),
             ("analyze table ~t{i}",),
             ("kill query 0",),
@@ -619,6 +618,11 @@ class MySQLSessions:
         if rng.random() < 0.5:
             self.run_all(self.reading())
 
+    def by_load(self) -> None:
+        """LOAD DATA LOCAL; the client sends a row."""
+        into = self.rng.choice(("~t{i}", "~hunt_triggered", "~n{i}(v)", "~t{i}(id, @hunt_a)", "~t{i}(@hunt_b, v) set id = @hunt_b + 20"))
+        self.say(Message("Query", (self.sql(f"load data local infile '/nothing' into table {into}"),)))
+
     def by_seed(self) -> None:
         """rand() as a seed has it."""
         self.say(Message("Query", (self.sql("set rand_seed1 = 11, rand_seed2 = 22"),)))
@@ -637,5 +641,6 @@ SCENES: Final[tuple[tuple[Scene, int], ...]] = (
     (MySQLSessions.by_statement_of_protocol, 6),
     (MySQLSessions.by_transaction, 10),
     (MySQLSessions.by_command, 6),
+    (MySQLSessions.by_load, 1),
     (MySQLSessions.by_seed, 1),
 )

@@ -42,12 +42,13 @@ VOLATILE: Final = ("timestamp", "pseudo_thread_id", "rand_seed1", "rand_seed2", 
 TRACKERS: Final = ("session_track_state_change", "session_track_schema", "session_track_system_variables", "session_track_transaction_info")
 """How dualpool's own connections are told of changes."""
 DATABASE: Final = ("character_set_database", "collation_database")
-BINARY_FLAG: Final = 0x80
+SMALL_FLAGS: Final = 0x80 | 1
+"""Of columns: binary, not NULL."""
 NUMBERED_ERRORS: Final = (1243, 1421)
 """Errors whose text has a statement's number on the server."""
 RANDOM: Final = 40
 OWN_ERRORS: Final = (
-    (1235, r"session mode|listener"),
+    (1235, r"session mode|listener|is not known of this statement"),
     (1105, r"session mode|listener"),
 )
 """Errors of dualpool's own where a direct connection has a value: number, and what the text must contain."""
@@ -91,7 +92,8 @@ def views(mariadb: bool, blind: tuple[str, ...]) -> tuple[Message, ...]:
     asked = [
         "select last_insert_id()",
         f"show session variables where variable_name not in ({names})",
-        "select " + ", ".join(f"@`{name}`" for name in VARIABLES),
+        # As text: a variable that was set to NULL keeps its type, and nobody can take it away again.
+        "select " + ", ".join(f"cast(@`{name}` as char)" for name in VARIABLES),
         "select current_user(), database(), @@autocommit, current_role()",
         "select " + ", ".join(f"coalesce(release_lock('{name}{PLACEHOLDER}{i}'), 0)" for name in ("lock", "lock") for i in range(CLIENTS)),
         "select 1 from hunt_plain limit 0",
@@ -278,7 +280,10 @@ class MySQLWorld:
 
     def _clean(self, replies: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
         """Without what says nothing: the numbers of statements, and which collation of its character set a column's text has."""
-        return [self._cleaned(*reply) for reply in replies]
+        found = [self._cleaned(*reply) for reply in replies]
+        if len(found) == 3 and found[2][0] == "EOF" and "found_rows" in str(found[0]).lower():
+            found[2] = ("EOF", 0, found[2][2])  # MySQL counts a warning that the function is deprecated
+        return found
 
     def _cleaned(self, kind: object, *rest: Any) -> tuple[object, ...]:
         if kind == "ERR" and rest[0] in NUMBERED_ERRORS:
@@ -296,7 +301,7 @@ class MySQLWorld:
             at += length
         at += 1  # the length of what follows
         charset = self.charsets.get(int.from_bytes(definition[at : at + 2], "little"), 0)
-        flags = int.from_bytes(definition[at + 7 : at + 9], "little") & ~BINARY_FLAG
+        flags = int.from_bytes(definition[at + 7 : at + 9], "little") & ~SMALL_FLAGS
         return (
             definition[:at]
             + charset.to_bytes(2, "little")
