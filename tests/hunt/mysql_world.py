@@ -92,7 +92,6 @@ def views(mariadb: bool, blind: tuple[str, ...]) -> tuple[Message, ...]:
     asked = [
         "select last_insert_id()",
         f"show session variables where variable_name not in ({names})",
-        # As text: a variable that was set to NULL keeps its type, and nobody can take it away again.
         "select " + ", ".join(f"cast(@`{name}` as char)" for name in VARIABLES),
         "select current_user(), database(), @@autocommit, current_role()",
         "select " + ", ".join(f"coalesce(release_lock('{name}{PLACEHOLDER}{i}'), 0)" for name in ("lock", "lock") for i in range(CLIENTS)),
@@ -295,6 +294,8 @@ class MySQLWorld:
         return kind, *rest
 
     def _column(self, definition: bytes) -> bytes:
+        if b"cast(@" in definition:
+            return b"a user variable"  # one that was set to NULL keeps its type, and nobody can take that away again
         at = 0
         for _ in range(6):  # catalog, schema, table, original table, name, original name
             length, at = lenenc(definition, at)
