@@ -1,6 +1,7 @@
 """MySQL and MariaDB for the hunt: two databases that are alike, dualpool in front of one, what a session holds, when answers are alike."""
 
 import re
+import struct
 import time
 from typing import Any, Final
 
@@ -48,7 +49,7 @@ NUMBERED_ERRORS: Final = (1243, 1421)
 """Errors whose text has a statement's number on the server."""
 RANDOM: Final = 40
 OWN_ERRORS: Final = (
-    (1235, r"session mode|listener|is not known of this statement"),
+    (1235, r"session mode|listener|is not known of this statement|KILL is only supported"),
     (1105, r"session mode|listener"),
 )
 """Errors of dualpool's own where a direct connection has a value: number, and what the text must contain."""
@@ -293,23 +294,19 @@ class MySQLWorld:
             return kind, *rest[:3], *(self._column(column) for column in rest[3:])
         return kind, *rest
 
-    def _column(self, definition: bytes) -> bytes:
-        if b"cast(@" in definition:
-            return b"a user variable"  # one that was set to NULL keeps its type, and nobody can take that away again
-        at = 0
+    def _column(self, definition: bytes) -> tuple[object, ...]:
+        """What of a column's definition must be alike (docs: Column Definition)."""
+        names, at = [], 0
         for _ in range(6):  # catalog, schema, table, original table, name, original name
             length, at = lenenc(definition, at)
+            names.append(definition[at : at + length])
             at += length
-        at += 1  # the length of what follows
-        charset = self.charsets.get(int.from_bytes(definition[at : at + 2], "little"), 0)
-        flags = int.from_bytes(definition[at + 7 : at + 9], "little") & ~SMALL_FLAGS
-        return (
-            definition[:at]
-            + charset.to_bytes(2, "little")
-            + definition[at + 2 : at + 7]
-            + flags.to_bytes(2, "little")
-            + definition[at + 9 :]
-        )
+        if names[4].startswith(b"cast(@"):
+            return (names[4],)  # a user variable that was set to NULL keeps its type, and nobody can take that away again
+        charset, width, kind, flags, scale = struct.unpack_from("<HIBHB", definition, at + 1)
+        told = (*names, self.charsets.get(charset, 0), kind, flags & ~SMALL_FLAGS)
+        # Of what is in no table, how long its values may get is a server's guess.
+        return (*told, width, scale) if names[2] else told
 
 
 def status(replies: list[tuple[object, ...]]) -> int:
