@@ -221,8 +221,9 @@ class _Run:
             self.waiting.remove(twins)
 
     def _probe(self, step: Probe) -> None:
-        if any(isinstance(one, Prober) and not one.pooled.read(0.0) for one in self.waiting):
-            return  # the one that waits will see what there is
+        for one in [one for one in self.waiting if isinstance(one, Prober)]:
+            if not self._collect(one):
+                return  # it will see what there is
         held: list[Prober] = []
         if not step.new or step.both:
             assert self.old is not None
