@@ -45,6 +45,8 @@ MAX_PROVEN: Final = 256
 MAX_CAPTURE: Final = 1 << 20
 """Bytes of an answer that is kept. Of warnings a server has 1,024 at most, unless a client raises max_error_count: then more than this ends
 its server connection."""
+ROLE_STAYS: Final = "a role stays until the session ends"
+"""COM_RESET_CONNECTION does not end it, on MySQL and MariaDB alike."""
 NOT_KNOWN: Final = "\0"
 """No schema's name."""
 NOT_SUPPORTED: Final = 1235
@@ -118,6 +120,7 @@ class ServerSession(protocol.ServerRelay):
         """`holds` has changed, because of the statement `text`."""
         before = self.pins
         self.pins = before & s.PINS_ELSEWHERE | self.holds.pins()
+        self.spent = ROLE_STAYS if self.holds.role else ""
         if not before and self.pins and text:
             self.pin_text = sql.masked(text)
 

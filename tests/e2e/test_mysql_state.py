@@ -501,3 +501,20 @@ def test_pins_can_be_errors(run_mysql: RunWorld, mysql_server: MySQLServer, sql:
         assert "; until " in caught.value.args[1]
     with world.connect(autocommit=True, database="information_schema") as other:
         assert rows(other, "SELECT IS_FREE_LOCK('x'), @inside, @a") == [(1, None, None)]
+
+
+def test_a_role_does_not_stay_when_its_client_has_gone(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
+    # COM_RESET_CONNECTION ends no role, on either server.
+    world = run_mysql(mysql_server, 1)
+    role = f"role_{world.database}"[:32]
+    world.execute(f"CREATE ROLE {role}")
+    try:
+        world.execute(f"GRANT {role} TO {world.user}")
+        with world.connect(autocommit=True) as client:
+            before = value(client, "SELECT CURRENT_ROLE()")
+            rows(client, f"SET ROLE {role}")
+            assert role in str(value(client, "SELECT CURRENT_ROLE()"))
+        with world.connect(autocommit=True) as other:
+            assert value(other, "SELECT CURRENT_ROLE()") == before
+    finally:
+        world.execute(f"DROP ROLE {role}")
