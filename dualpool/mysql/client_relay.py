@@ -10,8 +10,9 @@ from dualpool.mysql import states as s
 from dualpool.mysql.client_sending import LOGIN_SCHEMA, UNKNOWN_STATEMENT, ClientSender
 from dualpool.mysql.client_session import NOTHING_READ
 from dualpool.mysql.codec import Ok, build_ok
+from dualpool.mysql.knowledge import NOTHING_KNOWN
 from dualpool.mysql.messages import error_message, error_payload
-from dualpool.mysql.reading import Reading, shape
+from dualpool.mysql.reading import DIGITS, Reading
 from dualpool.mysql.requests import CAPTURE_OF_SESSION, IDLE, KILLING, SENDING_FILE, SYNCING, WAITING
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
@@ -67,7 +68,11 @@ class ClientRelay(ClientSender):
             # Most of all commands: one packet with the number 0, a query that is known to be harmless whatever its values, or an EXECUTE.
             # (Programs send the same queries again and again, but for the numbers and strings in them.)
             if head == len(data) - 4 and (
-                (command == wire.COM_QUERY and head <= MAX_REMEMBERED and shape(data[5:]) in self._shapes)
+                (
+                    command == wire.COM_QUERY
+                    and head <= MAX_REMEMBERED
+                    and (self.texts.knows(data[5:]) if b"'" in data or b"(" in data else data[5:].translate(None, DIGITS) in self._plain)
+                )
                 or (command == wire.COM_STMT_EXECUTE and self._is_plain_execute(data, number))
             ):
                 self.at_rest = False
@@ -188,14 +193,26 @@ class ClientRelay(ClientSender):
         leased.client = self
         leased.mode = self.mode
         if self.knowledge is not leased.knowledge:
-            self.knowledge = leased.knowledge
-            self.reads_by_settings()
+            self._know(leased)
         if self.capabilities != leased.met:
             leased.meet(self.capabilities)
         if self.state != WAITING:
             return leased.settle()
         self.state = SYNCING
         return self.advance(leased)
+
+    def _know(self, leased: ServerRelay) -> None:
+        """The first lease: now it is known how the server reads texts. What waits and was not certain is read again."""
+        unknown = self.knowledge is NOTHING_KNOWN
+        self.knowledge = leased.knowledge
+        self.reads_by_settings()
+        if not unknown or self.state != WAITING or not self._marks & reading.M_DOUBT:
+            return
+        if self._action == s.C_QUERY:
+            self._reading = found = reading.read(self.text, self.texts.lexis)
+            self._take(found)
+            if self._marks & CHANGED and (changed := found.with_values(self.text, self._own_numbers(self._marks))) is not None:
+                self._put_text(changed)
 
     def detach(self) -> None:
         server = self.server

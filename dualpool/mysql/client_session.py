@@ -50,7 +50,7 @@ class ClientSession(protocol.ClientRelay):
 
     __slots__ = (
         "_action", "_answer", "_execution", "_explained", "_found_rows", "_healed", "_login_settings", "_marks", "_noted", "_notes",
-        "_preparing", "_reading", "_row_count", "_shapes", "_steps", "_suspects", "_warning_columns", "_warnings", "always",
+        "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_warning_columns", "_warnings", "always",
         "capabilities", "captures", "connection_id", "disturbed", "insert_id", "knowledge", "limits", "mode", "multi", "parsing",
         "refused_pins", "schema", "server", "settings", "statements", "text", "texts", "untold_pins",
     )  # fmt: skip
@@ -121,7 +121,7 @@ class ClientSession(protocol.ClientRelay):
         values = self.settings.values
         known = self.knowledge
         self.texts = texts_of(values.get("character_set_client", ""), values.get("sql_mode", ""), known.modes, known.flavour)
-        self._shapes = self.texts.shapes
+        self._plain = self.texts.plain
 
     def count_statements(self) -> int:
         return len(self.statements.known)

@@ -253,7 +253,7 @@ def forget() -> None:
     """Forget what is remembered of texts."""
     _readings.clear()
     for texts in _texts.values():
-        texts.shapes.clear()
+        texts.forget()
 
 
 # ---------------------------------------------------------------------------------------------------------------- not certain
@@ -913,29 +913,89 @@ RULES: Final = {
 
 # ---------------------------------------------------------------------------------------------------------- texts with the same shape
 
-_NUMBER: Final = re.compile(rb"(?<![\w$\x80-\xff])[0-9]++(?![\w$\x80-\xff])")
-"""Digits that are no part of a name."""
-_DIGITS: Final = b"0123456789"
+DIGITS: Final = b"0123456789"
 _OTHERS_IN_SHAPE: Final = re.compile(rb"""["#;@$\x80-\xff]|--|/\*|\A\s*+set\b""", re.IGNORECASE)
+_CALLS: Final = re.compile(rb"(?=((?:[^\w$`.]|\A)[\w$`.]++\s*+\())")
 MAX_SHAPES: Final = 4096
+MAX_CALLS: Final = 16
+Calls = tuple[tuple[bytes, int], ...]
+"""What stands before brackets in a text, with the byte before it, and how often."""
+
+
+def without_strings(text: bytes) -> bytes:
+    """`text` without what stands between its single quotation marks. b"" where that is not certain."""
+    parts = text.split(b"'")
+    return b"''".join(parts[::2]) if len(parts) & 1 and b"\\" not in text else b""
+
+
+def shape(text: bytes) -> tuple[bytes, Calls]:
+    """`text` without its strings and digits, and what stands before its brackets. Texts of one shape differ in values only.
+
+    For none of the words that matter has digits, but for functions: these must be the same.
+    """
+    if b"'" in text:
+        text = without_strings(text)
+    calls: dict[bytes, int] = {}
+    for found in dict.fromkeys(_CALLS.findall(text)):
+        calls[found] = text.count(found)
+    return text.translate(None, DIGITS), tuple(calls.items())
+
+
+def may_vary(text: bytes, reading: Reading) -> bool:
+    """Is each text with the shape of this one as harmless as it is?
+
+    Then each quotation mark begins or ends a string: there is no backslash, no other quotation, no comment, nothing outside ASCII in front
+    of one.
+    """
+    if reading.marks or reading.calls_users:
+        return False
+    found, calls = shape(text)
+    if not found or len(calls) > MAX_CALLS or _OTHERS_IN_SHAPE.search(found):
+        return False
+    return all(part.count(b"`") % 2 == 0 for part in found.split(b"''"))
 
 
 class Texts:
-    """Of sessions that read alike: how they read, and what they are known to send. `shapes` are those of harmless texts (`has_shape`)."""
+    """Of sessions that read alike: how they read, and the shapes of harmless texts that they have sent.
 
-    __slots__ = ("lexis", "shapes")
+    `plain`: of those without strings and brackets, which is all that the hot path looks at itself.
+    """
+
+    __slots__ = ("lexis", "plain", "shapes")
 
     def __init__(self, lexis: Lexis | None) -> None:
         self.lexis = lexis
-        self.shapes: set[bytes] = set()
+        self.plain: set[bytes] = set()
+        self.shapes: dict[bytes, tuple[Calls, ...]] = {}
 
     def remember(self, text: bytes, reading: Reading) -> None:
         """Remember the shape of `text`, if it is harmless whatever its values are."""
-        found = has_shape(text, reading)
-        if found:
-            if len(self.shapes) >= MAX_SHAPES:
-                self.shapes.clear()
-            self.shapes.add(found)
+        if not may_vary(text, reading):
+            return
+        if len(self.plain) + len(self.shapes) >= MAX_SHAPES:
+            self.forget()
+        found, calls = shape(text)
+        if b"'" in text or calls:
+            self.shapes[found] = (calls, *self.shapes.get(found, ())[: MAX_CALLS - 1])
+        else:
+            self.plain.add(found)
+
+    def knows(self, text: bytes) -> bool:
+        """Has a text of the same shape been remembered? (`shape`, but quicker.)"""
+        if b"'" in text:
+            text = without_strings(text)
+        for calls in self.shapes.get(text.translate(None, DIGITS), ()):
+            for call, times in calls:
+                if text.count(call) != times:
+                    break
+            else:
+                return True
+        return False
+
+    def forget(self) -> None:
+        """Begin again."""
+        self.plain.clear()
+        self.shapes.clear()
 
 
 _texts: dict[tuple[str, str, str, str], Texts] = {}
@@ -954,28 +1014,3 @@ def texts_of(charset: str, modes: str, default_modes: str, flavour: str) -> Text
             _texts.clear()
         found = _texts[key] = Texts(lexis)
     return found
-
-
-def shape(text: bytes) -> bytes:
-    """`text` without its numbers, and without what stands between its single quotation marks. b"" where that is not certain.
-
-    Without brackets no word in it is a function, so digits within words go as well: that is quicker.
-    """
-    if b"'" in text:
-        parts = text.split(b"'")
-        if not len(parts) & 1 or b"\\" in text:
-            return b""
-        text = b"''".join(parts[::2])
-    return _NUMBER.sub(b"", text) if b"(" in text else text.translate(None, _DIGITS)
-
-
-def has_shape(text: bytes, reading: Reading) -> bytes:
-    """The shape of `text`, if each text with that shape is as harmless as it is: b"" otherwise.
-
-    Then each quotation mark begins or ends a string: there is no backslash, no other quotation, no comment, nothing outside ASCII in front
-    of one. And of a name only the letters count: none of the words that matter has digits, but for functions, whose names are left whole.
-    """
-    found = shape(text)
-    if not found or reading.marks or reading.calls_users or _OTHERS_IN_SHAPE.search(found):
-        return b""
-    return found if all(part.count(b"`") % 2 == 0 for part in found.split(b"''")) else b""
