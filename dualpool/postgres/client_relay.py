@@ -219,6 +219,10 @@ class ClientRelay(ClientSender):
         if self._careful:
             if self.limits.mode == SESSION:
                 server.dirty = True
+                if server.statements.known or server.statements.outdated:
+                    # It would see those of others, and may use names like theirs.
+                    prefix += self._close_all(server) + wire.SYNC_MESSAGE
+                    server.pending.append(HIDDEN_SYNC)
             else:
                 server.strict = True
                 server.doubts = sql.ALWAYS
@@ -396,7 +400,7 @@ class ClientRelay(ClientSender):
                     if marks & sql.NOTABLE:
                         if server.rereads and len(pending) > 1:
                             server.unread.add(frame)
-                        instead = self._note_query(frame, marks, server)
+                        instead = self._note_query(frame, marks, server, whole)
                         if self.vacates:
                             verdict |= VACATE
                     if ending:
@@ -418,6 +422,8 @@ class ClientRelay(ClientSender):
                         pending.append(COPY_SYNC)
                     else:
                         pending.append(SYNC)
+                    if server.own_names:
+                        instead = self.end_own_names(server)
                 elif action == C_PARSE:
                     server.unsynced = server.unsynced or PREPARING
                     instead = self._parse(data, position, following, whole, server, rewrites)

@@ -8,21 +8,25 @@ import struct
 from typing import Final
 
 from dualpool.errors import RemoteProtocolError
-from dualpool.postgres import sql, wire
+from dualpool.postgres import own_names, sql, wire
 from dualpool.postgres.client_session import ClientSession
 from dualpool.postgres.reading import LONGEST_CLUE, Reading, marks_of_part
 from dualpool.postgres.requests import (
     CLOSING,
     HIDDEN_CLOSE,
     HIDDEN_PARSE,
+    HIDDEN_SYNC,
     PARSE,
     PREPARING,
     ClosedStep,
     DeallocatedStep,
     DescribedStep,
     DuplicateStep,
+    EvictStep,
     ListenStep,
+    OwnNameStep,
     RefusedListenStep,
+    RefusedNamesStep,
     StaleStep,
     TellingStep,
 )
@@ -99,13 +103,13 @@ class ClientSender(ClientSession):
         """The transaction is over, and its portals with it."""
         self._portals.clear()
 
-    def _note_query(self, frame: bytes, marks: int, server: ServerRelay) -> bytes | None:
+    def _note_query(self, frame: bytes, marks: int, server: ServerRelay, whole: bool) -> bytes | None:
         """A simple Query of which something must be noted. Returns what is sent instead, or None. Raises MustWait."""
         text = frame[5:-1]
         judge = server.judge
         if server.mode != SESSION:
             server.suspect_of(marks, text)
-        if not marks & (sql.VACATES | sql.LISTENS | sql.DEALLOCATES):
+        if not marks & (sql.VACATES | sql.LISTENS | sql.DEALLOCATES | sql.NAMES):
             return None
         reading = judge.read(text)
         if reading.vacates:
@@ -114,7 +118,66 @@ class ClientSender(ClientSession):
             return None
         if marks & sql.LISTENS:
             return self._listen_instead(text, reading, server)
-        return self._query_instead(text, reading, server) if marks & sql.DEALLOCATES else None
+        instead = self._query_instead(text, reading, server) if marks & sql.DEALLOCATES else None
+        if marks & sql.NAMES and whole:
+            return self._query_under_own_names(frame if instead is None else instead, text, reading, server)
+        return instead
+
+    def _query_under_own_names(self, query: bytes, text: bytes, reading: Reading, server: ServerRelay) -> bytes:
+        """`query`, with what its `text` means by the client's own names prepared around it. See own_names.py."""
+        shows_all = own_names.shows_all(text, reading.lexed)
+        names = list(self.statements.names) if shows_all else own_names.names_in(text, reading.lexed, self.statements.names)
+        if not names and not shows_all:
+            return query
+        pending = server.pending
+        if server.unsynced:
+            # What is prepared would need a Sync, which would commit what the client has not.
+            pending.insert(-1, RefusedNamesStep())
+            return wire.query(FAIL)
+        asked = [pending.pop()]
+        if pending and isinstance(pending[-1], DeallocatedStep):
+            asked.insert(0, pending.pop())
+        parts = [self._close_all(server)] if shows_all else []
+        for name in names:
+            version = self._current(self.statements.names[name], server, name)
+            pending.extend((OwnNameStep(alone=True), HIDDEN_SYNC))
+            parts += (version.parse(name), wire.SYNC_MESSAGE)
+        pending.extend(asked)
+        parts += (query, self._close_own_names(names, server))
+        return b"".join(parts)
+
+    def _close_all(self, server: ServerRelay) -> bytes:
+        """What closes all that is prepared for anybody, under names of ours. (The next use of each prepares it again.)"""
+        server.statements.leave_all()
+        gone = server.statements.take_outdated()
+        server.pending.extend(EvictStep(step) for step in gone)
+        return b"".join(wire.message(wire.CLOSE, b"S" + step.name + b"\0") for step in gone)
+
+    def _close_own_names(self, names: list[bytes], server: ServerRelay) -> bytes:
+        """What closes them again, behind the client's Query or Sync."""
+        if not names:
+            return b""
+        server.pending.extend(OwnNameStep() for _ in names)
+        server.pending.append(HIDDEN_SYNC)
+        return b"".join(wire.message(wire.CLOSE, b"S" + name + b"\0") for name in names) + wire.SYNC_MESSAGE
+
+    def _under_own_names(self, reading: Reading, text: bytes, server: ServerRelay) -> bytes:
+        """The same for a statement that is about to be prepared, described or bound: what must be sent first. The Sync ends it."""
+        shows_all = own_names.shows_all(text, reading.lexed)
+        names = list(self.statements.names) if shows_all else own_names.names_in(text, reading.lexed, self.statements.names)
+        parts = [self._close_all(server)] if shows_all else []
+        for name in names:
+            if name not in server.own_names:
+                version = self._current(self.statements.names[name], server, name)
+                server.own_names.append(name)
+                server.pending.append(OwnNameStep())
+                parts.append(version.parse(name))
+        return b"".join(parts)
+
+    def end_own_names(self, server: ServerRelay) -> bytes:
+        """The client's Sync, and behind it what closes the statements under its own names."""
+        names, server.own_names = server.own_names, []
+        return wire.SYNC_MESSAGE + self._close_own_names(names, server)
 
     def _query_instead(self, text: bytes, reading: Reading, server: ServerRelay) -> bytes | None:
         """DEALLOCATE of a statement that the client prepared by protocol: the server never knew its name."""
@@ -184,26 +247,30 @@ class ClientSender(ClientSession):
             statement.judged(server.judge)
         if statement.marks & sql.VACATES:
             self.vacates = statement.read(server.judge).vacates
+        under = self._under_own_names(statement.read(server.judge), statement.text(), server) if statement.marks & sql.NAMES else b""
         version = undescribed(statement)
         self.statements.add(name, version)
-        return server.prepare_and_describe(version, self, name, visible=True)[0]
+        return under + server.prepare_and_describe(version, self, name, visible=True)[0]
 
     def _parse_unnamed(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay) -> bytes | None:
         server.parses += 1
-        server.pending.append(PARSE)
         self.unnamed_shape = None
+        under = b""
         if whole:
             self.unnamed = server.unnamed = data[position:following]
             text = data[position + 6 : data.index(0, position + 6, following)]
             self.unnamed_marks = server.judge.marks(text)
             if self.unnamed_marks & sql.VACATES:
                 self.vacates = server.judge.read(text).vacates
+            if self.unnamed_marks & sql.NAMES:
+                under = self._under_own_names(server.judge.read(text), text, server)
         else:
             self.unnamed_marks = marks_of_part(data[position + 6 :])
             self._unread = data[-LONGEST_CLUE:]
             # Too long to be kept. On another server connection this takes its place, and the server's complaint tells the client.
             self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + TOO_LONG_TO_KEEP + b"\0\0\0")
-        return None
+        server.pending.append(PARSE)
+        return under + data[position:following] if under else None
 
     def _bind(self, data: bytes, position: int, end: int, length: int, server: ServerRelay) -> bytes | None:
         portal_end = data.index(0, position + 5, end)
@@ -239,6 +306,9 @@ class ClientSender(ClientSession):
                 return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
         if statement.notable and statement.marks & sql.NOTABLE:
             self._note_bound(statement.text(), statement.marks, data[name_end + 1 : end], server)
+            if statement.marks & sql.NAMES and stand_in is None:
+                prefix += self._under_own_names(statement.read(server.judge), statement.text(), server)
+                own = name if name in server.own_names else own
         server.segment_statement = statement
         head = HEADER.pack(wire.BIND, length + len(own) - (name_end - portal_end - 1))
         return b"".join((prefix, head, data[position + 5 : portal_end + 1], own, data[name_end:end]))
@@ -253,10 +323,10 @@ class ClientSender(ClientSession):
             return None if data[following : following + 1] in {b"", b"D"} else False
         return describes_portal(data, following, portal)
 
-    def _stale(self, server: ServerRelay) -> None:
+    def _stale(self, server: ServerRelay, before: bytes = b"") -> None:
         """What is sent next is bound to fail, so that nothing runs: the client's statement has another shape now."""
         server.segment_statement = None
-        server.pending.append(StaleStep())
+        server.pending.append(StaleStep(before))
 
     def _bind_unnamed(self, data: bytes, position: int, portal_end: int, end: int, length: int, server: ServerRelay) -> bytes | None:
         """Bind of the unnamed statement: it must be this client's own."""
@@ -279,6 +349,9 @@ class ClientSender(ClientSession):
         except Stale:
             self._stale(server)
             return bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
+        if unnamed is not None and self.unnamed_marks & sql.NAMES:
+            text = unnamed[6 : unnamed.index(0, 6)]
+            again += self._under_own_names(server.judge.read(text), text, server)
         return again + data[position:end] if again else None
 
     def _bind_telling(self, reading: Reading, portal: bytes, server: ServerRelay) -> Version | None:
@@ -380,7 +453,8 @@ class ClientSender(ClientSession):
         try:
             return self._described(data[position:following], name, version, server)
         except Stale:
-            self._stale(server)
+            types = version.types if version is not None else self.unnamed_shape[0] if self.unnamed_shape is not None else b"\0\0"
+            self._stale(server, wire.message(wire.PARAMETER_DESCRIPTION, types))
             return describe(NEVER_PREPARED)
 
     def _described(self, message: bytes, name: bytes, version: Version | None, server: ServerRelay) -> bytes | None:
@@ -393,6 +467,9 @@ class ClientSender(ClientSession):
             server.pending.append(DescribedStep(self))
             return describe(NEVER_PREPARED) if name.startswith(SERVER_PREFIX) else None
         prefix, own = self._ensure(version, server, name, learns=False)
+        if version.statement.marks & sql.NAMES:
+            prefix += self._under_own_names(version.statement.read(server.judge), version.statement.text(), server)
+            own = name if name in server.own_names else own
         version = self.statements.names[name]
         server.pending.append(DescribedStep(self, server.statements.known.get(version) if version.columns is None else None))
         return prefix + describe(own)

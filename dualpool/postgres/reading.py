@@ -10,7 +10,7 @@ import re
 from collections.abc import Container, Iterator
 from typing import Final
 
-from dualpool.postgres import sql
+from dualpool.postgres import own_names, sql
 from dualpool.sql_text import PARAMETER, QUOTED, SIGN, STRING, WORD, Lexed, Lexis, lex
 
 HARMLESS_VERBS: Final = frozenset(
@@ -102,6 +102,8 @@ def read(text: bytes, lexis: Lexis | None) -> Reading:
     reading.lexed = lexed
     reading.calls = frozenset(_calls(lexed))
     reading.marks = _marks_of_calls(reading.calls, lexed)
+    if own_names.may_name(text, lexed):
+        reading.marks |= sql.NAMES
     reading.names.update(_named_settings(lexed))
     for start, end in lexed.statements():
         reading.marks |= _marks_of_statement(lexed, start, end)
@@ -123,6 +125,8 @@ def marks_of_part(part: bytes) -> int:
     marks = UNREAD_MARKS
     if customizes(part):
         marks |= sql.COMPUTED
+    if own_names.may_name(part, None):
+        marks |= sql.NAMES
     if FORGETTING.search(part.lower()):
         marks |= sql.FORGETS | sql.DEALLOCATES
     return marks

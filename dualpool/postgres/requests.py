@@ -72,10 +72,24 @@ class DescribedStep:
         """The answer so far: the parameter types."""
 
 
+class OwnNameStep:
+    """A client's statement, prepared or closed under the client's own name for it: see own_names.py."""
+
+    __slots__ = ("alone",)
+
+    def __init__(self, *, alone: bool = False) -> None:
+        self.alone = alone
+        """It is a segment of its own, before the client's Query: if it fails, the client is told so as the answer to that."""
+
+
 class StaleStep:
     """In place of a Bind or Describe of a statement whose shape is another one now. It fails, and the client is told what a server says."""
 
-    __slots__ = ()
+    __slots__ = ("before",)
+
+    def __init__(self, before: bytes) -> None:
+        self.before = before
+        """What comes before the error. (A server describes parameters before it looks at the columns.)"""
 
 
 class DuplicateStep:
@@ -121,6 +135,12 @@ class ListenStep:
 
 class RefusedListenStep:
     """A LISTEN of a client that is not allowed: what the server runs instead fails, and the client is told why."""
+
+    __slots__ = ()
+
+
+class RefusedNamesStep:
+    """A Query with names of the client's statements where these cannot be prepared. What runs instead fails; the client is told why."""
 
     __slots__ = ()
 

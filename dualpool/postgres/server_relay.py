@@ -30,7 +30,9 @@ from dualpool.postgres.requests import (
     DescribedStep,
     DuplicateStep,
     EvictStep,
+    OwnNameStep,
     RefusedListenStep,
+    RefusedNamesStep,
     StaleStep,
 )
 from dualpool.postgres.server_session import TAGS, ServerSession
@@ -88,6 +90,10 @@ OUR_NAME: Final = re.compile(rb'"(' + SERVER_PREFIX + rb'[0-9]++)"')
 LISTEN_REFUSED: Final = FeatureRefused(
     'LISTEN is not allowed in this database (listen = "error")', hint="Use a listener in session mode, or a connection to the server."
 )
+NAMES_REFUSED: Final = FeatureRefused(
+    "a simple query behind an extended query without Sync cannot mean prepared statements by their names",
+    hint="Send Sync first, or run the statement by the protocol (Bind and Execute).",
+)
 UNKNOWN: Final = b"?"
 """`ServerRelay.unnamed` when nobody can tell which one the session has: not this client's, at any rate."""
 
@@ -96,8 +102,8 @@ class ServerRelay(ServerSession):
     """See the module."""
 
     __slots__ = (
-        "_describing", "_rest", "_skip", "_skip_hidden", "awaited", "copy_ended", "copying_in", "resumes", "segment", "skipping", "unequal",
-        "unfinished", "unsynced",
+        "_describing", "_rest", "_skip", "_skip_hidden", "awaited", "copy_ended", "copying_in", "own_name_error", "own_names", "resumes",
+        "segment", "skipping", "unequal", "unfinished", "unsynced",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str], catalog: Catalog | None = None) -> None:
@@ -121,6 +127,10 @@ class ServerRelay(ServerSession):
         """The answer to that: this statement has another shape here than the client was told."""
         self.resumes = False
         """The wait for `awaited` is over."""
+        self.own_names: list[bytes] = []
+        """In the segment that has no Sync yet, the client's statements that are prepared under its own names, too."""
+        self.own_name_error = b""
+        """Why one of them could not be, for the Query under way."""
         self._rest = HeldBytes()
         self._skip = 0
         self._skip_hidden = False
@@ -158,6 +168,8 @@ class ServerRelay(ServerSession):
         self.unsynced = SYNCED
         self.skipping = False
         self.copy_ended = False
+        if self.own_names:
+            self.dirty = self.suspect = True  # nobody closes them now
         self.pending.append(COPY_SYNC)
 
     def expect_hidden_ready(self) -> None:
@@ -261,7 +273,7 @@ class ServerRelay(ServerSession):
                 elif hidden:
                     if self.client is not None and self._rows is None:
                         raise settings_refused(payload)
-                elif self.segment and self._heals(payload, position == 0):
+                elif (self.segment and self._heals(payload, position == 0)) or self._is_own_name(payload):
                     hidden = True
                 else:
                     instead = self._renamed(payload)
@@ -386,6 +398,7 @@ class ServerRelay(ServerSession):
         if mark in HIDDEN_MARKS:
             return mark == HIDDEN_SYNC
         self._last = mark
+        self.own_name_error = b""
         self.queries += 1
         if status == wire.IDLE:
             self.transactions += 1
@@ -405,6 +418,8 @@ class ServerRelay(ServerSession):
             return not step.visible
         if isinstance(step, DuplicateStep):
             return False
+        if isinstance(step, OwnNameStep):
+            return True
         raise RemoteProtocolError("ParseComplete without a Parse")
 
     def _closed(self) -> tuple[bool, bytes]:
@@ -415,7 +430,7 @@ class ServerRelay(ServerSession):
         if isinstance(step, EvictStep):
             self.statements.remove(step.prepared)
             return True, b""
-        if step in {HIDDEN_CLOSE, BARRIER}:
+        if step in {HIDDEN_CLOSE, BARRIER} or isinstance(step, OwnNameStep):
             return True, b""
         raise RemoteProtocolError("CloseComplete without a Close")
 
@@ -468,15 +483,27 @@ class ServerRelay(ServerSession):
                 # (Of several, the newest is the client's.)
                 self.client.unnamed = None
 
+    def _is_own_name(self, payload: bytes) -> bool:
+        """Is it an error of what we prepare in front of a Query? Then it is kept, to be told when the Query fails for want of it."""
+        head = self.pending[0] if self.pending else None
+        if isinstance(head, OwnNameStep) and head.alone:
+            self.own_name_error = payload
+            return True
+        return False
+
     def _renamed(self, payload: bytes) -> bytes:
         """An error that names one of our statements, with the client's own name for it; b"" when it names none."""
+        if self.own_name_error and (b"\0C26000\0" in payload or b"\0C25P02\0" in payload):
+            return wire.message(wire.ERROR_RESPONSE, self.own_name_error)
         if SERVER_PREFIX not in payload or self.client is None:
             return b""
         head = self.pending[0] if self.pending else None
         if isinstance(head, RefusedListenStep) and NEVER_PREPARED in payload:
             return messages.error_message(LISTEN_REFUSED)
+        if isinstance(head, RefusedNamesStep) and NEVER_PREPARED in payload:
+            return messages.error_message(NAMES_REFUSED)
         if isinstance(head, StaleStep) and NEVER_PREPARED in payload:
-            return STALE
+            return head.before + STALE
         known = self.statements.known
         names = {known[version].name: name for name, version in self.client.statements.names.items() if version in known}
         if isinstance(head, DuplicateStep):

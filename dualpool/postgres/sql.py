@@ -304,16 +304,18 @@ VACATES: Final = 1 << 18
 """DROP DATABASE and its like, which fail while somebody is connected to that database."""
 DEALLOCATES: Final = 1 << 19
 """There is a DEALLOCATE in it."""
-TELLING: Final = 1 << 20
+NAMES: Final = 1 << 20
+"""It may mean prepared statements by the names that their client gave them."""
+TELLING: Final = 1 << 21
 """It has a statement that begins with one of TELLING_WORDS."""
 NOTABLE: Final = TELLING - 1
 """Of a simple Query: something must be done when it is sent."""
-LIKELY: Final = 1 << 21
+LIKELY: Final = 1 << 22
 """What the marks say is not known for certain: it may turn out that the text is harmless."""
-READS: Final = 1 << 22
-WRITES: Final = 1 << 23
+READS: Final = 1 << 23
+WRITES: Final = 1 << 24
 """It reads, or writes, tables or views, so that functions may run that it does not name."""
-OPAQUE: Final = 1 << 24
+OPAQUE: Final = 1 << 25
 """It calls functions that may make settings of which nobody knows the names."""
 RELEASED: Final = LOCK << ENDS
 

@@ -276,6 +276,11 @@ class ServerStatements:
         if not step.leaving:
             self.add(step)
 
+    def leave_all(self) -> None:
+        """All are to be closed."""
+        while self.known:
+            self._leave(self.known.popitem(last=False)[1])
+
     def take_outdated(self) -> list[PreparedStep]:
         """Those that are to be closed, once."""
         gone, self.outdated = self.outdated, []

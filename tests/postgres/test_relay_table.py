@@ -232,7 +232,7 @@ NAMED = [
         released(NONE_THERE + READY, STALE + READY),
         asks(describe(b"S", b"a") + SYNC, CLOSE_ONE + prepares(3, b"select 1") + FLUSH),
         server(CLOSED + PARSED + parameters(0) + description(2), b"", to_server=describe(b"S", b"dualpool_none") + SYNC),
-        released(NONE_THERE + READY, STALE + READY),
+        released(NONE_THERE + READY, parameters(0) + STALE + READY),
         asks(RUN_A, close(b"S", NAME_TWO) + prepares(4, b"select 1") + FLUSH),
         server(CLOSED + PARSED + TOLD, b"", to_server=bind(b"", b"dualpool_4") + execute() + SYNC), released(RAN),
     )),
