@@ -58,7 +58,8 @@ class FrontendPolicy:
     """What a listener allows. `tls`: a certificate is configured, so TLS can be offered. `client_address`: for messages only.
 
     MySQL's greeting comes before the client has said anything, so it is here: `server_version` ("" for mysql/frontend.py's own),
-    `auth_plugin` (likewise) and `connection_id`, unique per client: what it sees as CONNECTION_ID() and names in a KILL.
+    `server_status` (of a new session: Engine.greeting_status), `auth_plugin` ("" likewise) and `connection_id`, unique per client: what it
+    sees as CONNECTION_ID() and names in a KILL.
     """
 
     tls: bool = False
@@ -68,6 +69,7 @@ class FrontendPolicy:
     max_startup_bytes: int = 10_000
     client_address: str = ""
     server_version: str = ""
+    server_status: int = 2
     auth_plugin: str = ""
     connection_id: int = 0
 
@@ -121,7 +123,10 @@ class ServerTarget:
 
 @attrs.frozen
 class ServerLogin:
-    """A server connection that is in. `parameters`: what the server reported. `secret`: its cancel key; `process_id`: pid or thread id."""
+    """A server connection that is in. `parameters`: what the server reported. `secret`: its cancel key; `process_id`: pid or thread id.
+
+    `defaults`: the values of its variables that each new session begins with, as far as they are known (MySQL).
+    """
 
     parameters: dict[str, str]
     process_id: int
@@ -131,6 +136,7 @@ class ServerLogin:
     tls: TlsInfo | None = None
     pending: bytes = b""
     """Bytes that came after the login's last message, for the relay."""
+    defaults: dict[str, str] = attrs.field(factory=dict)
 
 
 def stored_secret(rows: list[list[bytes | None]]) -> bytes | None:

@@ -86,6 +86,11 @@ class BackendState:
         self.identity = identity_of(config)
         self.version: str | None = None
         """What clients are told of the server's version in their greeting; None: it has not been asked."""
+        self.status = self.engine.greeting_status({})
+        """What they are told there of their session."""
+        self.defaults: dict[str, str] | None = None
+        """What the server gives a new session (`Engine.prove`), where that is asked again, and when it was asked last (trio's clock)."""
+        self.defaults_read_at = -math.inf
 
     def reconfigure(self, config: Backend, tls: ssl.SSLContext | None) -> None:
         """Another configuration of the same protocol."""
@@ -131,7 +136,7 @@ class PoolEntry:
         self.login: ClientLogin | None = None
         """That of the client for whom the pool was made."""
         self.purpose = ""
-        """What it is for, if its connections do not serve clients one by one."""
+        """What it is for, if its connections do not serve clients one by one; or which clients they serve (`Engine.kind_of_session`)."""
         self.checked_at = -math.inf
         """When a server was last asked whether its defaults are what they were."""
         self._defaults: dict[Host, str] = {}
@@ -175,6 +180,11 @@ class PoolEntry:
         self.welcomes.clear()
         return True
 
+    def forget_defaults(self) -> None:
+        """The server gives new sessions something else: those that are there are out of date."""
+        self.welcomes.clear()
+        self.pool.reconnect()
+
     def learn(self, user: str, learnt: LearntSecret | None) -> None:
         """The client `user` has logged in; if that is the server's user too, what its login revealed serves there from now on."""
         if learnt is not None and user == self.target.user and not self.target.password and learnt != self.target.learnt:
@@ -203,7 +213,7 @@ class Backends:
         self.clock = clock
         self._io = io
         self.states = {name: BackendState(backend) for name, backend in config.backends.items()}
-        self._entries: dict[tuple[str, str, str], PoolEntry] = {}
+        self._entries: dict[tuple[str, str, str, str], PoolEntry] = {}
         self._by_pool: dict[Pool, PoolEntry] = {}
         self._lookups: dict[tuple[str, str], PoolEntry] = {}
         self._outdated: list[Pool] = []
@@ -257,13 +267,14 @@ class Backends:
         backend = self.states[database.backend]
         user, password = self._server_user(backend.config, database, login)
         # Two names of one database are two pools: each has its own size, and PAUSE means one of them.
-        key = (database.backend, database.name, user)
+        kind = backend.engine.kind_of_session(login)
+        key = (database.backend, database.name, user, kind[0])
         found = self._entries.get(key)
         if found is None:
-            found = self._make(
-                backend, database, self._target(backend.config, database, user, password), self._settings(backend.config, database, user)
-            )
+            target = self._client_target(backend.config, database, user, password, login)
+            found = self._make(backend, database, target, self._settings(backend.config, database, user))
             found.login = login
+            found.purpose = kind[0]
             self._entries[key] = found
         found.learn(login.account.user, login.learnt)
         return found
@@ -305,6 +316,15 @@ class Backends:
         target = self._target(state.config, database, login.account.user, "")
         settings = PoolSettings(size=1, query_wait=self.config.timeouts.query_wait)
         return self._make(state, database, attrs.evolve(target, learnt=login.learnt), settings)
+
+    def learn_defaults(self, backend: BackendState, found: dict[str, str]) -> None:
+        """What `backend` gives a new session now, in an engine that asks again and again: another one than before?"""
+        before, backend.defaults = backend.defaults, found
+        backend.status = backend.engine.greeting_status(found)
+        if before is not None and before != found:
+            for entry in self.entries():
+                if entry.backend is backend:
+                    entry.forget_defaults()
 
     def forget_closed(self) -> None:
         """Drop the pools that are closed and empty. Their counts stay."""
@@ -356,7 +376,7 @@ class Backends:
         user, password = self._server_user(state.config, database, entry.login)
         if user != entry.target.user:
             return False
-        target = self._target(state.config, database, user, password)
+        target = self._client_target(state.config, database, user, password, entry.login)
         if user == entry.login.account.user:
             # Its clients' logins have told its password, and later ones tell a new one.
             target = attrs.evolve(target, learnt=entry.target.learnt)
@@ -410,6 +430,12 @@ class Backends:
         direct = backend.sslnegotiation == "direct"
         stored = self._stored(user) if not password else None
         return ServerTarget(host, port, user, database.database, password, stored, backend.sslmode, direct, dict(backend.parameters))
+
+    def _client_target(self, backend: Backend, database: Database, user: str, password: str, login: ClientLogin) -> ServerTarget:
+        """The same for clients such as `login`: with what only a login at the server can give them."""
+        target = self._target(backend, database, user, password)
+        _, own = ENGINES[backend.protocol].kind_of_session(login)
+        return attrs.evolve(target, parameters=target.parameters | own) if own else target
 
     def _stored(self, user: str) -> LearntSecret | None:
         """What [users] and the userlist say of a server's user that has no password elsewhere."""

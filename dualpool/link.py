@@ -362,8 +362,12 @@ class Client(ChannelOwner):
             self.go_on()
 
     def may_be_canceled_by(self, other: "Client") -> bool:
-        """A session may cancel what the same account runs."""
-        return self is other or (self.pool is other.pool and self.engine is other.engine)
+        """A session may cancel what the same account runs, also in another database of the same servers."""
+        if self is other or (self.pool is other.pool and self.engine is other.engine):
+            return True
+        mine, its = self.login, other.login
+        same_account = mine is not None and its is not None and mine.account.user == its.account.user
+        return same_account and self.engine is other.engine and self.pool.budget is other.pool.budget
 
     def canceled(self, found: bool) -> None:
         """The cancel request that this client's session made is over; `found`: there was something to cancel."""

@@ -12,7 +12,7 @@ An engine is three things, none of which touches a socket:
 Nothing outside an engine's package asks which engine it is.
 """
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
@@ -171,6 +171,7 @@ class ClientRelay:
         "cancel_key",
         "login_request",
         "parses",
+        "peers",
         "subscriptions",
         "to_client",
         "to_server",
@@ -191,6 +192,8 @@ class ClientRelay:
         """What the client has sent from the request on that REACCEPT means."""
         self.wants_channel: str = ""
         """The channel that LISTENS means."""
+        self.peers: Mapping[int, Any] = {}
+        """All clients that are logged in, by the ids that they know themselves by; each has its relay as `relay`."""
         self.subscriptions: Subscriptions | None = None
         """What the client listens to, if it ever has."""
         self.parses: int = 0
@@ -198,6 +201,9 @@ class ClientRelay:
         self.binds: int = 0
         self.awaits: bool = False
         """What it has sent waits for an answer of its server connection to a question of ours: see RESUMES."""
+
+    def greeted(self, parameters: dict[str, str]) -> None:
+        """The client has been told these `parameters` at its login (`Engine.prove`)."""
 
     def on_client_bytes(self, data: bytes) -> int:
         """Interpret `data`, read from the client. Returns verdict bits; raises RemoteProtocolError, then the client must be closed.
@@ -428,6 +434,8 @@ class Engine:
     """What a server is sent before its connection is closed."""
     asks_defaults: bool = False
     """It has `survey`, `defaults` and `told`."""
+    rereads: bool = False
+    """`prove` is cheap, and what it says may change: it is asked again at each login for which a server connection is idle."""
 
     def accept(self, policy: "FrontendPolicy") -> "Exchange[ClientLogin | CancelRequest]":
         """Log a client in, from its first byte to the moment when its password (or certificate) has been accepted."""
@@ -441,13 +449,32 @@ class Engine:
         """What ends a client's login: the parameters that it is told, its (virtual) cancel key, ready."""
         raise NotImplementedError
 
+    def kind_of_session(self, login: "ClientLogin") -> tuple[str, dict[str, str]]:
+        """What only a login at the server can make of a client's sessions: clients that differ in it have pools of their own.
+
+        Returns what such a pool is called (the usual one: ""), and what the login takes as `ServerTarget.parameters`.
+        """
+        del login
+        return "", {}
+
     def client_relay(self, login: "ClientLogin", limits: "RelayLimits") -> ClientRelay:
         """A relay for a client that has just been welcomed."""
         raise NotImplementedError
 
-    def greeted_version(self) -> "Exchange[str] | None":
-        """What a server says of its version before any login; None where clients are not told before they log in."""
+    def greeted_version(self) -> "Exchange[tuple[str, int]] | None":
+        """What a server says of its version, and of sessions (`greeting_status`), before any login; None where clients are not told before
+        they log in."""
         raise NotImplementedError
+
+    def greeting_status(self, parameters: dict[str, str]) -> int:
+        """What a greeting says of a session that is given these `parameters` (`prove`). Only of engines that greet."""
+        del parameters
+        return 0
+
+    def as_greeted(self, parameters: dict[str, str], status: int) -> dict[str, str]:
+        """`parameters`, for a client that was greeted with `status`: it came in before they have changed."""
+        del status
+        return parameters
 
     def connect(self, target: "ServerTarget") -> "Exchange[ServerLogin]":
         """Log in at a server. Raises ConnectFailed with the server's answer."""

@@ -209,7 +209,7 @@ class Door:
                 if answer.account.console:
                     return console_guest(answer, process_id)
                 place.enter_context(server.guests.counted(server.config, self.listener.protocol, answer))
-                client = await self._welcome(stream, answer, process_id)
+                client = await self._welcome(stream, answer, process_id, policy.server_status)
                 client.address = "" if visit.peer.address is None else str(visit.peer.address)
                 server.settle(client)
                 server.journal.connected(client, visit)
@@ -277,7 +277,7 @@ class Door:
         if client.ended_by:
             # In the same moment as the last bytes of its login came, so that the cancellation has not met any wait.
             raise ConnectionClosed
-        client.returned(self._relay(login, entry), entry.pool, login)
+        client.returned(self._relay(login, entry, parameters), entry.pool, login)
         entry.pool.counters.logins += 1
         server.settle(client)
         client.channel.send(self.engine.welcome(login, parameters, client.id, server.clients.secret(client.id)))
@@ -285,9 +285,12 @@ class Door:
         if login.pending:
             client.feed(login.pending)
 
-    def _relay(self, login: ClientLogin, entry: PoolEntry) -> ClientRelay:
+    def _relay(self, login: ClientLogin, entry: PoolEntry, parameters: dict[str, str]) -> ClientRelay:
         mode = SESSION if login.replication else login.account.mode
-        return self.engine.client_relay(login, self.server.backends.limits_of(mode, entry.database))
+        relay = self.engine.client_relay(login, self.server.backends.limits_of(mode, entry.database))
+        relay.greeted(parameters)
+        relay.peers = self.server.clients.by_id
+        return relay
 
     async def _trust(self, visit: Visit, login: ClientLogin) -> None:
         """The client has proven who it is, but for what only the server can tell."""
@@ -297,11 +300,12 @@ class Door:
         for ignored in self.listener.ignore_parameters:
             login.parameters.pop(ignored, None)
 
-    async def _welcome(self, stream: Stream, login: ClientLogin, process_id: int) -> Client:
-        """Tell the client that it is in, and hand its socket to the reactor."""
+    async def _welcome(self, stream: Stream, login: ClientLogin, process_id: int, status: int) -> Client:
+        """Tell the client that it is in, and hand its socket to the reactor. `status`: what its greeting said of its session."""
         server, account = self.server, login.account
         entry, parameters = await self._place(login)
-        relay = self._relay(login, entry)
+        parameters = self.engine.as_greeted(parameters, status)
+        relay = self._relay(login, entry, parameters)
         buffer_bytes = server.config.limits.client_buffer_bytes
         made = Client if server.backends.watch is None else WatchedClient
         client = made(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane, buffer_bytes)
@@ -335,6 +339,8 @@ class Door:
     async def _parameters(self, entry: PoolEntry, login: ClientLogin) -> dict[str, str]:
         """What a client with these start-up settings is told. The first one of each kind asks a server."""
         wanted = self.engine.unproven(login)
+        if wanted in entry.welcomes and self.engine.rereads:
+            await self.server.upkeep.reread(entry.backend)
         known = entry.welcomes.get(wanted)
         if known is not None and not await self._are_defaults_new(entry):
             return known
@@ -343,6 +349,8 @@ class Door:
         parameters = await self.server.upkeep.use(conn, self.engine.prove(conn.relay, wanted))
         if self.engine.asks_defaults:
             entry.see_told(self.engine.told(conn.relay))
+        if self.engine.rereads:
+            self.server.backends.learn_defaults(entry.backend, parameters)
         entry.remember_welcome(wanted, parameters)
         return parameters
 
@@ -378,6 +386,7 @@ class Door:
 
     async def _policy(self, visit: Visit, process_id: int) -> FrontendPolicy:
         tls = self.listener.tls
+        version, status = await self._greeting()
         return FrontendPolicy(
             tls=self.tls is not None,
             tls_required=tls is not None and tls.required,
@@ -386,15 +395,19 @@ class Door:
             max_startup_bytes=self.server.config.limits.max_startup_bytes,
             client_address="" if visit.is_local else visit.peer.name,
             connection_id=process_id,
-            server_version=await self._server_version(),
+            server_version=version,
+            server_status=status,
         )
 
-    async def _server_version(self) -> str:
-        """That of the first backend of the listener's protocol: before it logs in, a client has not said which it wants."""
+    async def _greeting(self) -> tuple[str, int]:
+        """What the first backend of the listener's protocol says in its: before it logs in, a client has not said which it wants."""
         for backend in self.server.backends.states.values():
             if backend.config.protocol == self.listener.protocol:
-                return await self.server.upkeep.greeted_version(backend)
-        return ""
+                version = await self.server.upkeep.greeted_version(backend)
+                if self.engine.rereads:
+                    await self.server.upkeep.reread(backend)
+                return version, backend.status
+        return "", self.engine.greeting_status({})
 
     async def _find_account(self, visit: Visit, asked: FindAccount) -> Account:
         server = self.server

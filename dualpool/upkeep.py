@@ -21,7 +21,8 @@ from dualpool.lease import Leasable
 from dualpool.link import LEFT_MIDWAY, ClientWaiter, ServerConnection
 from dualpool.log import event
 from dualpool.pool import Pool, PoolIO
-from dualpool.protocol import TRANSACTION, ConnectionClosed, Exchange
+from dualpool.protocol import APPLICATION, TRANSACTION, ConnectionClosed, Exchange
+from dualpool.state import DEFAULTS
 
 if TYPE_CHECKING:
     from dualpool.server import Server
@@ -32,6 +33,8 @@ GREETING_SECONDS: Final = 1.0
 """How long the first client waits for the server's version."""
 
 ANOTHER_CLIENTS: Final = "it has what only another client made"
+REREAD_PAUSE: Final = 0.005
+"""Seconds: before they log in, clients must not cause more questions to a server than these."""
 
 R = TypeVar("R")
 
@@ -102,11 +105,26 @@ class Upkeep(PoolIO):
                     host, port = backend.config.hosts[0]
                     stream = await self._server.connector.dial(backend, ServerTarget(host, port, "", ""))
                     try:
-                        backend.version = await drive(exchange, stream)
+                        backend.version, backend.status = await drive(exchange, stream)
                     finally:
                         stream.close()
                 backend.version = backend.version or None
         return backend.version or ""
+
+    async def reread(self, backend: BackendState) -> None:
+        """Ask a server what it gives new sessions now, if that was long ago and a server connection is idle. (SET GLOBAL may have run.)"""
+        now = trio.current_time()
+        if now - backend.defaults_read_at < REREAD_PAUSE:
+            return
+        for pool in backend.budget.pools:
+            conn = pool.take_nowait(APPLICATION)
+            if conn is not None:
+                assert isinstance(conn, ServerConnection)
+                backend.defaults_read_at = now
+                with contextlib.suppress(ServerLost):
+                    found = await self.use(conn, conn.engine.prove(conn.relay, DEFAULTS))
+                    self._server.backends.learn_defaults(backend, found)
+                return
 
     async def _connect(self, pool: Pool, lane: int) -> None:
         entry = self._server.backends.entry_of(pool)

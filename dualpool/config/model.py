@@ -243,6 +243,7 @@ class Pins:
     handler: PinPolicy | None = pin_reason("MySQL: HANDLER ... OPEN.")
     lock: PinPolicy | None = pin_reason("MySQL: GET_LOCK.")
     role: PinPolicy | None = pin_reason("MySQL: SET ROLE.")
+    sequence: PinPolicy | None = pin_reason('MariaDB: a sequence, where sequence_values = "pin".')
     session_state: PinPolicy | None = pin_reason("MySQL: the server says that the session has changed, but not in what.")
     session_variable: PinPolicy | None = pin_reason("MySQL: a session variable that cannot be replayed.")
     set_transaction: PinPolicy | None = pin_reason("MySQL: SET TRANSACTION, for the next one.")

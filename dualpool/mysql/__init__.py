@@ -10,6 +10,7 @@ from dualpool.engine_modules import EngineOfModules
 from dualpool.errors import DualpoolError
 from dualpool.mysql import backend, cancel, console, frontend, messages, session_sql, wire
 from dualpool.mysql.client_relay import ClientRelay
+from dualpool.mysql.client_session import login_flags, with_flags
 from dualpool.mysql.knowledge import knowledge_of
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.statements import shown
@@ -24,6 +25,7 @@ class MysqlEngine(EngineOfModules[ServerRelay]):
 
     name = "mysql"
     default_port = 3306
+    rereads = True
     goodbye = wire.packet(0, bytes((wire.COM_QUIT,)))
     relays = ServerRelay
     backend = backend
@@ -42,19 +44,34 @@ class MysqlEngine(EngineOfModules[ServerRelay]):
     def welcome(self, login: ClientLogin, parameters: dict[str, str], process_id: int, secret: bytes) -> bytes:
         return frontend.welcome(login, parameters, process_id, secret)
 
+    def kind_of_session(self, login: ClientLogin) -> tuple[str, dict[str, str]]:
+        # Which rows an INSERT ... ON DUPLICATE KEY UPDATE counts, or a procedure, no answer tells: it depends on this flag of the login.
+        if login.capabilities & wire.CLIENT_FOUND_ROWS:
+            return "found rows", {"capabilities": str(wire.CLIENT_FOUND_ROWS)}
+        return "", {}
+
     def client_relay(self, login: ClientLogin, limits: RelayLimits) -> ClientRelay:
         wanted = session_sql.login_settings(*character_names(login.character_set))
         if login.capabilities & wire.CLIENT_IGNORE_SPACE:
             wanted = session_sql.with_ignore_space(wanted)
         return ClientRelay(limits, login.capabilities, wanted, login.connection_id)
 
-    def greeted_version(self) -> Exchange[str]:
+    def greeted_version(self) -> Exchange[tuple[str, int]]:
         return backend.greeted_version()
+
+    def greeting_status(self, parameters: dict[str, str]) -> int:
+        return login_flags(parameters)
+
+    def as_greeted(self, parameters: dict[str, str], status: int) -> dict[str, str]:
+        return parameters if login_flags(parameters) == status else with_flags(parameters, status)
 
     def server_relay(self, login: ServerLogin, limits: RelayLimits, target: ServerTarget) -> ServerRelay:
         relay = ServerRelay(limits, login.capabilities, login.version, target.database)
         modes = login.parameters.get("sql_mode", "")
         relay.knowledge = knowledge_of(target.host, target.port, target.database, login.version, modes)
+        relay.defaults = session_sql.defaults(login.defaults)
+        relay.process_id = login.process_id
+        relay.address = (target.host, target.port)
         return relay
 
     def unproven(self, login: ClientLogin) -> Settings:

@@ -14,13 +14,14 @@ from dualpool import __version__
 from dualpool.accounts import ServerLogin, ServerTarget, stored_secret
 from dualpool.errors import ConnectFailed, LocalProtocolError, RemoteProtocolError, ServerLost
 from dualpool.mysql import auth, session_sql, wire
-from dualpool.mysql.codec import row_values
+from dualpool.mysql.client_sending import ANY_SCHEMA
+from dualpool.mysql.client_session import SESSION_FLAGS
+from dualpool.mysql.defaults import ask_defaults, read_defaults, read_result
 from dualpool.mysql.messages import (
     NONCE_SIZE,
     Conversation,
     Greeting,
     HandshakeResponse,
-    is_end,
     parse_auth_switch,
     parse_error,
     parse_greeting,
@@ -105,17 +106,18 @@ REPORTED: Final = (
 # --------------------------------------------------------------------------------------------------------------------- login
 
 
-def greeted_version() -> Exchange[str]:
-    """The version that a server's greeting names. Nobody logs in; the caller closes the connection."""
+def greeted_version() -> Exchange[tuple[str, int]]:
+    """The version that a server's greeting names, and its status flags. Nobody logs in; the caller closes the connection."""
     payload = yield from Conversation(MAX_REPLY).receive()
-    return parse_greeting(payload).server_version
+    greeting = parse_greeting(payload)
+    return greeting.server_version, greeting.status & SESSION_FLAGS
 
 
 def connect(target: ServerTarget) -> Exchange[ServerLogin]:
     """Log in at a server and prepare the session. Raises ConnectFailed, with the server's code and message where it gave one."""
     session = yield from log_in(target)
     parameters = yield from session.prepare()
-    return session.result(parameters)
+    return session.result(parameters, (yield from session.read_defaults()))
 
 
 def log_in(target: ServerTarget) -> "Exchange[ServerSession]":
@@ -225,12 +227,24 @@ class ServerSession:
             yield Send(query("SET " + session_sql.assignments({name: value})))
             yield from read_status(self.talk)
 
-    def result(self, parameters: dict[str, str]) -> ServerLogin:
+    @property
+    def version(self) -> str:
+        """The server's. MariaDB up to 10 puts something in front, for replicas that would not take a server of version 10."""
+        return self.greeting.server_version.removeprefix("5.5.5-")
+
+    def read_defaults(self) -> Exchange[dict[str, str]]:
+        """What the server gives its sessions, and so has given this one."""
+        try:
+            return (yield from read_defaults(self.talk, self.version, self.capabilities))
+        except ServerLost as lost:
+            raise ConnectFailed(lost.message, errno=2013) from lost
+
+    def result(self, parameters: dict[str, str], defaults: dict[str, str]) -> ServerLogin:
         return ServerLogin(
             parameters=parameters,
+            defaults=defaults,
             process_id=self.greeting.connection_id,
-            # MariaDB up to 10 puts this in front, for replicas that would not take a server of version 10.
-            version=self.greeting.server_version.removeprefix("5.5.5-"),
+            version=self.version,
             capabilities=self.capabilities,
             tls=self.tls,
             pending=self.talk.leftover,
@@ -251,25 +265,8 @@ def read_status(talk: Conversation) -> Exchange[bytes]:
 
 def read_pairs(talk: Conversation, capabilities: int) -> Exchange[dict[str, str]]:
     """The rows of a result with two columns of text, the first in lower case; none if the server answers with an error."""
-    rows, _ = yield from _read_result(talk, capabilities)
+    rows, _ = yield from read_result(talk, capabilities)
     return {text(row[0] or b"").lower(): text(row[1] or b"") for row in rows if len(row) > 1}
-
-
-def _read_result(talk: Conversation, capabilities: int) -> Exchange[tuple[list[list[bytes | None]], bytes]]:
-    """The rows of the answer to a query, and the ERR packet's payload if that ends them."""
-    talk.sequence = 1
-    rows: list[list[bytes | None]] = []
-    payload = yield from talk.receive()
-    if payload[:1] == b"\xff":
-        return rows, payload
-    columns, _ = wire.get_lenenc(payload, 0)
-    for _ in range(columns if capabilities & wire.CLIENT_DEPRECATE_EOF else columns + 1):
-        yield from talk.receive()
-    while not is_end(payload := (yield from talk.receive()), capabilities):
-        if payload[:1] == b"\xff":
-            return rows, payload
-        rows.append(row_values(payload))
-    return rows, b""
 
 
 class _Proof:
@@ -410,14 +407,20 @@ def recover(relay: "ServerRelay") -> Exchange[None]:
 def reset(relay: "ServerRelay") -> Exchange[None]:
     """COM_RESET_CONNECTION, and again what every session of the pool begins with. Raises ServerLost. See `Engine.reset`.
 
-    Never COM_CHANGE_USER: Vitess has none, and it would be a whole login. The schema stays what it is; the relay knows it.
+    Never COM_CHANGE_USER: Vitess has none, and it would be a whole login. COM_RESET_CONNECTION keeps the schema, but gives the session
+    the server's character set in the place of the schema's. So the schema is chosen again.
     """
     data = wire.packet(0, bytes((wire.COM_RESET_CONNECTION,))) + query(setup_sql(relay))
-    yield from _run(relay, data, 2, tolerated=UNKNOWN_VARIABLE)
+    schema = relay.login_schema.encode("utf-8", "surrogateescape")
+    # (MariaDB does not read again what is chosen already.)
+    chosen = [ANY_SCHEMA, schema] if "MariaDB" in relay.version else [schema]
+    choices = [wire.packet(0, bytes((wire.COM_INIT_DB,)) + name) for name in chosen if schema]
+    yield from _run(relay, data + b"".join(choices), 2 + len(choices), tolerated=UNKNOWN_VARIABLE)
     if relay.last_error:
         for name, value in session_sql.trackers(relay.version).items():
             yield from _run(relay, query("SET " + session_sql.assignments({name: value})), 1, tolerated=UNKNOWN_VARIABLE)
     relay.was_reset(tracks=True)
+    relay.defaults = session_sql.defaults((yield from ask_defaults(relay.version, relay.capabilities)))
 
 
 def check(relay: "ServerRelay", sql: str) -> Exchange[None]:
@@ -427,10 +430,16 @@ def check(relay: "ServerRelay", sql: str) -> Exchange[None]:
 
 
 def prove(relay: "ServerRelay", wanted: "Settings") -> Exchange[dict[str, str]]:
-    """Nothing to ask: a MySQL client's login sets no more than a character set, and tells it no parameters. See `Engine.prove`."""
-    del relay, wanted
-    yield from ()
-    return {}
+    """A MySQL client's login sets no more than a character set, which is not asked for here. See `Engine.prove`.
+
+    Returns what a new session gets from the server now. A client is told little of it: the flags of the OK packet.
+    """
+    del wanted
+    found = yield from ask_defaults(relay.version, relay.capabilities)
+    now = session_sql.defaults(found)
+    if now is not relay.defaults:
+        relay.defaults.supersede()
+    return found
 
 
 def capacity(login: ServerLogin) -> Exchange[int]:
@@ -477,7 +486,7 @@ def find_secrets(login: ServerLogin, sql: str, user: str) -> Exchange[tuple[str,
 
 def read_rows(talk: Conversation, capabilities: int) -> Exchange[list[list[bytes | None]]]:
     """The rows of a result, as text. Raises ConnectFailed for the server's error."""
-    rows, error = yield from _read_result(talk, capabilities)
+    rows, error = yield from read_result(talk, capabilities)
     if error:
         raise _query_refused(error)
     return rows

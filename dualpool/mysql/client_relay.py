@@ -5,7 +5,7 @@ from typing import Final
 
 from dualpool import protocol
 from dualpool.errors import DualpoolError, FeatureRefused
-from dualpool.mysql import codec, reading, wire
+from dualpool.mysql import codec, reading, session_sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.client_sending import LOGIN_SCHEMA, UNKNOWN_STATEMENT, ClientSender
 from dualpool.mysql.client_session import NOTHING_READ
@@ -47,6 +47,7 @@ ABOUT_ERRORS: Final = frozenset((reading.Q_SHOW_ERRORS, reading.Q_ERROR_COUNT))
 COUNTS: Final = frozenset((reading.Q_WARNING_COUNT, reading.Q_ERROR_COUNT))
 TEXTS: Final = frozenset((wire.COM_STMT_PREPARE, wire.COM_STMT_SEND_LONG_DATA))
 MAY_BE_LONG: Final = frozenset((s.C_QUERY, s.C_EXECUTE))
+NO_SEQUENCES: Final[frozenset[bytes]] = frozenset()
 ERROR_LEVEL: Final = b"\x05Error"
 WARNING_COLUMNS: Final = [
     codec.column(b"Level", codec.VAR_STRING, 45, 28, 1),
@@ -196,6 +197,8 @@ class ClientRelay(ClientSender):
             self._know(leased)
         if self.capabilities != leased.met:
             leased.meet(self.capabilities)
+        if self.defaults is not leased.defaults:
+            self._meet_defaults(leased)
         if self.state != WAITING:
             return leased.settle()
         self.state = SYNCING
@@ -214,6 +217,15 @@ class ClientRelay(ClientSender):
             if self._marks & CHANGED and (changed := found.with_values(self.text, self._own_numbers(self._marks))) is not None:
                 self._put_text(changed)
 
+    def _meet_defaults(self, server: ServerRelay) -> None:
+        """The session began when the server's defaults were other ones. (Of which two are not known, nothing can be said.)"""
+        if self.defaults is session_sql.UNKNOWN_DEFAULTS:
+            self.defaults = server.defaults
+        elif server.defaults is not session_sql.UNKNOWN_DEFAULTS:
+            self.defaults.supersede()
+            server.settings = server.defaults.seen_from(self.defaults, server.settings)
+            server.defaults = self.defaults
+
     def detach(self) -> None:
         server = self.server
         if server is None:
@@ -225,6 +237,7 @@ class ClientRelay(ClientSender):
             # What a session of its own may have left (locks, variables, temporary tables) no tracker tells in full. Nor do we know what a
             # command has left whose answer nobody waits for any more.
             server.dirty = True
+        server.sequences = NO_SEQUENCES
         server.client = None
         self.server = None
         self.at_rest = self._rests()
@@ -291,14 +304,6 @@ class ClientRelay(ClientSender):
             values[reading.N_WARNINGS] = len(self._warnings)
             values[reading.N_ERRORS] = len(self._errors())
         return values
-
-    def _put_text(self, text: bytes) -> None:
-        """Another text in the place of the command's."""
-        if text == self._head[1:] or len(self._held) < self._size or len(text) >= MAX_PAYLOAD:
-            return  # There is nothing to be changed in it, or only a part of it is there.
-        self._head = self._head[:1] + text
-        self._held = packet(0, self._head) + self._held[self._size :]
-        self._size = 4 + len(self._head)
 
     def _errors(self) -> list[bytes]:
         """Of the last statement's warnings, those that are errors."""
@@ -424,6 +429,7 @@ class ClientRelay(ClientSender):
             return self._to_server()
         self._drop_command()
         self._forget_session()
+        self.new_settings(session_sql.after_reset(self.settings))
         self._reply_ok()
         return FORWARD
 

@@ -4,6 +4,7 @@ In front of the command goes what brings the session to what it should be (setti
 prepared statement by the client's number, for which the server's own is put; one that is too long to be held is passed on as it comes.
 """
 
+from functools import partial
 from typing import Final
 
 from dualpool import protocol
@@ -11,9 +12,10 @@ from dualpool.buffer import HeldBytes
 from dualpool.errors import RemoteProtocolError
 from dualpool.mysql import reading, session_sql, wire
 from dualpool.mysql import states as s
-from dualpool.mysql.client_session import ClientSession, error_row
+from dualpool.mysql.client_session import SESSION_FLAGS, ClientSession, error_row
 from dualpool.mysql.codec import Ok
 from dualpool.mysql.knowledge import something_was_defined
+from dualpool.mysql.messages import error_payload
 from dualpool.mysql.requests import (
     BUSY,
     CAPTURE_FOUND_ROWS,
@@ -23,10 +25,12 @@ from dualpool.mysql.requests import (
     CAPTURE_WARNINGS,
     CLIENT_REQUEST,
     FOR_CLIENT,
+    FOR_RESET,
     FOR_SCHEMA,
     FOR_SETTINGS,
     FOR_STATEMENT,
     IDLE,
+    MOMENTS,
     OF_ONE_STATEMENT,
     OPTION_REQUEST,
     PASSED_ON,
@@ -36,10 +40,10 @@ from dualpool.mysql.requests import (
     Request,
 )
 from dualpool.mysql.server_relay import ServerRelay
-from dualpool.mysql.server_session import NOT_KNOWN
+from dualpool.mysql.server_session import NOT_KNOWN, NOT_SUPPORTED
 from dualpool.mysql.statements import ClientStatement, Key, ServerStatement, close_packet, long_data_packets, types_flag
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet
-from dualpool.protocol import FORWARD, RelayLimits
+from dualpool.protocol import FORWARD, SEQUENCE_PIN, SESSION, RelayLimits
 from dualpool.state import Settings
 
 UNKNOWN_STATEMENT: Final = 1243
@@ -47,6 +51,12 @@ NEEDS_REPREPARE: Final = 1615
 MALFORMED: Final = frozenset((UNKNOWN_STATEMENT, 1210, 1835))
 """With these a server refuses a COM_STMT_EXECUTE before it begins. (ER_WRONG_ARGUMENTS, ER_MALFORMED_PACKET)"""
 HEALED: Final = frozenset((UNKNOWN_STATEMENT, NEEDS_REPREPARE))
+ANY_SCHEMA: Final = b"information_schema"
+"""There is one on every server, and everybody may choose it."""
+OTHER_S_SEQUENCE: Final = (
+    "The last value of a sequence is known only in the transaction that has used it, by SELECT NEXTVAL(...) or in INSERT ... VALUES."
+    ' Use the value that NEXTVAL() or INSERT ... RETURNING gives, sequence_values = "pin", or a listener in session mode.'
+)
 LOGIN_SCHEMA: Final = "\1"
 """Stands for the schema of the login in a statement's key. No schema's name."""
 LOOKED_FOR: Final = reading.M_STRICT | reading.M_DOUBT
@@ -116,6 +126,7 @@ class ClientSender(ClientSession):
         if (
             server.settings is self.settings
             and server.schema == self.schema
+            and server.schema_read >= self.schema_since
             and server.multi is self.multi
             and server.tracks
             and not self._marks
@@ -134,10 +145,13 @@ class ClientSender(ClientSession):
         if server.baseline is None and (self._marks & LOOKED_FOR or server.holds.unsettled & s.DOUBT):
             self.to_server += server.look_first()
             return FORWARD
+        if self._marks & reading.M_SEQUENCE and self._meets_sequence(server):
+            return server.settle()
         execution = self._execution if self._action == s.C_EXECUTE else None
         found: ServerStatement | None = None
         key: Key | None = None
         schema = self.schema
+        again = server.schema_read < self.schema_since
         wanted = self.settings
         if execution is not None:
             key = execution.key
@@ -148,13 +162,15 @@ class ClientSender(ClientSession):
                 schema = None if execution.schema == LOGIN_SCHEMA else execution.schema
         elif self._action == s.C_INIT_DB or self._marks & reading.M_USE:
             schema = server.schema
+            again = False
         if (
             server.settings is not wanted
             or server.schema != schema
+            or again
             or server.multi is not self.multi
             or not server.tracks
             or (self._marks & reading.M_INSERT_ID and server.insert_id != self.insert_id)
-        ) and self._sync(server, wanted, schema):
+        ) and self._sync(server, wanted, schema, again):
             return FORWARD
         if execution is not None and found is None:
             assert key is not None
@@ -164,17 +180,37 @@ class ClientSender(ClientSession):
         self._send_command(server, found)
         return FORWARD
 
-    def _sync(self, server: ServerRelay, wanted: Settings, schema: str | None) -> bool:
-        """Ask for what brings the session to `wanted` and `schema`. True when the answers must be awaited."""
+    def _meets_sequence(self, server: ServerRelay) -> bool:
+        """The command uses a sequence, whose last value belongs to a session. True when it cannot go on (yet)."""
+        if self.mode == SESSION or "MariaDB" not in server.version or server.holds.sequence:
+            return False
+        if self.limits.sequence_values == SEQUENCE_PIN and not (server.in_transaction or server.is_pinned()):
+            # From now on the session is this client's; nothing is left in it of the sequences that others have used.
+            self.to_server += server.ask(Request(FOR_RESET), bytes((wire.COM_RESET_CONNECTION,)))
+            return True
+        read = self._reading.reads_sequences
+        if read is not None and read <= server.sequences:
+            return False
+        self.fail_command(error_payload(NOT_SUPPORTED, "42000", OTHER_S_SEQUENCE))
+        return True
+
+    def _sync(self, server: ServerRelay, wanted: Settings, schema: str | None, again: bool) -> bool:
+        """Ask for what brings the session to `wanted` and `schema`, which is chosen `again` if need be. True when the answers must be
+        awaited."""
         text = b""
+        first = False
         if server.settings is not wanted:
             if session_sql.foreign_names(server.settings, wanted):
-                variables, text = session_sql.neutral_difference(server.settings, wanted)
+                variables, text = session_sql.neutral_difference(server.settings, wanted, server.defaults)
                 if variables:
                     self.to_server += server.ask(Request(FOR_SETTINGS), QUERY + session_sql.READ_UTF8)
                     self.to_server += server.ask(Request(FOR_SETTINGS), QUERY + variables)
             else:
-                text = session_sql.difference(server.settings, wanted)
+                text = server.defaults.difference(server.settings, wanted)
+            again = again or not server.settings.values.keys().isdisjoint(session_sql.OF_DATABASE)
+            first = not wanted.values.keys().isdisjoint(session_sql.OF_DATABASE)
+        # What is the schema's unless it is set must be set behind the choice of the schema.
+        must_wait = first and self._choose(server, schema, again)
         first_use = not server.tracks
         if first_use:
             text = session_sql.joined(text, session_sql.assignments(session_sql.trackers(server.version)).encode())
@@ -192,13 +228,26 @@ class ClientSender(ClientSession):
         if server.multi is not self.multi:
             server.multi = self.multi
             self.to_server += server.ask(OPTION_REQUEST, bytes((wire.COM_SET_OPTION, 0 if self.multi else 1, 0)))
-        if server.schema != schema:
-            name = server.login_schema if schema is None else schema
-            server.schema = schema
-            if name:
-                self.to_server += server.ask(Request(FOR_SCHEMA), bytes((wire.COM_INIT_DB,)) + name.encode("utf-8", "surrogateescape"))
-                known = False
-        return not known
+        if not first:
+            must_wait = self._choose(server, schema, again)
+        return must_wait or not known
+
+    def _choose(self, server: ServerRelay, schema: str | None, again: bool) -> bool:
+        """Ask for `schema`, if it is not the session's; `again`: in any case. True when the answer must be awaited."""
+        other = server.schema != schema
+        if not (other or again):
+            return False
+        name = server.login_schema if schema is None else schema
+        server.schema = schema
+        server.schema_read = next(MOMENTS)
+        if not name:
+            return False
+        if "MariaDB" in server.version and not other:
+            # The schema that it has already is not read again.
+            self.to_server += server.ask(Request(FOR_SCHEMA), bytes((wire.COM_INIT_DB,)) + ANY_SCHEMA)
+        self.to_server += server.ask(Request(FOR_SCHEMA), bytes((wire.COM_INIT_DB,)) + name.encode("utf-8", "surrogateescape"))
+        # (If it fails, and it was the session's already, the database has been dropped, and the command fails as well.)
+        return other
 
     # ------------------------------------------------------------------------------------------------------ the command itself
 
@@ -278,6 +327,9 @@ class ClientSender(ClientSession):
 
     def _send_held(self, server: ServerRelay) -> None:
         """Pass on the command as it stands in `_held`, and go on passing what is still to come of it."""
+        if self._marks & reading.M_SERVERS_IDS and self._action == s.C_QUERY:
+            text = self._head[1:]
+            self._put_text(reading.read(text, self.texts.lexis).with_ids(text, partial(self._id_at, server)))
         held = self._held
         size = self._size
         self._head = self._head if self._action == s.C_RESET else b""
@@ -293,6 +345,20 @@ class ClientSender(ClientSession):
         self._more = size == MAX_PAYLOAD + 4
         server.unfinished = True
         self._pass_on(held)
+
+    def _id_at(self, server: ServerRelay, number: int) -> int:
+        """What `server`'s server calls the session that the client `number` has there now; 0 if it has none."""
+        peer = self.peers.get(number)
+        theirs = peer.relay.server if peer is not None and isinstance(peer.relay, ClientSession) else None
+        return theirs.process_id if theirs is not None and theirs.address == server.address else 0
+
+    def _put_text(self, text: bytes) -> None:
+        """Another text in the place of the command's."""
+        if text == self._head[1:] or len(self._held) < self._size or len(text) >= MAX_PAYLOAD:
+            return  # There is nothing to be changed in it, or only a part of it is there.
+        self._head = self._head[:1] + text
+        self._held = packet(0, self._head) + self._held[self._size :]
+        self._size = 4 + len(self._head)
 
     def _pass_on(self, data: bytes) -> None:
         """The rest of a command that is longer than what we hold of it."""
@@ -431,6 +497,7 @@ class ClientSender(ClientSession):
             captures |= self._failed(error)
         elif ok is not None:
             affected = ok.affected
+            self.flags = ok.status & SESSION_FLAGS
             if action != s.C_PREPARE:
                 self._row_count = affected
             if answer and not (marks and marks & reading.M_CALC_FOUND_ROWS):
@@ -442,6 +509,10 @@ class ClientSender(ClientSession):
             if marks:
                 captures |= CAPTURE_FOUND_ROWS if marks & reading.M_CALC_FOUND_ROWS else 0
                 captures |= CAPTURE_INSERT_ID if marks & reading.M_SETS_INSERT_ID else 0
+                if marks & reading.M_SEQUENCE:
+                    server.sequences |= self._reading.makes_sequences
+                if marks & reading.M_STEPS and self._reading.alters_database:
+                    self.schema_since = server.schema_read = next(MOMENTS)
         self.captures = captures | CAPTURE_VALUES if self._suspects else captures
         if error:
             self.apply_steps(server, ok=False)
@@ -498,6 +569,7 @@ class ClientSender(ClientSession):
         elif action == s.C_RESET and ok is not None:
             server.was_reset(tracks=False)
             self._forget_session()
+            self.new_settings(session_sql.after_reset(self.settings))
         elif action == s.C_INIT_DB and ok is not None and not server.capabilities & wire.CLIENT_SESSION_TRACK:
             server.schema = self.schema = NOT_KNOWN
 

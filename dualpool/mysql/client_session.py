@@ -27,6 +27,7 @@ from dualpool.mysql.requests import (
     FOR_STATUS,
     FOR_VALUES,
     FOR_WARNINGS,
+    MOMENTS,
     Request,
 )
 from dualpool.mysql.server_relay import ServerRelay
@@ -37,6 +38,9 @@ from dualpool.protocol import PIN_WARN, SESSION, RelayLimits
 from dualpool.state import Settings
 
 NOTHING_READ: Final = Reading()
+SESSION_FLAGS: Final = wire.STATUS_AUTOCOMMIT | wire.STATUS_NO_BACKSLASH_ESCAPES
+"""What an answer says of the session, whatever was asked: clients escape values by it, and decide whether they must commit."""
+NO_BACKSLASH_ESCAPES: Final = "NO_BACKSLASH_ESCAPES"
 SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
 SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS() LIMIT 1"
 SELECT_INSERT_ID: Final = bytes((wire.COM_QUERY,)) + b"SELECT LAST_INSERT_ID() LIMIT 1"
@@ -50,9 +54,9 @@ class ClientSession(protocol.ClientRelay):
 
     __slots__ = (
         "_action", "_answer", "_execution", "_explained", "_found_rows", "_healed", "_login_settings", "_marks", "_noted", "_notes",
-        "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_warning_columns", "_warnings", "always",
-        "capabilities", "captures", "connection_id", "disturbed", "insert_id", "knowledge", "limits", "mode", "multi", "parsing",
-        "refused_pins", "schema", "server", "settings", "statements", "text", "texts", "untold_pins",
+        "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_warning_columns", "_warnings", "always", "capabilities",
+        "captures", "connection_id", "defaults", "disturbed", "flags", "insert_id", "knowledge", "limits", "login_flags", "mode", "multi",
+        "parsing", "refused_pins", "schema", "schema_since", "server", "settings", "statements", "text", "texts", "untold_pins",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -65,6 +69,8 @@ class ClientSession(protocol.ClientRelay):
         self._login_settings = login_settings
         self.knowledge: Knowledge = NOTHING_KNOWN
         """Of the server's database; nothing before the first lease."""
+        self.login_flags = wire.STATUS_AUTOCOMMIT
+        """Those of SESSION_FLAGS that a new session has."""
         self.statements = ClientStatements(limits.statements_per_client, limits.statement_bytes)
         shared = limits.mode != SESSION
         self.refused_pins = limits.refused_pins(s.PIN_REASONS) if shared else 0
@@ -72,14 +78,25 @@ class ClientSession(protocol.ClientRelay):
         """The pins of which the client is to be told when they come."""
         if shared:
             self.untold_pins = sum(pin for pin, reason in s.PIN_REASONS.items() if limits.policy_of(reason.partition(";")[0]) == PIN_WARN)
+        self.defaults = session_sql.UNKNOWN_DEFAULTS
+        """What the session has as far as the client has not set anything else: the server's at the client's login."""
         self._action = s.C_REFUSED
         self._forget_session()
         self.schema: str | None = None
+        self.schema_since = next(MOMENTS)
+        """When it was chosen: what a session has learnt of it before (`ServerSession.schema_read`) is too old."""
         self.multi = bool(capabilities & wire.CLIENT_MULTI_STATEMENTS)
+
+    def greeted(self, parameters: dict[str, str]) -> None:
+        """The client is logged in; a new session has `parameters`."""
+        self.defaults = session_sql.defaults(parameters)
+        self.flags = self.login_flags = login_flags(parameters)
 
     def _forget_session(self) -> None:
         """As after the login, but for the schema."""
         self.new_settings(self._login_settings)
+        self.flags = self.login_flags
+        """Those of SESSION_FLAGS that the session has, as the last answer of the server said."""
         self.statements.clear()
         self.insert_id = 0
         self.captures = 0
@@ -110,6 +127,11 @@ class ClientSession(protocol.ClientRelay):
         self._preparing: ClientStatement | None = None
         self._healed = False
 
+    def new_schema(self, schema: str | None, moment: int) -> None:
+        """The client has chosen a schema."""
+        self.schema = schema
+        self.schema_since = moment
+
     def new_settings(self, wanted: Settings) -> None:
         """What the session should have from now on."""
         self.settings = wanted
@@ -129,8 +151,7 @@ class ClientSession(protocol.ClientRelay):
     def _status(self) -> int:
         """The status flags of an answer of ours."""
         server = self.server
-        autocommit = wire.STATUS_AUTOCOMMIT if self.settings.values.get("autocommit", "1") == "1" else 0
-        return autocommit | (wire.STATUS_IN_TRANS if server is not None and server.in_transaction else 0)
+        return self.flags | (wire.STATUS_IN_TRANS if server is not None and server.in_transaction else 0)
 
     def _quoted_schema(self, server: ServerRelay) -> bytes:
         """The current schema, to be put in front of a table's name; nothing if there is none."""
@@ -138,6 +159,10 @@ class ClientSession(protocol.ClientRelay):
         if not schema or schema == NOT_KNOWN:
             return b""
         return b"`" + schema.replace("`", "``").encode("utf-8", "surrogateescape") + b"`."
+
+    def more_follows(self, parts: bytes) -> bool:
+        """Does another result follow the one that has begun? `parts`: those of the same command that are over (`ServerRelay._parts`)."""
+        return self._reading.more_follows(parts)
 
     def found_rows(self) -> int:
         """FOUND_ROWS() of the last statement; -1 if that is not known."""
@@ -251,6 +276,21 @@ class ClientSession(protocol.ClientRelay):
                 if int(values[0]) != server.insert_id:
                     server.is_clean = False
                 self.insert_id = server.insert_id = int(values[0])
+
+
+def login_flags(parameters: dict[str, str]) -> int:
+    """SESSION_FLAGS of a new session, to which the server gives `parameters`."""
+    modes = parameters.get("sql_mode", "").split(",")
+    flags = wire.STATUS_NO_BACKSLASH_ESCAPES if NO_BACKSLASH_ESCAPES in modes else 0
+    return flags | (wire.STATUS_AUTOCOMMIT if parameters.get("autocommit", "1") in ("1", "ON") else 0)
+
+
+def with_flags(parameters: dict[str, str], flags: int) -> dict[str, str]:
+    """`parameters` as they are where a new session has these `flags`."""
+    modes = [mode for mode in parameters.get("sql_mode", "").split(",") if mode not in ("", NO_BACKSLASH_ESCAPES)]
+    modes += [NO_BACKSLASH_ESCAPES] if flags & wire.STATUS_NO_BACKSLASH_ESCAPES else []
+    autocommit = "1" if flags & wire.STATUS_AUTOCOMMIT else "0"
+    return parameters | {"autocommit": autocommit, "sql_mode": ",".join(modes)}
 
 
 ERROR: Final = put_lenenc_bytes(b"Error")

@@ -13,6 +13,7 @@ from dualpool.accounts import Account, ClientLogin, FrontendPolicy, LearntSecret
 from dualpool.authentication.peers import common_name
 from dualpool.errors import DualpoolError, LoginFailed, RemoteProtocolError
 from dualpool.mysql import auth, wire
+from dualpool.mysql.client_session import login_flags
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import (
     NONCE_SIZE,
@@ -90,10 +91,13 @@ def _run(login: "_Login") -> Exchange[ClientLogin]:
 
 
 def welcome(login: ClientLogin, parameters: dict[str, str], process_id: int, secret: bytes) -> bytes:
-    """The OK packet that ends a login, and where the client tracks it, its schema. The other arguments are for engines that use them."""
-    del parameters, process_id, secret
+    """The OK packet that ends a login, with the flags of a session with `parameters`, and where the client tracks it, its schema.
+
+    The other arguments are for engines that use them.
+    """
+    del process_id, secret
     state = schema_change(login.account.database) if login.account.database else b""
-    status = wire.STATUS_AUTOCOMMIT | (wire.STATUS_SESSION_STATE_CHANGED if state else 0)
+    status = login_flags(parameters) | (wire.STATUS_SESSION_STATE_CHANGED if state else 0)
     return wire.packet(login.sequence, build_ok(Ok(status=status, changes=state), login.capabilities, wire.OK))
 
 
@@ -149,6 +153,7 @@ class _Login:
             nonce=self.nonce,
             capabilities=self.offered,
             character_set=CHARACTER_SET,
+            status=self.policy.server_status,
             auth_plugin=self.announced,
         )
 

@@ -10,6 +10,7 @@ Knowledge Base, "Programmatic & Compound Statements", "SET STATEMENT".
 
 import re
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Final
 
 from dualpool.mysql.functions import EVERYWHERE, IN_MARIADB_10_11, IN_MYSQL_8, IN_MYSQL_UNTIL_9_5, UNQUOTED, UNSPACED
@@ -53,7 +54,7 @@ from dualpool.sql_text import NUMBER, PARAMETER, QUOTED, SIGN, STRING, VARIABLE,
 # ---------------------------------------------------------------------------------------------------------- marks of a statement
 
 M_INSERT_ID: Final = 1
-"""It reads LAST_INSERT_ID(), or @@last_insert_id, or @@identity."""
+"""It reads LAST_INSERT_ID(), or @@last_insert_id, or @@identity; or it sets sql_auto_is_null, by which others do."""
 M_SETS_INSERT_ID: Final = 2
 """LAST_INSERT_ID(expression): the session's value changes, which no reply says."""
 M_CALC_FOUND_ROWS: Final = 4
@@ -76,6 +77,10 @@ M_UNSCOPED: Final = 4096
 """It assigns to `@@name`: see `Reading.scopes`."""
 M_DOUBT: Final = 8192
 """The server will be asked what its session holds."""
+M_SEQUENCE: Final = 16384
+"""MariaDB: it uses a sequence, the last value of which belongs to a session: see `Reading.reads_sequences`."""
+M_SERVERS_IDS: Final = 32768
+"""It may compare numbers with the ids that the server gives its sessions: see `Reading.ids`."""
 
 # What we answer ourselves.
 Q_CONNECTION_ID: Final = 1
@@ -93,6 +98,9 @@ N_ROW_COUNT: Final = "rowcount"
 N_FOUND_ROWS: Final = "found"
 N_WARNINGS: Final = "warnings"
 N_ERRORS: Final = "errors"
+
+
+OVER: Final = ord("o")
 
 
 class Question:
@@ -122,16 +130,21 @@ class Reading:
     """What one text does. Immutable once made; shared by all that send the text."""
 
     __slots__ = (
+        "alters_database",
         "calls_users",
         "columns",
         "defines",
         "diagnostics",
         "drops",
+        "ids",
         "key",
         "kill",
+        "makes_sequences",
         "marks",
         "numbers",
         "question",
+        "reads_sequences",
+        "results",
         "scopes",
         "sets",
         "several",
@@ -165,6 +178,15 @@ class Reading:
         self.scopes: tuple[int, ...] = ()
         """Where `session.` is to be put in front of a name that is assigned to."""
         self.numbers: tuple[Number, ...] = ()
+        self.ids: tuple[Number, ...] = ()
+        """Numbers that may be ids of clients, beside ids of the server's."""
+        self.alters_database = False
+        self.reads_sequences: frozenset[bytes] | None = frozenset()
+        """The sequences whose last value it reads (LASTVAL() and its like); None: it cannot be told which."""
+        self.makes_sequences: frozenset[bytes] = frozenset()
+        """Those of which it makes a new value for certain, if it succeeds."""
+        self.results: tuple[bool, ...] = ()
+        """For each statement, as the server counts them: may it have several results, with an OK behind them? (). It is not known."""
         self.columns: tuple[tuple[int, int], ...] = ()
         """From where to where: columns that would have another name with other `numbers` in them."""
 
@@ -184,6 +206,24 @@ class Reading:
             if bisect_left(put, begin) < bisect_left(put, over):
                 edits.append((over, over, b" AS `" + text[begin:over].replace(b"`", b"``") + b"`"))
         return _edited(text, edits) if edits else text
+
+    def with_ids(self, text: bytes, find: Callable[[int], int]) -> bytes:
+        """The text with other numbers in the place of its `ids`, where `find` knows one (else it says 0)."""
+        edits: list[tuple[int, int, bytes]] = []
+        for place in self.ids:
+            number = find(int(text[place.start : place.end]))
+            if number:
+                edits.append((place.start, place.end, b"%d" % number))
+        return _edited(text, edits) if edits else text
+
+    def more_follows(self, parts: bytes) -> bool:
+        """Does another result follow the one that has begun? `parts`: of those that are over, b"r" for rows and b"o" for an OK."""
+        results = self.results
+        done = 0
+        for part in parts:
+            # (CALL ends with an OK, whatever results it has.)
+            done += part == OVER or (done < len(results) and not results[done])
+        return done + 1 < len(results) or (done < len(results) and results[done])
 
     def reads(self, names: "dict[str, int | None]") -> bool:
         """Is one of these numbers read?"""
@@ -285,6 +325,9 @@ def _uncertain(text: bytes) -> Reading:
     found.steps = ((E_DOUBT, bytes((doubt,))),)
     found.calls_users = found.several = True
     found.marks = M_STEPS | M_DOUBT | M_INSERT_ID
+    if SEQUENCE_WORDS.search(text):
+        found.marks |= M_SEQUENCE
+        found.reads_sequences = None
     if len(text) <= MAX_CACHED_TEXT:
         found.key = text
     return found
@@ -338,8 +381,16 @@ QUESTIONS: Final = {
 LOCKING: Final = frozenset((b"get_lock", b"service_get_read_locks", b"service_get_write_locks"))
 RELEASING: Final = frozenset((b"release_lock", b"release_all_locks", b"service_release_locks"))
 OWN_RULES: Final = frozenset((*NUMBERS_OF_FUNCTIONS, b"last_insert_id", b"get_lock", b"release_lock", b"release_all_locks"))
-SEQUENCES: Final = frozenset((b"lastval", b"nextval", b"setval"))
-"""MariaDB's: what they leave in a session is found by their names (client_session.py)."""
+SEQUENCES: Final = frozenset((b"lastval", b"nextval", b"setval", b"currval"))
+"""MariaDB's: what they leave in a session is found by their names."""
+SEQUENCE_WORDS: Final = re.compile(rb"LASTVAL|CURRVAL|PREVIOUS", re.IGNORECASE)
+PERHAPS: Final = frozenset(b"select if ifnull nullif nvl nvl2 coalesce case elt decode and or xor duplicate returning".split())
+"""Beside these, what stands in a list of values may not be worked out."""
+ABOUT_SESSIONS: Final = re.compile(rb"processlist|thread_id", re.IGNORECASE)
+EXPLAINING_OTHERS: Final = frozenset((b"explain", b"describe", b"desc", b"analyze", b"show"))
+SEVERAL_RESULTS: Final = frozenset((b"call", b"execute"))
+FIRST_CLIENT: Final = 1_000_000_000
+"""Ids of clients are greater (clients.FIRST_ID), and have 31 bits."""
 
 
 class _Reader:
@@ -387,10 +438,15 @@ class _Reader:
         spans = self._statements()
         found = self.found
         found.several = self.multiple = len(spans) > 1
+        results: list[bool] = []
         for self.first, self.last in spans:
             self._statement()
+            results.append(self.compound or self.word in SEVERAL_RESULTS)
             if self.compound:
                 break
+        if spans and not self.compound and self._comment_at_end(spans[-1][1]):
+            results.append(False)  # Behind the last semicolon a comment is a statement of its own.
+        found.results = tuple(results)
         if self.steps or self.doubt or found.defines:
             found.marks |= M_STEPS
         found.sure_steps = tuple(self.steps)
@@ -418,6 +474,10 @@ class _Reader:
         if len(kinds) > start:
             spans.append((start, len(kinds)))
         return spans
+
+    def _comment_at_end(self, last: int) -> bool:
+        """Is there something behind the semicolon behind the last statement, the one before token `last`?"""
+        return last < len(self.kinds) and self.lexed.source[self.lexed.ends[-1] :].strip(b"; \t\r\n\v\f") != b""
 
     def _key(self) -> bytes:
         """The text without its literals."""
@@ -508,10 +568,90 @@ class _Reader:
                     self._system(first + index)
         if b"sql_calc_found_rows" in words:
             found.marks |= M_CALC_FOUND_ROWS
+        if b"sql_auto_is_null" in words:
+            found.marks |= M_INSERT_ID
+        if not SEQUENCES.isdisjoint(words) or b"previous" in words or (b"next" in words and b"value" in words):
+            self._sequences(first)
+        if (word in EXPLAINING_OTHERS and b"for" in words) or ABOUT_SESSIONS.search(self._source(first, last - 1)):
+            self._ids()
         if b"value" in words and any(self._is(first + n, b"value", b"for") for n in range(len(words))):
             found.calls_users = True  # MariaDB: NEXT VALUE FOR sequence
         if VARIABLE in kinds:
             self._variables(word, kinds, words)
+
+    def _ids(self) -> None:
+        """Where numbers stand that may be ids of clients."""
+        self.found.marks |= M_SERVERS_IDS
+        lexed = self.lexed
+        for n in range(self.first, self.last):
+            if self.kinds[n] == NUMBER and self.words[n].isdigit() and FIRST_CLIENT < int(self.words[n]) < 1 << 31:
+                self.found.ids += (Number(N_CONNECTION_ID, lexed.starts[n], lexed.ends[n]),)
+
+    def _sequences(self, first: int) -> None:
+        """MariaDB: LASTVAL(name), PREVIOUS VALUE FOR name, name.CURRVAL; NEXTVAL(name), NEXT VALUE FOR name, name.NEXTVAL."""
+        found = self.found
+        read: list[bytes] = []
+        made: list[bytes] = []
+        used = False
+        last = 0
+        for n in range(self.first, self.last):
+            if self.kinds[n] != WORD:
+                continue
+            word = self.words[n]
+            names = made if word in (b"nextval", b"next") else read
+            if word in (b"lastval", b"nextval", b"currval") and self._sign(n + 1, b"("):
+                name, last = self._sequence_name(n + 2)
+                names.append(name if self._sign(last, b")") and word != b"currval" else UNREAD)
+                last += 1
+            elif word in (b"previous", b"next") and self._is(n + 1, b"value", b"for"):
+                name, last = self._sequence_name(n + 3)
+                names.append(name)
+            elif word in (b"currval", b"nextval") and self._sign(n - 1, b"."):
+                begin = n - 4 if self._sign(n - 3, b".") else n - 2
+                names.append(self._sequence_name(begin, n - 1)[0] if begin >= self.first else UNREAD)
+                last = n + 1
+            used = used or bool(names)
+        if not used:
+            return
+        found.marks |= M_SEQUENCE
+        found.calls_users = True
+        if UNREAD in read or found.reads_sequences is None:
+            found.reads_sequences = None
+        else:
+            found.reads_sequences |= frozenset(read)
+        if made and UNREAD not in made and self._is_certain(first, last, len(made)):
+            found.makes_sequences = frozenset(made)
+
+    def _sequence_name(self, index: int, end: int = 0) -> tuple[bytes, int]:
+        """The name of a sequence at token `index`, with its schema, and the token behind it."""
+        parts: list[bytes] = []
+        end = end or self.last
+        while index < end and self.kinds[index] in NAMES:
+            parts.append(self._name(index))
+            if index + 1 >= end or not self._sign(index + 1, b"."):
+                return b".".join(parts), index + 1
+            index += 2
+        return UNREAD, index
+
+    def _is_certain(self, first: int, last: int, count: int) -> bool:
+        """Is a value made of each sequence whenever the statement succeeds? `last`: the token behind what makes the last one."""
+        if self.multiple:
+            return False
+        words = {self.words[n] for n in range(self.first, self.last) if self.kinds[n] == WORD}
+        if self.word == b"select":
+            behind = last + 1 if self._is(last, b"as") else last
+            return count == 1 and self._begins(first + 1) and self.last - behind <= 1 and words.isdisjoint(PERHAPS - {b"select"})
+        signs = {self.words[n] for n in range(self.first, self.last) if self.kinds[n] == SIGN}
+        lists = not words.isdisjoint((b"values", b"value"))
+        return self.word in (b"insert", b"replace") and lists and words.isdisjoint(PERHAPS) and signs.isdisjoint((b"&&", b"||", b"&", b"|"))
+
+    def _begins(self, index: int) -> bool:
+        """Does what makes a value of a sequence stand at token `index`?"""
+        if self._is(index, b"nextval") or self._is(index, b"next", b"value", b"for"):
+            return True
+        while index + 1 < self.last and self.kinds[index] in NAMES and self._sign(index + 1, b"."):
+            index += 2
+        return self._is(index, b"nextval") and self._sign(index - 1, b".")
 
     def _variables(self, word: bytes, kinds: list[int], words: list[bytes]) -> None:
         """User variables: are they assigned to?"""
@@ -845,7 +985,9 @@ class _Reader:
         self._step(E_DEALLOCATE, self._name(first + 2))
 
     def _rename(self, first: int) -> None:
-        del first
+        if self._is(first + 1, b"database") or self._is(first + 1, b"schema"):
+            self.found.alters_database = True
+            self.found.marks |= M_STEPS
         if self._has(b"rename"):
             self._step(E_RENAME)
 

@@ -13,6 +13,7 @@ succeeded on this connection before, else its answer is awaited first. So is the
 Sources: MySQL Source Code Documentation, "Command Phase"; MySQL Reference Manual, "Server Tracking of Client Session State".
 """
 
+from itertools import count
 from typing import Final
 
 from dualpool.mysql import states as s
@@ -29,6 +30,8 @@ FOR_WARNINGS: Final = 5
 FOR_FOUND_ROWS: Final = 6
 FOR_INSERT_ID: Final = 7
 FOR_VALUES: Final = 8
+FOR_RESET: Final = 23
+"""A session that its client is to have for itself begins anew."""
 # Is it so? What is asked of the server before a lease goes on because of it (states.Holdings.unsettled).
 FOR_USER_VARIABLES: Final = 9
 FOR_LOCKS: Final = 10
@@ -67,6 +70,10 @@ SYNCING: Final = 2
 BUSY: Final = 3
 SENDING_FILE: Final = 4
 KILLING: Final = 5
+
+
+MOMENTS: Final = count(1)
+"""Numbers that tell what was earlier: a login, the choice of a schema."""
 
 
 class Request:

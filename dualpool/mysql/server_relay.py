@@ -13,6 +13,7 @@ from dualpool.mysql.requests import (
     EXCHANGE_REQUEST,
     FOR_CLIENT,
     FOR_EXCHANGE,
+    FOR_RESET,
     FOR_SCHEMA,
     FOR_SETTINGS,
     IDLE,
@@ -83,8 +84,8 @@ class ServerRelay(ServerSession):
     """See the module."""
 
     __slots__ = (
-        "_answer", "_chunk", "_continued", "_file_refused", "_held", "_left", "_more", "_out", "_result_columns", "_skip", "_start",
-        "_status", "copying_in", "dialect", "file_sequence", "met", "unfinished",
+        "_answer", "_chunk", "_continued", "_file_refused", "_held", "_left", "_more", "_out", "_parts", "_result_columns", "_skip",
+        "_start", "_status", "copying_in", "dialect", "file_sequence", "met", "unfinished",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -108,6 +109,8 @@ class ServerRelay(ServerSession):
         self._file_refused = False
         self._answer = b""
         """What has come of the answer that is due, if nothing else is due; more than MAX_SHORT of it is only known to be too long."""
+        self._parts = b""
+        """Of the results of a command that are over: b"r" for each result with rows, b"o" for each OK."""
         self._held = HeldBytes()
         self._chunk: bytes | bytearray = b""
         self._start = 0
@@ -341,8 +344,22 @@ class ServerRelay(ServerSession):
         defined = self._phase == s.FIRST_ROW
         self._move(s.P_ROW)
         if defined and self.dialect & ADD_EOF and not self._hiding:
-            self._add_eof(position, self._chunk[position + 3])
+            self._add_eof(position, self._chunk[position + 3], self._status_ahead(position))
         return True
+
+    def _status_ahead(self, position: int) -> int:
+        """The status flags of the result whose first row stands at `position`: as at its end, if that has come already.
+
+        Else they are those of the session, and whether another result follows is known from the text. (A server says it already behind
+        the columns, and clients that read rows one by one believe that.)
+        """
+        chunk = self._chunk
+        end = skip_rows(chunk, position, len(chunk))
+        if end + 5 <= len(chunk) and chunk[end + 4] == wire.EOF and end + 4 + self._size(end) <= len(chunk):
+            return parse_ok(bytes(chunk[end + 4 : end + 4 + self._size(end)]), self.capabilities).status
+        client = self.client
+        more = client is not None and client.more_follows(self._parts)
+        return self._status | (wire.STATUS_MORE_RESULTS if more else 0)
 
     def _size(self, position: int) -> int:
         chunk = self._chunk
@@ -418,7 +435,7 @@ class ServerRelay(ServerSession):
         if phase == s.COLUMNS:
             return FORWARD
         if self.capabilities & wire.CLIENT_DEPRECATE_EOF and self.dialect & ADD_EOF and not self._hiding:
-            self._add_eof(following, self._number_after(position))
+            self._add_eof(following, self._number_after(position), self._status)
         return self._next_list(phase)
 
     def _next_list(self, phase: int) -> int:
@@ -546,7 +563,7 @@ class ServerRelay(ServerSession):
         if client is None or not (dialect_differs or client.has_notes()):
             return
         if first == wire.EOF and phase == s.FIRST_ROW and dialect_differs & ADD_EOF and not cursor:
-            self._add_eof(position, self._chunk[position + 3])
+            self._add_eof(position, self._chunk[position + 3], ok.status)
         rewrite = client.has_notes() or (first == wire.EOF and dialect_differs & (ADD_EOF | DROP_EOF))
         if dialect_differs & OK_DIFFERS and following - position > 11:
             rewrite = True
@@ -571,7 +588,7 @@ class ServerRelay(ServerSession):
         """ERR ends whatever it was that was asked."""
         payload = bytes(self._chunk[position + 4 : following])
         if self._phase == s.FIRST_ROW and self.dialect & ADD_EOF and not self._hiding:
-            self._add_eof(position, self._chunk[position + 3])
+            self._add_eof(position, self._chunk[position + 3], self._status_ahead(position))
         request = self.requests[0]
         phase = self._phase
         self._move(s.P_ERR)
@@ -614,6 +631,7 @@ class ServerRelay(ServerSession):
     def _between(self, ok: Ok) -> int:
         """One of several results of a command is over."""
         self._answer = b""
+        self._parts += b"r" if ok.affected < 0 else b"o"
         client = self.client
         if client is not None and not self._hiding and ok.insert_id:
             client.insert_id = self.insert_id = ok.insert_id
@@ -629,6 +647,8 @@ class ServerRelay(ServerSession):
         request = self.requests.popleft()
         kept = self._kept
         self._answer = b""
+        if self._parts:
+            self._parts = b""
         if self.requests:
             self._begin(self.requests[0])
         else:
@@ -673,6 +693,12 @@ class ServerRelay(ServerSession):
                 if len(self.proven) >= MAX_PROVEN:
                     self.proven.clear()
                 self.proven.add(request.text)
+        elif purpose == FOR_RESET:
+            if error:
+                raise RemoteProtocolError(f"the session could not be reset: {error_text(error)}")
+            self.was_reset(tracks=False)
+            self.holds.sequence = True
+            self.repin(client.text if client is not None else b"")
         elif purpose in IN_FRONT:
             if error and purpose == FOR_SCHEMA:
                 self.schema = NOT_KNOWN
@@ -782,9 +808,9 @@ class ServerRelay(ServerSession):
             out.append(packet(self._chunk[position + 3] + self._shift, payload))
         self._start = following
 
-    def _add_eof(self, position: int, number: int) -> None:
+    def _add_eof(self, position: int, number: int, status: int) -> None:
         """An EOF packet in front of `position`, where a packet with the server's number `number` stands (or would)."""
-        payload = bytes((wire.EOF, 0, 0)) + INT16.pack(self._status)
+        payload = bytes((wire.EOF, 0, 0)) + INT16.pack(status & ~wire.STATUS_SESSION_STATE_CHANGED)
         self._cut(position).append(packet(number + self._shift, payload))
         self._renumber(1)
 

@@ -30,6 +30,7 @@ from dualpool.mysql.requests import (
     FOR_USER_VARIABLES,
     FOR_VARIABLES,
     KEPT,
+    MOMENTS,
     QUERY,
     Request,
 )
@@ -58,9 +59,9 @@ class ServerSession(protocol.ServerRelay):
 
     __slots__ = (
         "_changed", "_counts_locks", "_hiding", "_kept", "_leaked", "_phase", "_refusal", "_shift", "_sure", "_tells_held", "_told_pins",
-        "asked_about", "baseline", "capabilities", "client", "holds", "insert_id", "is_clean", "knowledge", "last_error", "login_schema",
-        "mode", "multi", "proven", "requests", "schema", "settings", "spoiled",
-        "statements", "tracks", "version",
+        "address", "asked_about", "baseline", "capabilities", "client", "defaults", "holds", "insert_id", "is_clean", "knowledge",
+        "last_error", "login_schema", "mode", "multi", "process_id", "proven", "requests", "schema", "schema_read", "sequences", "settings",
+        "spoiled", "statements", "tracks", "version",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -71,9 +72,13 @@ class ServerSession(protocol.ServerRelay):
         self.requests: deque[Request] = deque()
         self.statements = ServerStatements(limits.statements_per_server)
         self.settings: Settings = session_sql.UNKNOWN
+        self.defaults = session_sql.UNKNOWN_DEFAULTS
+        """What the session has as far as nobody has set anything else."""
         self.schema: str | None = None
         """The current schema; None: the one of the login; "": none is selected."""
         self.login_schema = schema
+        self.schema_read = next(MOMENTS)
+        """When the session has learnt what the schema's collation is: ALTER DATABASE reaches those that choose it afterwards."""
         self.holds = s.Holdings()
         self._told_pins = 0
         """The `pins` of which the link knows."""
@@ -97,9 +102,14 @@ class ServerSession(protocol.ServerRelay):
         """Why the client has to go, as soon as nothing is outstanding."""
         self.multi: bool | None = bool(capabilities & wire.CLIENT_MULTI_STATEMENTS)
         self.insert_id = 0
+        self.sequences: frozenset[bytes] = frozenset()
+        """Those of which the client, in this lease, has made a value for certain."""
         self.tracks = True
         """The session's trackers are as we need them (backend.py sets them, as far as there are any)."""
         self.version = version
+        self.process_id = 0
+        """The session's number at the server, and `address`: which server that is."""
+        self.address = ("", 0)
         self.proven: set[bytes] = set()
         self.spoiled = False
         """There is no way back to the session as it was after the login: close the connection."""
@@ -130,9 +140,13 @@ class ServerSession(protocol.ServerRelay):
     def was_reset(self, tracks: bool) -> None:
         """COM_RESET_CONNECTION has run: nothing that a client did is left, but the schema (docs: COM_RESET_CONNECTION).
 
-        `tracks`: the session's trackers have been set again.
+        `tracks`: the session's trackers have been set again, and the schema of the login has been chosen again. (Else the schema's
+        character set is the server's now, and not its own.)
         """
-        self.settings = session_sql.UNKNOWN
+        self.settings = session_sql.UNKNOWN if tracks else session_sql.after_reset(session_sql.UNKNOWN)
+        if tracks:
+            self.schema = None
+            self.schema_read = next(MOMENTS)
         self.tracks = tracks or not self.capabilities & wire.CLIENT_SESSION_TRACK
         self.multi = None
         self.insert_id = 0
@@ -438,13 +452,13 @@ class ServerSession(protocol.ServerRelay):
         """What the server says the client's statement has changed in the session."""
         reports: dict[str, bytes] = {}
         changed = known = False
+        schema: str | None = None
         for kind, data in codec.parse_changes(changes):
             if kind == wire.TRACK_SYSTEM_VARIABLES:
                 reports.update(codec.parse_variables(data))
             elif kind == wire.TRACK_SCHEMA:
                 # (Also when a function of another schema is called; then it is the same again.)
-                known = True
-                self._new_schema(codec.first_string(data).decode("utf-8", "surrogateescape"))
+                schema = codec.first_string(data).decode("utf-8", "surrogateescape")
             elif kind == wire.TRACK_STATE_CHANGE:
                 changed = True
             elif kind == wire.TRACK_TRANSACTION_STATE:
@@ -458,6 +472,9 @@ class ServerSession(protocol.ServerRelay):
         if reports:
             known = True
             self._new_settings(reports)
+        if schema is not None:
+            known = True
+            self._new_schema(schema)
         if changed and self.client is not None and not self.client.explains(known):
             if not self.pins:
                 self.pin_text = sql.masked(self.client.text)
@@ -478,8 +495,11 @@ class ServerSession(protocol.ServerRelay):
         self.schema = schema
         if schema and schema == self.login_schema:
             self.schema = None
+        self.schema_read = next(MOMENTS)
+        self.settings = session_sql.of_schema(self.settings)
         if self.client is not None:
-            self.client.schema = self.schema
+            self.client.new_schema(self.schema, self.schema_read)
+            self.client.new_settings(self.settings)
 
     def _new_settings(self, reports: dict[str, bytes]) -> None:
         for name in reports.keys() & session_sql.PINNING:

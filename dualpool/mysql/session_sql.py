@@ -8,6 +8,7 @@ Sources: MySQL Reference Manual, "SET Syntax for Variable Assignment", "Server S
 import re
 from collections.abc import Iterable
 from typing import Final
+from weakref import WeakValueDictionary
 
 from dualpool.mysql import codec
 from dualpool.state import Differences, Settings, settings
@@ -31,11 +32,16 @@ SESSION_ONLY: Final = frozenset(
 
 IGNORED: Final = frozenset(
     (
-        "session_track_gtids", "character_set_database", "collation_database", "last_insert_id", "identity", "statement_id",
-        "warning_count", "error_count",
+        "session_track_gtids", "last_insert_id", "identity", "statement_id", "warning_count", "error_count",
     )
 )  # fmt: skip
 """Reported, and followed by other means or not the client's to set."""
+
+DATABASE_COLLATION: Final = "collation_database"
+OF_DATABASE: Final = ("character_set_database", DATABASE_COLLATION)
+"""The current schema's, from when it was chosen: COM_INIT_DB alone brings them back. Each of the two changes the other when it is set."""
+AFTER_RESET: Final = f"@@global.{DATABASE_COLLATION}"
+"""What COM_RESET_CONNECTION leaves there, although the schema stays what it was."""
 
 TRACKING: Final = "session_track_system_variables"
 TRACKERS: Final = frozenset((TRACKING, "session_track_schema", "session_track_state_change", "session_track_transaction_info"))
@@ -45,12 +51,13 @@ PINNING: Final = frozenset(
     (
         "timestamp", "insert_id", "rand_seed1", "rand_seed2", "gtid_next", "pseudo_replica_mode", "pseudo_slave_mode", "pseudo_thread_id",
         "original_commit_timestamp", "original_server_version", "immediate_server_version", "gtid_seq_no", "skip_replication",
-        "last_gtid", "profiling",
+        "last_gtid", "profiling", "sql_auto_is_null",
     )
 )  # fmt: skip
-"""Used up by the next statement, or not readable again: they cannot be replayed."""
+"""Used up by the next statement, or not readable again: they cannot be replayed. (With sql_auto_is_null, IS NULL finds the row that the
+session's last INSERT has made; in MariaDB once.)"""
 
-SWITCHED: Final = frozenset(("profiling", "pseudo_slave_mode", "pseudo_replica_mode", "insert_id", "skip_replication"))
+SWITCHED: Final = frozenset(("profiling", "sql_auto_is_null", "pseudo_slave_mode", "pseudo_replica_mode", "insert_id", "skip_replication"))
 
 
 def is_over(name: str, value: bytes) -> bool:
@@ -62,8 +69,9 @@ MYSQL_VARIABLES: Final = (
     "auto_increment_increment auto_increment_offset autocommit big_tables binlog_direct_non_transactional_updates binlog_format "
     "binlog_row_image binlog_row_value_options binlog_rows_query_log_events binlog_transaction_compression "
     "binlog_transaction_compression_level_zstd block_encryption_mode bulk_insert_buffer_size character_set_client "
-    "character_set_connection character_set_filesystem character_set_results character_set_server collation_connection "
-    "collation_server completion_type connection_memory_chunk_size connection_memory_limit cte_max_recursion_depth "
+    "character_set_connection character_set_database character_set_filesystem character_set_results character_set_server "
+    "collation_connection collation_database collation_server completion_type connection_memory_chunk_size connection_memory_limit "
+    "cte_max_recursion_depth "
     "default_collation_for_utf8mb4 default_storage_engine default_table_encryption default_tmp_storage_engine default_week_format "
     "div_precision_increment end_markers_in_json eq_range_index_dive_limit explain_format explain_json_format_version "
     "explicit_defaults_for_timestamp foreign_key_checks generated_random_password_length global_connection_memory_tracking "
@@ -108,7 +116,7 @@ SWITCHES: Final = {b"ON": "1", b"OFF": "0"}
 def literal(name: str, value: bytes) -> str:
     """`value`, as the server reported it for the variable `name`, as SQL that means it in every SQL mode and character set."""
     text = SWITCHES.get(value) or value.decode("utf-8", "surrogateescape")
-    if not text and name in NULLABLE:
+    if text == "\0" or (not text and name in NULLABLE):
         return "NULL"
     if NUMBER.match(text):
         return text
@@ -128,11 +136,33 @@ def with_reports(current: Settings, reports: dict[str, bytes]) -> Settings:
     """`current`, and what the server says has been set since."""
     values = dict(current.values)
     for name, value in reports.items():
-        if name not in IGNORED and name not in PINNING and name not in TRACKERS and name not in (CONNECTION, COLLATION):
+        if name not in IGNORED and name not in PINNING and name not in TRACKERS and name not in PAIRED:
             values[name] = literal(name, value)
     if CONNECTION in reports or COLLATION in reports:
         values[CONNECTION] = connection_value(reports.get(CONNECTION, b""), reports.get(COLLATION, b""))
+    for name in OF_DATABASE:
+        if name in reports:
+            values = {**_without(values, OF_DATABASE), name: literal(name, reports[name])}
     return settings(values)
+
+
+def of_schema(current: Settings) -> Settings:
+    """`current`, when a schema has just been chosen."""
+    if current.values.keys().isdisjoint(OF_DATABASE):
+        return current
+    return settings(_without(current.values, OF_DATABASE))
+
+
+def after_reset(login: Settings) -> Settings:
+    """What a client has that came in with the settings `login`, behind a COM_RESET_CONNECTION."""
+    return settings(login.values | {DATABASE_COLLATION: AFTER_RESET})
+
+
+def _without(values: dict[str, str], names: Iterable[str]) -> dict[str, str]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+PAIRED: Final = frozenset((CONNECTION, COLLATION, *OF_DATABASE))
 
 
 def login_settings(charset: str, collation: str) -> Settings:
@@ -149,36 +179,91 @@ def with_ignore_space(wanted: Settings) -> Settings:
     return settings(wanted.values | {"sql_mode": "CONCAT_WS(',',NULLIF(@@global.sql_mode,''),'IGNORE_SPACE')"})
 
 
-def render_difference(gone: list[str], wanted: dict[str, str]) -> bytes:
-    """One SET statement, user variables last.
+class Defaults:
+    """What a new session has, by the variables' names, as SQL. Equal ones are the same object. Make one with `defaults()` only.
 
-    Not DEFAULT but the global value: SET foreign_key_checks=DEFAULT turns it off (MySQL 9.7).
+    While they are the server's, `@@global.name` is written in their place: it means the same, and needs no quoting.
     """
-    values = {name: _initial(name) for name in gone} | wanted
-    if CONNECTION in gone:
-        values[CONNECTION] += f",SESSION {COLLATION}=@@global.{COLLATION}"
-    order = sorted(values, key=lambda name: (name[0] == "@", name))
-    return ("SET " + assignments({name: values[name] for name in order})).encode("utf-8", "surrogateescape")
+
+    __slots__ = ("__weakref__", "_differences", "superseded", "values")
+
+    def __init__(self, values: dict[str, str]) -> None:
+        self.values = values
+        self.superseded = False
+        """SET GLOBAL has changed something since."""
+        self._differences = Differences(self.render)
+
+    def supersede(self) -> None:
+        """The server has others now."""
+        if not self.superseded:
+            self.superseded = True
+            self._differences = Differences(self.render)
+
+    def difference(self, actual: Settings, wanted: Settings) -> bytes:
+        """The SET statement between the two, b"" if there is none. Not remembered if user variables are in it."""
+        have, want = actual.values, wanted.values
+        if not any(name[0] == "@" for name in (*have, *want)):
+            return self._differences.between(actual, wanted)
+        gone = [name for name in have if name not in want]
+        changed = {name: value for name, value in want.items() if have.get(name) != value}
+        return self.render(gone, changed) if gone or changed else b""
+
+    def render(self, gone: list[str], wanted: dict[str, str]) -> bytes:
+        """One SET statement, user variables last.
+
+        Not DEFAULT but the global value: SET foreign_key_checks=DEFAULT turns it off (MySQL 9.7).
+        """
+        values = {name: self._initial(name) for name in gone if name not in OF_DATABASE} | wanted
+        if not values:
+            return b""
+        if CONNECTION in gone:
+            values[CONNECTION] += f",SESSION {COLLATION}=@@global.{COLLATION}"
+        order = sorted(values, key=lambda name: (name[0] == "@", name))
+        return ("SET " + assignments({name: values[name] for name in order})).encode("utf-8", "surrogateescape")
+
+    def _initial(self, name: str) -> str:
+        """The value of a new session."""
+        if name[0] == "@":
+            return "NULL"
+        if self.superseded and name in self.values:
+            return self.values[name]
+        return "DEFAULT" if name in SESSION_ONLY else f"@@global.{name}"
+
+    def seen_from(self, other: "Defaults", current: Settings) -> Settings:
+        """The settings `current` of a session with these defaults, for a client that has `other` ones: what differs is a setting."""
+        values = {name: value for name, value in self.values.items() if other.values.get(name, value) != value}
+        return settings(values | current.values) if values else current
 
 
-def _initial(name: str) -> str:
-    """The value of a new session."""
-    if name[0] == "@":
-        return "NULL"
-    return "DEFAULT" if name in SESSION_ONLY else f"@@global.{name}"
+_defaults: "WeakValueDictionary[frozenset[tuple[str, str]], Defaults]" = WeakValueDictionary()
 
 
-DIFFERENCES: Final = Differences(render_difference)
+def defaults(values: dict[str, str]) -> Defaults:
+    """The one `Defaults` with these values, as the server tells them."""
+    if not values:
+        return UNKNOWN_DEFAULTS
+    key = frozenset(values.items())
+    found = _defaults.get(key)
+    if found is None:
+        found = Defaults({name: literal(name, value.encode("utf-8", "surrogateescape")) for name, value in values.items()})
+        _defaults[key] = found
+    return found
 
 
-def difference(actual: Settings, wanted: Settings) -> bytes:
-    """The SET statement between the two, b"" if there is none. Not remembered if user variables are in it."""
-    have, want = actual.values, wanted.values
-    if not any(name[0] == "@" for name in (*have, *want)):
-        return DIFFERENCES.between(actual, wanted)
-    gone = [name for name in have if name not in want]
-    changed = {name: value for name, value in want.items() if have.get(name) != value}
-    return render_difference(gone, changed) if gone or changed else b""
+UNKNOWN_DEFAULTS: Final = Defaults({})
+
+
+def with_defaults(version: str, there: set[str]) -> tuple[str, ...]:
+    """Of the variables that are `there`, those of which a session has a value of its own that begins as the global one."""
+    if "MariaDB" not in version:
+        there = there.intersection(MYSQL_VARIABLES.split())
+    others = IGNORED | PINNING | TRACKERS | PAIRED | SESSION_ONLY | {"character_set_client", "character_set_results"}
+    return tuple(sorted(name for name in there - others if NAME.match(name)))
+
+
+def select_defaults(names: tuple[str, ...]) -> str:
+    """A query for the global values of these variables: one value, a line for each; in every character set of the session the same."""
+    return "SELECT CONCAT_WS(0x0A," + ",".join(f"IFNULL(@@global.{name},0x00)" for name in names) + ") LIMIT 1"
 
 
 def foreign_names(actual: Settings, wanted: Settings) -> bool:
@@ -186,7 +271,7 @@ def foreign_names(actual: Settings, wanted: Settings) -> bool:
     return any(name[0] == "@" and not name.isascii() for values in (actual.values, wanted.values) for name in values)
 
 
-def neutral_difference(actual: Settings, wanted: Settings) -> tuple[bytes, bytes]:
+def neutral_difference(actual: Settings, wanted: Settings, initial: Defaults) -> tuple[bytes, bytes]:
     """As `difference`, in two statements: user variables, for a session that reads UTF-8 (READ_UTF8), then the rest, in ASCII."""
     have, want = actual.values, wanted.values
     changed = {name: value for name, value in want.items() if have.get(name) != value}
@@ -197,7 +282,7 @@ def neutral_difference(actual: Settings, wanted: Settings) -> tuple[bytes, bytes
         others[CLIENT] = want[CLIENT]
     first = b"SET " + assignments(variables).encode("utf-8", "surrogateescape") if variables else b""
     gone = [name for name in gone if name[0] != "@" and name != CLIENT]
-    return first, render_difference(gone if CLIENT in want else [*gone, CLIENT], others)
+    return first, initial.render(gone if CLIENT in want else [*gone, CLIENT], others)
 
 
 def joined(text: bytes, assignments: bytes) -> bytes:
@@ -228,7 +313,7 @@ def _quoted(variable: str) -> str:
 
 # ------------------------------------------------------------------------------------------------------------------ strict mode
 
-VOLATILE: Final = IGNORED | TRACKERS | PINNING | {"in_transaction", "wsrep_gtid_seq_no"}
+VOLATILE: Final = IGNORED | TRACKERS | PINNING | {"in_transaction", "wsrep_gtid_seq_no", *OF_DATABASE}
 """Not a setting, or watched by other means."""
 UNLIMITED_TIME: Final = "SET STATEMENT max_statement_time=0 FOR "
 """MariaDB: what a client has set for its statements is not for ours."""
@@ -399,8 +484,9 @@ def count_locks(version: str) -> bytes:
 def to_be_verified(reports: dict[str, bytes]) -> set[str]:
     """Of the variables that the server has reported: which must be read to know their values."""
     names = {name for name in reports if name not in IGNORED and name not in PINNING and name not in TRACKERS and NAME.match(name)}
-    if CONNECTION in names or COLLATION in names:
-        names |= {CONNECTION, COLLATION}
+    for pair in ((CONNECTION, COLLATION), OF_DATABASE):
+        if not names.isdisjoint(pair):
+            names |= set(pair)
     return names
 
 

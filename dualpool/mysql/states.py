@@ -163,6 +163,7 @@ PIN_PREPARED: Final = 256
 PIN_HANDLER: Final = 512
 PIN_XA: Final = 1024
 PIN_ROLE: Final = 2048
+PIN_SEQUENCE: Final = 1 << 14
 DOUBT: Final = 1 << 12
 """Strict mode, in `Holdings.unsettled`: before the lease ends, the server is asked for all that it can tell of the session."""
 PIN_ASK: Final = 1 << 13
@@ -182,6 +183,7 @@ PIN_REASONS: Final = {
     PIN_HANDLER: "handler; until HANDLER ... CLOSE",
     PIN_XA: "XA transaction; until XA COMMIT or XA ROLLBACK",
     PIN_ROLE: "role; until SET ROLE DEFAULT",
+    PIN_SEQUENCE: "sequence; until the session is reset",
 }
 """What the session holds, and what would let it go."""
 
@@ -270,6 +272,7 @@ class Holdings:
         "opaque",
         "prepared",
         "role",
+        "sequence",
         "table_locks",
         "temporary",
         "unsettled",
@@ -294,6 +297,7 @@ class Holdings:
         self.one_shot: set[str] = set()
         self.xa = False
         self.role = False
+        self.sequence = False
 
     def pins(self) -> int:
         """The pins that are certain as far as we know. A lock counts when the server has confirmed it."""
@@ -310,6 +314,8 @@ class Holdings:
             pins |= PIN_XA
         if self.role:
             pins |= PIN_ROLE
+        if self.sequence:
+            pins |= PIN_SEQUENCE
         if self.locks and not self.unsettled & PIN_LOCK:
             pins |= PIN_LOCK
         if self.assigned and not self.unsettled & PIN_USER_VARIABLE:

@@ -77,7 +77,7 @@ def answer(parts: list[bytes | Part], capabilities: int) -> bytes:
 
 
 def result(rows: list[bytes], status: int = AUTOCOMMIT) -> list[bytes | Part]:
-    return [b"\x02", COLUMN, COLUMN, middle(), *rows, end(status)]
+    return [b"\x02", COLUMN, COLUMN, middle(status), *rows, end(status)]
 
 
 ROWS = [b"\x01a\x01b", b"\xfb\xfb", b"\x00\x03xyz"] + [b"\x03abc\x03def"] * 40
@@ -86,12 +86,13 @@ GIVEN = b"\0" + struct.pack("<IHHBH", 1, 1, 2, 0, 0)
 MORE = AUTOCOMMIT | wire.STATUS_MORE_RESULTS
 
 QUERY = b"\x03SELECT 1"
+SEVERAL = b"\x03SELECT 1; UPDATE t SET a = 1; SELECT 2; SELECT 3"
 ANSWERS: dict[str, tuple[bytes, list[bytes | Part]]] = {
     "ok": (QUERY, [ok(1, 2)]),
     "ok with info": (QUERY, [ok(3, 0, info=b"Records: 3")]),
     "result": (QUERY, result(ROWS)),
     "empty result": (QUERY, result([])),
-    "several results": (QUERY, [*result(ROWS[:2], MORE), ok(1, status=MORE), *result([], MORE), *result(ROWS)]),
+    "several results": (SEVERAL, [*result(ROWS[:2], MORE), ok(1, status=MORE), *result([], MORE), *result(ROWS)]),
     "init db": (b"\x02app", [ok()]),
     "statistics": (b"\x09", [b"Uptime: 1"]),
     "field list": (b"\x04t\0", [COLUMN, COLUMN, end()]),
@@ -687,7 +688,7 @@ def test_a_setting_that_fails_is_the_client_s_error_and_the_command_does_not_run
 def test_a_proven_setting_that_fails_loses_the_connection() -> None:
     clients, servers = pair()
     servers.settings = session_sql.UNKNOWN
-    servers.proven.add(session_sql.DIFFERENCES.between(session_sql.UNKNOWN, clients.settings))
+    servers.proven.add(session_sql.UNKNOWN_DEFAULTS.difference(session_sql.UNKNOWN, clients.settings))
     assert attached(clients, servers, QUERY).endswith(sent(QUERY))
     with pytest.raises(RemoteProtocolError):
         servers.on_server_bytes(answer([ERR], MODERN) + answer([ok()], MODERN))
@@ -719,6 +720,7 @@ def test_what_the_server_reports_is_replayed_elsewhere() -> None:
     other.on_server_bytes(answer([ok()], MODERN))
     clients.detach()
     stranger = pair()[0]
+    other.schema_read = stranger.schema_since
     assert attached(stranger, other, QUERY) == sent(b"\x03SET SESSION time_zone=@@global.time_zone")
 
 

@@ -66,9 +66,34 @@ def test_reports_become_settings() -> None:
     assert named.values["character_set_results"] == "NULL"
     collated = session_sql.with_reports(named, {"collation_connection": b"utf8mb4_bin"})
     assert collated.values["character_set_connection"] == "'utf8mb4',SESSION collation_connection='utf8mb4_bin'"
-    ignored = {"timestamp": b"5", "session_track_schema": b"ON", "collation_database": b"x", "insert_id": b"4", session_sql.TRACKING: b"*"}
+    ignored = {"timestamp": b"5", "session_track_schema": b"ON", "sql_auto_is_null": b"ON", "insert_id": b"4", session_sql.TRACKING: b"*"}
     assert session_sql.with_reports(start, ignored) is start
     assert session_sql.login_settings("", "") is DEFAULTS
+
+
+def test_what_belongs_to_the_schema() -> None:
+    one = session_sql.with_reports(DEFAULTS, {"collation_database": b"latin1_bin"})
+    assert one.values == {"collation_database": "'latin1_bin'"}
+    other = session_sql.with_reports(one, {"character_set_database": b"utf8mb4"})
+    assert other.values == {"character_set_database": "'utf8mb4'"}
+    assert session_sql.of_schema(other) is DEFAULTS
+    assert session_sql.UNKNOWN_DEFAULTS.difference(other, DEFAULTS) == b"", "COM_INIT_DB does it"
+    assert session_sql.UNKNOWN_DEFAULTS.difference(other, one) == b"SET SESSION collation_database='latin1_bin'"
+    assert session_sql.to_be_verified({"collation_database": b"x"}) == {"character_set_database", "collation_database"}
+
+
+def test_defaults_that_have_changed() -> None:
+    old = session_sql.defaults({"group_concat_max_len": "1024", "sql_mode": "A,B", "innodb_tmpdir": "\0"})
+    new = session_sql.defaults({"group_concat_max_len": "77", "sql_mode": "A,B", "innodb_tmpdir": "\0"})
+    assert session_sql.defaults({"sql_mode": "A,B", "group_concat_max_len": "77", "innodb_tmpdir": "\0"}) is new
+    own = settings({"sql_mode": "''"})
+    seen = new.seen_from(old, own)
+    assert seen.values == {"group_concat_max_len": "77", "sql_mode": "''"}
+    assert new.seen_from(new, own) is own
+    assert old.difference(seen, own) == b"SET SESSION group_concat_max_len=@@global.group_concat_max_len"
+    old.supersede()
+    assert old.difference(seen, own) == b"SET SESSION group_concat_max_len=1024"
+    assert old.difference(settings({"innodb_tmpdir": "'/tmp'"}), DEFAULTS) == b"SET SESSION innodb_tmpdir=NULL"
 
 
 def test_equal_settings_are_one_object() -> None:
@@ -80,12 +105,12 @@ def test_equal_settings_are_one_object() -> None:
 def test_the_statement_between_two_sessions() -> None:
     first = settings({"autocommit": "0", "time_zone": "'+01:00'", "gtid_next": "'AUTOMATIC'"})
     second = settings({"autocommit": "1", "time_zone": "'+01:00'"})
-    assert session_sql.DIFFERENCES.between(first, second) == b"SET SESSION autocommit=1,SESSION gtid_next=DEFAULT"
+    assert session_sql.UNKNOWN_DEFAULTS.difference(first, second) == b"SET SESSION autocommit=1,SESSION gtid_next=DEFAULT"
     assert (
-        session_sql.DIFFERENCES.between(second, DEFAULTS)
+        session_sql.UNKNOWN_DEFAULTS.difference(second, DEFAULTS)
         == b"SET SESSION autocommit=@@global.autocommit,SESSION time_zone=@@global.time_zone"
     )
-    back = session_sql.DIFFERENCES.between(session_sql.UNKNOWN, DEFAULTS)
+    back = session_sql.UNKNOWN_DEFAULTS.difference(session_sql.UNKNOWN, DEFAULTS)
     assert back.endswith(
         b",SESSION collation_connection=@@global.collation_connection,SESSION character_set_results=@@global.character_set_results"
     )
@@ -135,9 +160,9 @@ def test_user_variables_are_part_of_the_difference() -> None:
     first = session_sql.with_user_variables(DEFAULTS, {"@a": "5", "@b`c": "x''", "@d": None})
     assert first is not None
     assert first.values == {"@a": "5", "@b`c": "x''"}
-    assert session_sql.difference(DEFAULTS, first) == b"SET @`a`=5,@`b``c`=x''"
+    assert session_sql.UNKNOWN_DEFAULTS.difference(DEFAULTS, first) == b"SET @`a`=5,@`b``c`=x''"
     second = settings({"time_zone": "'+01:00'", "@a": "6"})
-    assert session_sql.difference(first, second) == b"SET SESSION time_zone='+01:00',@`a`=6,@`b``c`=NULL"
-    assert session_sql.difference(first, first) == b""
+    assert session_sql.UNKNOWN_DEFAULTS.difference(first, second) == b"SET SESSION time_zone='+01:00',@`a`=6,@`b``c`=NULL"
+    assert session_sql.UNKNOWN_DEFAULTS.difference(first, first) == b""
     assert session_sql.with_user_variables(DEFAULTS, {f"@{n}": "1" for n in range(session_sql.MAX_USER_VARIABLES + 1)}) is None
     assert session_sql.with_user_variables(DEFAULTS, {"@a": "x" * 200_000}) is None

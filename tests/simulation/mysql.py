@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from dualpool.accounts import Account, ClientLogin
 from dualpool.mysql import knowledge, wire
+from dualpool.mysql.defaults import KNOWN_NAMES
 from dualpool.protocol import SESSION
 from tests.simulation import mysql_wire as m
 from tests.simulation.mysql_server import MysqlSession
@@ -897,3 +898,4 @@ class MysqlDatabase(Database):
         super().__init__()
         # What one schedule has left there must not change the next one.
         knowledge.forget()
+        KNOWN_NAMES.clear()

@@ -485,6 +485,12 @@ class MysqlSession(Session):
         value = "OFF" if self.tell_role() == "read-write" else "ON"
         self._result(["Variable_name", "Value"], [["read_only", value], ["super_read_only", value]], more=more)
 
+    def _show_names(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._result(["a", "0"], [[name, 0] for name in GLOBAL], more=more)
+
+    def _show_defaults(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._result(["a"], [["\n".join(GLOBAL[name] for name in re.findall(r"@@global\.(\w+)", match[1]))]], more=more)
+
     def _kill(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         victim = self.database.sessions.get(int(match[1]))
         if victim is None or victim.ended:
@@ -734,6 +740,8 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"CREATE TEMPORARY TABLE (\w+)", MysqlSession._create_temporary),
         (r"DROP TEMPORARY TABLE (\w+)", MysqlSession._drop_temporary),
         (r"SHOW CREATE TABLE (?:`\w+`\.)?`?(\w+)`?", MysqlSession._show_create),
+        (r"SELECT LOWER\(VARIABLE_NAME\), 0 FROM performance_schema.global_variables .*", MysqlSession._show_names),
+        (r"SELECT CONCAT_WS\(0x0A,(.*)\) LIMIT 1", MysqlSession._show_defaults),
         (r"SHOW GLOBAL VARIABLES .*read_only.*", MysqlSession._show_role),
         (r"SHOW (?:SESSION|GLOBAL) VARIABLES .*", MysqlSession._show_variables),
         (r"KILL (?:QUERY |CONNECTION )?(\d+)", MysqlSession._kill),

@@ -31,6 +31,7 @@ GLOBAL = {
     "character_set_connection": "utf8mb4",
     "character_set_results": "utf8mb4",
     "collation_connection": "utf8mb4_0900_ai_ci",
+    "collation_database": "utf8mb4_0900_ai_ci",
     "session_track_system_variables": "time_zone,autocommit,character_set_client,character_set_results,character_set_connection",
     "session_track_schema": "1",
     "session_track_state_change": "0",
