@@ -39,7 +39,7 @@ from dualpool.mysql.requests import (
     SYNCING,
     Request,
 )
-from dualpool.mysql.server_relay import ServerRelay
+from dualpool.mysql.server_relay import AS_IT_IS, ServerRelay
 from dualpool.mysql.server_session import NOT_KNOWN, NOT_SUPPORTED
 from dualpool.mysql.statements import ClientStatement, Key, ServerStatement, close_packet, long_data_packets, types_flag
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet
@@ -459,14 +459,31 @@ class ClientSender(ClientSession):
 
     # ---------------------------------------------------------------------------------------------- what the server relay says
 
-    def prepared(self, params: int) -> int:
+    def prepared(self, params: int, columns: int) -> int:
         """The server has accepted the client's COM_STMT_PREPARE. Returns the id that the client shall know it by."""
         statement = self._preparing
         assert statement is not None
         self._preparing = None
-        statement.has_params(params)
+        statement.was_prepared(params, columns)
         self.statements.add(statement)
         return statement.id
+
+    def expects(self, columns: int) -> bool:
+        """Does the client know that what it executes has so many columns? (Of a query, or where it was told of none, nothing is known.)"""
+        statement = self._execution
+        return self._action != s.C_EXECUTE or statement is None or statement.columns in (0, columns)
+
+    def new_columns(self, columns: int) -> int:
+        """A result of so many columns begins. Returns what its status flags say of that.
+
+        A server says once that there are more or fewer than it has told (SERVER_STATUS_METADATA_CHANGED), to whoever executes the
+        statement first. So it is said to each client that was told something else, and to no other.
+        """
+        statement = self._execution
+        if self._action != s.C_EXECUTE or statement is None or not statement.columns:
+            return AS_IT_IS
+        before, statement.columns = statement.columns, columns
+        return wire.STATUS_METADATA_CHANGED if before != columns else 0
 
     def answered(self, server: ServerRelay, ok: Ok | None, error: bytes, answer: bytes) -> None:
         """The client's command is answered in full, by `ok`, by `error` (the payload of an ERR packet) or by neither.

@@ -55,10 +55,13 @@ NOT_QUICK_STATUS: Final = (
     | wire.STATUS_CURSOR_EXISTS
     | wire.STATUS_LAST_ROW_SENT
     | wire.STATUS_PS_OUT_PARAMS
+    | wire.STATUS_METADATA_CHANGED
     | wire.STATUS_SESSION_STATE_CHANGED
     | 0xFFFF0000
 )
 """In the last four bytes of an OK packet: of the status, or any warning."""
+AS_IT_IS: Final = -1
+"""Of a result's columns nothing is known but what the server says."""
 SHORT_OK: Final = Struct("<IBHI")
 """An OK packet of 11 bytes: length and number, first byte, number of rows and AUTO_INCREMENT's number, status and number of warnings."""
 HEAD: Final = Struct("<IB")
@@ -84,8 +87,8 @@ class ServerRelay(ServerSession):
     """See the module."""
 
     __slots__ = (
-        "_answer", "_chunk", "_continued", "_file_refused", "_held", "_left", "_more", "_out", "_parts", "_result_columns", "_skip",
-        "_start", "_status", "copying_in", "dialect", "file_sequence", "met", "unfinished",
+        "_answer", "_chunk", "_columns", "_continued", "_file_refused", "_held", "_left", "_more", "_out", "_parts", "_result_columns",
+        "_skip", "_start", "_status", "copying_in", "dialect", "file_sequence", "met", "unfinished",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -109,6 +112,8 @@ class ServerRelay(ServerSession):
         self._file_refused = False
         self._answer = b""
         """What has come of the answer that is due, if nothing else is due; more than MAX_SHORT of it is only known to be too long."""
+        self._columns = AS_IT_IS
+        """What the status flags of the result that is coming say of its columns: 0, STATUS_METADATA_CHANGED, or what the server says."""
         self._parts = b""
         """Of the results of a command that are over: b"r" for each result with rows, b"o" for each OK."""
         self._held = HeldBytes()
@@ -229,9 +234,11 @@ class ServerRelay(ServerSession):
             return None
         if status & NOT_QUICK_STATUS or (self.mode == STATEMENT and status & wire.STATUS_IN_TRANS):
             return None
-        passed = self._whole_result(data, end - 11, client.executing_on) if affected < 0 else data
-        if not passed:
-            return None
+        passed = data
+        if affected < 0:
+            passed = self._whole_result(data, end - 11, client.executing_on)
+            if not passed or (client.executing_on is not None and not client.expects(data[4])):
+                return None
         self.to_client = self.to_client + passed if self.to_client else passed
         self._phase = s.DONE
         self._take_status(status)
@@ -353,6 +360,10 @@ class ServerRelay(ServerSession):
         Else they are those of the session, and whether another result follows is known from the text. (A server says it already behind
         the columns, and clients that read rows one by one believe that.)
         """
+        status = self._end_ahead(position)
+        return status & ~wire.STATUS_METADATA_CHANGED | self._columns if self._columns >= 0 else status
+
+    def _end_ahead(self, position: int) -> int:
         chunk = self._chunk
         end = skip_rows(chunk, position, len(chunk))
         if end + 5 <= len(chunk) and chunk[end + 4] == wire.EOF and end + 4 + self._size(end) <= len(chunk):
@@ -420,6 +431,9 @@ class ServerRelay(ServerSession):
         if end != len(payload) or not 0 < count <= MAX_COLUMNS:
             raise RemoteProtocolError(f"a result of {count} columns, in a packet of {len(payload)} bytes")
         self._left = count
+        self._columns = AS_IT_IS
+        if self.client is not None and not self._hiding and not self._parts:
+            self._columns = self.client.new_columns(count)
         self._plain(position, following, s.P_COUNT)
 
     def _definition(self, position: int, following: int, first: int) -> int:
@@ -463,7 +477,7 @@ class ServerRelay(ServerSession):
         if self._hiding or client is None:
             self._show(position, following)
         else:
-            own = client.prepared(params)
+            own = client.prepared(params, columns)
             self._replace(position, following, payload[:1] + INT32.pack(own) + payload[5:])
         self._result_columns = columns
         self._left = params
@@ -505,6 +519,10 @@ class ServerRelay(ServerSession):
             )
         else:
             ok = parse_ok(bytes(chunk[position + 4 : following]), self.capabilities)
+        changed = False
+        if self._columns >= 0 and first == wire.EOF and not self._hiding:
+            changed = ok.status & wire.STATUS_METADATA_CHANGED != self._columns
+            ok.status = ok.status & ~wire.STATUS_METADATA_CHANGED | self._columns
         status = ok.status
         cursor = bool(status & wire.STATUS_CURSOR_EXISTS) and phase in CURSOR_PHASES
         middle = phase in ENDS_OF_DEFINITIONS and not cursor
@@ -516,6 +534,8 @@ class ServerRelay(ServerSession):
             elif self.dialect & DROP_EOF:
                 self._replace(position, following, None)
                 self._renumber(-1)
+            elif changed:
+                self._replace(position, following, build_ok(ok, 0, wire.EOF))
             elif self._shift:
                 self._number(position)
             return self._next_list(phase) if phase != s.COLUMNS_END else FORWARD
@@ -548,7 +568,7 @@ class ServerRelay(ServerSession):
         else:
             if pins and client is not None and self._phase == s.DONE:
                 ok.warnings += client.note(pins)
-            self._show_ok(position, following, first, phase, ok, cursor)
+            self._show_ok(position, following, first, phase, ok, cursor, changed)
         if first == wire.EOF:
             ok.affected = -1  # what ROW_COUNT() says after a result
         if self._phase != s.DONE:
@@ -556,15 +576,15 @@ class ServerRelay(ServerSession):
         countable = ok.affected < 0 and not cursor and len(self._answer) < MAX_SHORT and self.capabilities & wire.CLIENT_DEPRECATE_EOF
         return self._over(ok, b"", self._answer if countable else b"")
 
-    def _show_ok(self, position: int, following: int, first: int, phase: int, ok: Ok, cursor: bool) -> None:
-        """Let an OK packet pass in the client's dialect."""
+    def _show_ok(self, position: int, following: int, first: int, phase: int, ok: Ok, cursor: bool, changed: bool) -> None:
+        """Let an OK packet pass in the client's dialect. `changed`: `ok` is not what stands there."""
         dialect_differs = self.dialect
         client = self.client
-        if client is None or not (dialect_differs or client.has_notes()):
+        if client is None or not (dialect_differs or changed or client.has_notes()):
             return
         if first == wire.EOF and phase == s.FIRST_ROW and dialect_differs & ADD_EOF and not cursor:
             self._add_eof(position, self._chunk[position + 3], ok.status)
-        rewrite = client.has_notes() or (first == wire.EOF and dialect_differs & (ADD_EOF | DROP_EOF))
+        rewrite = changed or client.has_notes() or (first == wire.EOF and dialect_differs & (ADD_EOF | DROP_EOF))
         if dialect_differs & OK_DIFFERS and following - position > 11:
             rewrite = True
         if dialect_differs & ROWS_DIFFER and ok.info.startswith(ROWS_MATCHED):
@@ -631,6 +651,7 @@ class ServerRelay(ServerSession):
     def _between(self, ok: Ok) -> int:
         """One of several results of a command is over."""
         self._answer = b""
+        self._columns = AS_IT_IS
         self._parts += b"r" if ok.affected < 0 else b"o"
         client = self.client
         if client is not None and not self._hiding and ok.insert_id:
@@ -649,6 +670,7 @@ class ServerRelay(ServerSession):
         self._answer = b""
         if self._parts:
             self._parts = b""
+        self._columns = AS_IT_IS
         if self.requests:
             self._begin(self.requests[0])
         else:

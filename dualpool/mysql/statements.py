@@ -51,6 +51,7 @@ class ClientStatement:
 
     __slots__ = (
         "bound",
+        "columns",
         "cursor",
         "flag",
         "id",
@@ -79,6 +80,8 @@ class ClientStatement:
         self.parsing = ""
         self.key: Key = (text, schema, "")
         self.params = 0
+        self.columns = 0
+        """How many columns the client believes its result to have, by what COM_STMT_PREPARE or its last execution said. 0: none."""
         self.flag = 0
         """Where the byte is, in the packet of a COM_STMT_EXECUTE, that tells whether types follow. 0: none are known yet."""
         self.bound = b""
@@ -100,9 +103,10 @@ class ClientStatement:
         self.settings, self.parsing = settings, parsing
         self.key = (self.text, self.schema, parsing)
 
-    def has_params(self, count: int) -> None:
-        """The server has counted its parameters."""
+    def was_prepared(self, count: int, columns: int) -> None:
+        """The server has counted its parameters, and the columns of its result."""
         self.params = count
+        self.columns = columns
         self.flag = 0 if count else 4 + types_flag(0)
 
     def bind(self, types: bytes) -> None:

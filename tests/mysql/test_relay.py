@@ -81,8 +81,8 @@ def result(rows: list[bytes], status: int = AUTOCOMMIT) -> list[bytes | Part]:
 
 
 ROWS = [b"\x01a\x01b", b"\xfb\xfb", b"\x00\x03xyz"] + [b"\x03abc\x03def"] * 40
-PREPARED = b"\0" + struct.pack("<IHHBH", 77, 1, 2, 0, 0)
-GIVEN = b"\0" + struct.pack("<IHHBH", 1, 1, 2, 0, 0)
+PREPARED = b"\0" + struct.pack("<IHHBH", 77, 2, 2, 0, 0)
+GIVEN = b"\0" + struct.pack("<IHHBH", 1, 2, 2, 0, 0)
 MORE = AUTOCOMMIT | wire.STATUS_MORE_RESULTS
 
 QUERY = b"\x03SELECT 1"
@@ -376,7 +376,7 @@ def test_statement_mode_ends_a_client_that_begins_a_transaction() -> None:
 
 @pytest.mark.parametrize(("client", "server"), DIALECTS)
 def test_prepared_statements_cut_at_every_byte(client: int, server: int) -> None:
-    definitions: list[bytes | Part] = [COLUMN, COLUMN, middle(), COLUMN, middle()]
+    definitions: list[bytes | Part] = [COLUMN, COLUMN, middle(), COLUMN, COLUMN, middle()]
     given_, wanted = answer([PREPARED, *definitions], server), answer([GIVEN, *definitions], client)
     execute = b"\x17" + struct.pack("<IBI", 1, 0, 1) + b"\0\1\x08\0\x08\0" + b"v" * 16
     for head, tail in cuts(given_):
