@@ -40,6 +40,7 @@ class Counters:
         "assignments",
         "binds",
         "client_parses",
+        "leaks",
         "logins",
         "pins",
         "queries",
@@ -68,6 +69,8 @@ class Counters:
         self.server_parses = 0
         self.binds = 0
         self.logins = 0
+        self.leaks = 0
+        """Leases that left what nobody had seen, and that were asked."""
         self.pins: Counter[str] = Counter()
         """How often sessions came to hold what pins them, by reason."""
         self.query_buckets = [0] * (len(BOUNDS) + 1)

@@ -152,6 +152,7 @@ class Server(Supervisor):
             event(logging.INFO, text, client=client.id, server=server.id, pool=client.pool.name)
 
     def leaked(self, client: Client, error: DualpoolError) -> None:
+        client.counters.leaks += 1
         event(logging.ERROR, f"client {client.id}: {error.message}", client=client.id)
 
     def listens(self, client: Client) -> None:

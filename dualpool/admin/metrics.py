@@ -88,6 +88,7 @@ class _Dualpool(Collector):
             "server_parses": "Statements that were prepared on servers.",
             "binds": "Prepared statements that were run.",
             "logins": "Clients that logged in.",
+            "leaks": "Leases that left something which only a question to the server has shown.",
             "checkouts": "Server connections that were given to clients.",
             "checkout_timeouts": "Clients that waited for a server connection in vain.",
             "connects": "Server connections that were opened.",
@@ -99,7 +100,7 @@ class _Dualpool(Collector):
             counters, pool = entry.pool.counters, entry.pool
             values = (
                 counters.queries, counters.transactions, counters.received, counters.sent, counters.client_parses,
-                counters.server_parses, counters.binds, counters.logins, pool.checkouts, pool.timeouts, pool.connects,
+                counters.server_parses, counters.binds, counters.logins, counters.leaks, pool.checkouts, pool.timeouts, pool.connects,
                 pool.connect_failures, pool.losses,
             )  # fmt: skip
             for family, value in zip(families.values(), values, strict=True):

@@ -168,7 +168,7 @@ class Judge:
     def _judged(self, reading: Reading) -> int:
         marks = reading.marks
         if self.verify == VERIFY_NEVER:
-            return marks & ~(DOUBTS | sql.LIKELY) if marks & sql.LIKELY else marks
+            return marks & ~(DOUBTS | sql.LIKELY) if marks & sql.LIKELY and reading.lexed is not None else marks
         facts = self.facts
         if facts is None:
             return marks | DOUBT if reading.calls or marks & (sql.READS | sql.WRITES) else marks

@@ -16,6 +16,8 @@ from tests.simulation.peers import FAILED, IDLE, OPEN, Client, Database, Session
 CANCEL_REQUEST = 80877102
 DEFAULTS = {"application_name": "", "work_mem": "4MB"}
 """Two settings: the server reports changes of the first (ParameterStatus), and not of the second."""
+LEXICAL = {"client_encoding": "UTF8", "standard_conforming_strings": "on"}
+"""The settings by which texts are read. They stay as they are."""
 SECRET = b"\0\1\2\3"
 
 
@@ -350,7 +352,8 @@ class PostgresSession(Session):
         self._defaults |= {name: parameters[name] for name in DEFAULTS if name in parameters}
         self._settings = dict(self._defaults)
         self.started = True
-        self.outgoing += message(b"R", struct.pack("!i", 0)) + self._report()
+        lexical = b"".join(message(b"S", text(*pair)) for pair in LEXICAL.items())
+        self.outgoing += message(b"R", struct.pack("!i", 0)) + lexical + self._report()
         self.outgoing += message(b"K", struct.pack("!i", self.process_id) + SECRET) + self._ready()
         return True
 
