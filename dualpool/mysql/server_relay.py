@@ -41,9 +41,6 @@ LOCAL_FILES_DISABLED: Final = 3948
 ADD_EOF: Final = 1
 DROP_EOF: Final = 2
 OK_DIFFERS: Final = 4
-ROWS_DIFFER: Final = 8
-"""CLIENT_FOUND_ROWS: an UPDATE's number of rows is of those found, or of those changed."""
-ROWS_MATCHED: Final = b"Rows matched: "
 
 READ_ONLY: Final = frozenset(number.to_bytes(2, "little") for number in (1290, 1792, 1836))
 """ER_OPTION_PREVENTS_STATEMENT (read_only), ER_CANT_EXECUTE_IN_READ_ONLY_TRANSACTION, ER_READ_ONLY_MODE."""
@@ -256,7 +253,7 @@ class ServerRelay(ServerSession):
         if size < MAX_SHORT and INT32.unpack_from(data)[0] == size - 4 | FIRST_NUMBER:
             affected, position = get_lenenc(data, 5)
             insert_id, position = get_lenenc(data, position)
-            if position + 4 == size or (position + 4 < size and not self.dialect & (OK_DIFFERS | ROWS_DIFFER)):
+            if position + 4 == size or (position + 4 < size and not self.dialect & OK_DIFFERS):
                 return affected, insert_id, INT32.unpack_from(data, position)[0]
         return 0, 0, NOT_QUICK_STATUS
 
@@ -587,9 +584,6 @@ class ServerRelay(ServerSession):
         rewrite = changed or client.has_notes() or (first == wire.EOF and dialect_differs & (ADD_EOF | DROP_EOF))
         if dialect_differs & OK_DIFFERS and following - position > 11:
             rewrite = True
-        if dialect_differs & ROWS_DIFFER and ok.info.startswith(ROWS_MATCHED):
-            ok.affected = affected_rows(ok.info, bool(client.capabilities & wire.CLIENT_FOUND_ROWS))
-            rewrite = True
         if rewrite:
             self._replace(position, following, build_ok(ok, client.capabilities, first))
         elif self._shift:
@@ -862,12 +856,4 @@ def dialect(client: int, server: int) -> int:
         differs |= DROP_EOF
     if (client ^ server) & wire.CLIENT_SESSION_TRACK:
         differs |= OK_DIFFERS
-    if (client ^ server) & wire.CLIENT_FOUND_ROWS:
-        differs |= ROWS_DIFFER
     return differs
-
-
-def affected_rows(info: bytes, found: bool) -> int:
-    """From an UPDATE's "Rows matched: 3  Changed: 1  Warnings: 0": the rows found, or the rows changed."""
-    numbers = [int(word) for word in info.split() if word.isdigit()]
-    return numbers[0 if found else 1] if len(numbers) > 1 else 0

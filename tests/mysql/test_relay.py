@@ -434,11 +434,10 @@ def test_results_of_a_statement_that_begin_as_the_one_before_or_do_not(client: i
 
 
 COUNTS = (0, 1, 250, 251, 300, 70_000, 1 << 40)
-DIFFERENT = [*DIALECTS, (MODERN | wire.CLIENT_FOUND_ROWS, MODERN)]
 
 
 @pytest.mark.parametrize("info", [b"", b"Rows matched: 7  Changed: 3  Warnings: 0"])
-@pytest.mark.parametrize(("client", "server"), DIFFERENT)
+@pytest.mark.parametrize(("client", "server"), DIALECTS)
 def test_an_ok_that_comes_whole_does_what_one_does_that_does_not(client: int, server: int, info: bytes) -> None:
     for affected, insert_id, status, warnings in itertools.product(COUNTS, COUNTS, (AUTOCOMMIT, IN_TRANS), (0, 1)):
         data = answer([ok(affected, insert_id, status, warnings, info)], server)
@@ -1000,15 +999,6 @@ def test_a_client_that_does_not_send_files() -> None:
     assert take_server(servers) == wire.packet(2, b"")
     servers.on_server_bytes(wire.packet(3, build_ok(Ok(0, 0, AUTOCOMMIT, 0), MODERN, wire.OK)))
     assert take_client(servers) == wire.packet(1, error_payload(3948, "42000", server_relay.LOCAL_FILES_TEXT))
-
-
-@pytest.mark.parametrize("found_rows", [0, wire.CLIENT_FOUND_ROWS])
-def test_rows_that_are_found_and_rows_that_are_changed(found_rows: int) -> None:
-    clients, servers = pair(PLAIN | found_rows, MODERN | (found_rows ^ wire.CLIENT_FOUND_ROWS))
-    attached(clients, servers, b"\x03UPDATE t SET v = 1")
-    info = b"Rows matched: 3  Changed: 1  Warnings: 0"
-    servers.on_server_bytes(answer([ok(1 if found_rows else 3, info=info)], MODERN))
-    assert take_client(servers) == answer([ok(3 if found_rows else 1, info=info)], PLAIN)
 
 
 BAD_ANSWERS = [

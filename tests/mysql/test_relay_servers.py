@@ -262,17 +262,6 @@ def test_stored_procedures(pooler: Pooler) -> None:
         assert [one(client, "SELECT @@time_zone") for _ in range(3)] == ["+03:00"] * 3
 
 
-@pytest.mark.parametrize("found_rows", [False, True])
-def test_affected_rows_are_what_the_client_asked_for(pooler: Pooler, found_rows: bool) -> None:
-    flags = CLIENT.FOUND_ROWS if found_rows else 0
-    with pooler.connect(autocommit=True, client_flag=flags) as client, client.cursor() as cursor:
-        cursor.execute("CREATE TABLE t (id INT PRIMARY KEY, v INT)")
-        cursor.execute("INSERT INTO t VALUES (1, 1), (2, 2), (3, 3)")
-        assert cursor.rowcount == 3
-        assert cursor.execute("UPDATE t SET v = 3") == (3 if found_rows else 2)
-        assert cursor.execute("UPDATE t SET v = 3") == (3 if found_rows else 0)
-
-
 def test_large_results_and_large_queries(pooler: Pooler) -> None:
     with pooler.connect(autocommit=True, max_allowed_packet=1 << 30) as client:
         with client.cursor() as cursor:

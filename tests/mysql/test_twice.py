@@ -7,7 +7,7 @@ import attrs
 import pytest
 
 from dualpool.accounts import ClientLogin, ServerTarget
-from dualpool.mysql import ENGINE, knowledge
+from dualpool.mysql import ENGINE, knowledge, wire
 from dualpool.mysql.client_relay import ClientRelay
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.protocol import PIN_ALLOW, TRANSACTION, RelayLimits
@@ -34,6 +34,7 @@ def run(seed: int, requests: int, *, cut: bool) -> Transcript:
         login: ClientLogin = made.login("one", TRANSACTION, 0)
         made.connection_id = FIRST_ID + number
         made.logged_in()
+        made.capabilities &= ~wire.CLIENT_FOUND_ROWS  # they would have a pool of their own
         login = attrs.evolve(login, capabilities=made.capabilities, character_set=made.charset, connection_id=made.connection_id)
         return made, ENGINE.client_relay(login, limits)
 
