@@ -45,7 +45,7 @@ LISTENS: Final = 256
 RESUMES: Final = 512
 """From `on_server_bytes`: what the client's relay has held back (`ClientRelay.awaits`) can go on: `on_client_bytes(b"")`."""
 
-LEAKED: Final = 1024
+LEAKED: Final = 512
 """From `on_server_bytes`: `ServerRelay.leak` says what the client's lease would have left to others."""
 
 # What happens when a session begins to hold state that pins it.
@@ -578,6 +578,7 @@ class RelayLimits:
     """The sizes that relays keep to. Bytes, except where the name says otherwise."""
 
     __slots__ = (
+        "asks_sequences",
         "frame_bytes",
         "listen",
         "mode",
@@ -613,6 +614,8 @@ class RelayLimits:
         self.verify_every = 0
         """Of so many leases in which all looked harmless, one is asked; 0: none."""
         self.sequence_values = SEQUENCE_ERROR
+        self.asks_sequences = False
+        """Some client has asked for the last value of a sequence: leases begin without those of others."""
         self.strict = False
         """For development: what a session really holds is compared with what its relay believes, at the end of each lease."""
         self.frame_bytes = frame_bytes

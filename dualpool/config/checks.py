@@ -18,7 +18,7 @@ PINS_OF_POSTGRES: Final = frozenset({"advisory_lock", "library", "listen", "sett
 """The reasons for pins that only this engine has."""
 PINS_OF_MYSQL: Final = frozenset(
     {
-        *("handler", "lock", "role", "sequence", "session_state", "session_variable", "set_transaction"),
+        *("handler", "lock", "role", "session_state", "session_variable", "set_transaction"),
         *("table_lock", "user_variable", "xa_transaction"),
     }
 )

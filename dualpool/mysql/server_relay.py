@@ -27,7 +27,7 @@ from dualpool.mysql.requests import (
 from dualpool.mysql.server_session import MAX_PROVEN, NOT_KNOWN, NOT_SUPPORTED, ServerSession, refusal
 from dualpool.mysql.statements import ServerStatement
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, get_lenenc, packet
-from dualpool.protocol import BROKEN, CLOSE, FORWARD, LEAKED, PINNED, RELEASE, STATEMENT, RelayLimits
+from dualpool.protocol import BROKEN, CLOSE, FORWARD, PINNED, RELEASE, STATEMENT, RelayLimits
 
 if TYPE_CHECKING:
     from dualpool.mysql.client_relay import ClientRelay
@@ -201,7 +201,7 @@ class ServerRelay(ServerSession):
         if self.pins != self._told_pins:
             self._told_pins = self.pins
             verdict |= PINNED
-        return verdict | LEAKED if self.leak else verdict
+        return verdict
 
     def _keep_answer(self, data: bytes) -> None:
         """`data` has come: is it of an answer that may be wanted again (`_answer`)?"""

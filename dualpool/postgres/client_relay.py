@@ -11,9 +11,10 @@ from dualpool.postgres import messages, sql, wire
 from dualpool.postgres.catalog import DOUBT
 from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustAsk, MustWait, describes_portal
 from dualpool.postgres.codec import check_length
-from dualpool.postgres.reading import LONGEST_CLUE, marks_of_part
+from dualpool.postgres.reading import LONGEST_CLUE, is_plain, marks_of_part
 from dualpool.postgres.requests import BARRIER, CALL, COPY_SYNC, HIDDEN_SYNC, PARSE, PREPARING, RUNNING, SYNC, SYNCED
 from dualpool.postgres.server_relay import UNKNOWN, ServerRelay
+from dualpool.postgres.session_sql import FORGET_SEQUENCES
 from dualpool.postgres.statements import ANY_READING, STAND_IN_CLOSE
 from dualpool.postgres.states import (
     C_BIND,
@@ -32,7 +33,7 @@ from dualpool.postgres.states import (
     RELEASING,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import CLOSE, FORWARD, LISTENS, NEEDS_SERVER, RELEASE, SESSION, TRANSACTION, VACATE, RelayLimits
+from dualpool.protocol import CLOSE, FORWARD, LISTENS, NEEDS_SERVER, RELEASE, SEQUENCE_PIN, SESSION, TRANSACTION, VACATE, RelayLimits
 from dualpool.state import DEFAULTS, Settings
 
 if TYPE_CHECKING:
@@ -216,6 +217,8 @@ class ClientRelay(ClientSender):
             self._begun = first if LONE_BEGIN.fullmatch(first) else b""
         if self.settings is not server.settings:
             prefix = server.restore_to(self.settings)
+        if server.used_by is not self or self.uses is not server:
+            prefix = self._take_sequences(server) + prefix
         if self._careful:
             if self.limits.mode == SESSION:
                 server.dirty = True
@@ -240,6 +243,23 @@ class ClientRelay(ClientSender):
         if prefix:
             self.to_server = prefix + self.to_server
         return verdict
+
+    def _take_sequences(self, server: ServerRelay) -> bytes:
+        """Not the client's last server connection, or another client has had it since. Returns what is sent first.
+
+        As soon as clients ask for the last values of sequences, the session forgets those of others.
+        """
+        is_new = server.used_by is None
+        server.used_by = self
+        self.was_elsewhere = self.was_elsewhere or self.uses is not None
+        self.uses = server
+        limits = self.limits
+        forgets = not is_new and (limits.asks_sequences or limits.sequence_values == SEQUENCE_PIN or limits.mode == SESSION)
+        server.owns_sequences = is_new or forgets
+        if not forgets:
+            return b""
+        server.expect_hidden_ready()
+        return FORGET_SEQUENCES
 
     def detach(self) -> None:
         server = self.server
@@ -397,8 +417,8 @@ class ClientRelay(ClientSender):
                         else:
                             marks = marks_of_part(frame[5:])
                             self._unread = frame[-LONGEST_CLUE:]
-                    if marks & sql.NOTABLE:
-                        if server.rereads and len(pending) > 1:
+                    if marks & self.notable:
+                        if server.rereads and len(pending) > 1 and not is_plain(frame[5:]):
                             server.unread.add(frame)
                         instead = self._note_query(frame, marks, server, whole)
                         if self.vacates:

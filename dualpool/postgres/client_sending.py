@@ -9,7 +9,7 @@ from typing import Final
 
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import own_names, sql, wire
-from dualpool.postgres.client_session import ClientSession
+from dualpool.postgres.client_session import USES_NUMBERS, ClientSession
 from dualpool.postgres.reading import LONGEST_CLUE, Reading, marks_of_part
 from dualpool.postgres.requests import (
     CLOSING,
@@ -27,6 +27,7 @@ from dualpool.postgres.requests import (
     OwnNameStep,
     RefusedListenStep,
     RefusedNamesStep,
+    RefusedSequenceStep,
     StaleStep,
     TellingStep,
 )
@@ -45,7 +46,7 @@ from dualpool.postgres.statements import (
     undescribed,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import LISTEN_ERROR, LISTEN_SHARED, SESSION, RelayLimits
+from dualpool.protocol import LISTEN_ERROR, LISTEN_SHARED, SEQUENCE_PIN, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, Subscriptions
 
 SMALL_MESSAGE: Final = 1 << 16
@@ -106,9 +107,12 @@ class ClientSender(ClientSession):
     def _note_query(self, frame: bytes, marks: int, server: ServerRelay, whole: bool) -> bytes | None:
         """A simple Query of which something must be noted. Returns what is sent instead, or None. Raises MustWait."""
         text = frame[5:-1]
+        if marks & sql.ASKS_SEQUENCE and self._is_refused(server):
+            server.pending.insert(-1, RefusedSequenceStep())
+            return wire.query(FAIL)
         judge = server.judge
         if server.mode != SESSION:
-            server.suspect_of(marks, text)
+            self._suspect(marks, text, server)
         if not marks & (sql.VACATES | sql.LISTENS | sql.DEALLOCATES | sql.NAMES):
             return None
         reading = judge.read(text)
@@ -178,6 +182,16 @@ class ClientSender(ClientSession):
         """The client's Sync, and behind it what closes the statements under its own names."""
         names, server.own_names = server.own_names, []
         return wire.SYNC_MESSAGE + self._close_own_names(names, server)
+
+    def _suspect(self, marks: int, text: bytes, server: ServerRelay) -> None:
+        server.suspect_of(marks, text)
+        if marks & self.notable & USES_NUMBERS and self.limits.sequence_values == SEQUENCE_PIN and not server.pins & sql.SEQUENCE:
+            server.suspect_of(sql.SEQUENCE, text)
+
+    def _is_refused(self, server: ServerRelay) -> bool:
+        """May what a text asks for, the last value of a sequence, be another client's? From now on leases begin without others' values."""
+        self.limits.asks_sequences = True
+        return not server.owns_sequences
 
     def _query_instead(self, text: bytes, reading: Reading, server: ServerRelay) -> bytes | None:
         """DEALLOCATE of a statement that the client prepared by protocol: the server never knew its name."""
@@ -288,6 +302,10 @@ class ClientSender(ClientSession):
         judge = server.judge
         if statement.judged_by is not judge:
             statement.judged(judge)
+        if statement.marks & sql.ASKS_SEQUENCE and self._is_refused(server):
+            server.segment_statement = None
+            server.pending.append(RefusedSequenceStep())
+            return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
         stand_in = None
         if statement.telling or self._portals:
             stand_in = self._bind_telling(statement.read(judge), data[position + 5 : portal_end], server)
@@ -304,7 +322,7 @@ class ClientSender(ClientSession):
             except Stale:
                 self._stale(server)
                 return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
-        if statement.notable and statement.marks & sql.NOTABLE:
+        if statement.notable and statement.marks & self.notable:
             self._note_bound(statement.text(), statement.marks, data[name_end + 1 : end], server)
             if statement.marks & sql.NAMES and stand_in is None:
                 prefix += self._under_own_names(statement.read(server.judge), statement.text(), server)
@@ -337,7 +355,10 @@ class ClientSender(ClientSession):
             if marks or self._portals:
                 text = unnamed[6 : unnamed.index(0, 6)]
                 judge = server.judge
-                if marks & sql.NOTABLE:
+                if marks & sql.ASKS_SEQUENCE and self._is_refused(server):
+                    server.pending.append(RefusedSequenceStep())
+                    return bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
+                if marks & self.notable:
                     self._note_bound(text, marks, data[portal_end + 2 : end], server)
                 if self._portals or marks & (sql.TELLING | sql.LISTENS):
                     stand_in = self._bind_telling(judge.read(text), data[position + 5 : portal_end], server)
@@ -368,9 +389,11 @@ class ClientSender(ClientSession):
 
     def _note_bound(self, text: bytes, marks: int, values: bytes, server: ServerRelay) -> None:
         """A statement of which something must be noted is about to run. `values`: its parameters, as Bind has them."""
-        server.suspect_of(marks, text)
+        self._suspect(marks, text, server)
         if marks & sql.SETTINGS:
             server.names_in_doubt |= sql.names_among(bound_values(values))
+        elif marks & sql.TOUCHES:
+            server.touch(sql.names_among(bound_values(values)))
 
     def _unnamed_again(self, server: ServerRelay, learns: bool | None) -> bytes:
         """What must be sent first so that the session has the client's unnamed statement, or none if it has none.

@@ -1,23 +1,29 @@
 """A client's session: the settings and prepared statements that it finds on whatever server connection it meets."""
 
+from typing import Final
+
 from dualpool import protocol
+from dualpool.postgres import sql
 from dualpool.postgres.catalog import Judge
 from dualpool.postgres.lexical import LEXICAL_SETTINGS, lexis_of
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import READ_ONLY_SETTINGS, apply_change
 from dualpool.postgres.session_sql import ROLES, has_tiny_limit, is_placeholder
 from dualpool.postgres.statements import ClientStatements, reading
-from dualpool.protocol import RelayLimits
+from dualpool.protocol import SEQUENCE_PIN, SESSION, RelayLimits
 from dualpool.sql_text import Lexis
 from dualpool.state import DEFAULTS, Settings, settings
+
+USES_NUMBERS: Final = sql.USES_SEQUENCE | sql.WRITES | sql.SETTINGS
+"""The marks of a text that may take a number of a sequence: it does so itself, it writes, or nobody knows what it does."""
 
 
 class ClientSession(protocol.ClientRelay):
     """See the module. `server` is the lease's."""
 
     __slots__ = (
-        "_judged_by", "_judged_for", "base", "judge", "limits", "reading", "server", "settings", "statements", "told", "unnamed",
-        "unnamed_marks", "unnamed_shape",
+        "_judged_by", "_judged_for", "base", "judge", "limits", "notable", "reading", "server", "settings", "statements", "told",
+        "unnamed", "unnamed_marks", "unnamed_shape", "uses", "was_elsewhere",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
@@ -39,6 +45,14 @@ class ClientSession(protocol.ClientRelay):
         """Who says what the client's texts do, as it was when `settings` were `_judged_for` and the server's own `_judged_by`."""
         self._judged_for: Settings | None = None
         self._judged_by: Lexis | None = None
+        self.uses: ServerRelay | None = None
+        """The server connection of the last lease."""
+        self.was_elsewhere = False
+        """There were several; so numbers of sequences may be known to one of them and not to another."""
+        self.notable = sql.NOTABLE
+        """The marks of a text that matter when it is sent."""
+        if limits.sequence_values == SEQUENCE_PIN and limits.mode != SESSION:
+            self.notable |= USES_NUMBERS
         self.told = 0
         """The kinds of pins that the client has been told of."""
 

@@ -11,7 +11,8 @@ from collections.abc import Container, Iterator
 from typing import Final
 
 from dualpool.postgres import own_names, sql
-from dualpool.sql_text import PARAMETER, QUOTED, SIGN, STRING, WORD, Lexed, Lexis, lex
+from dualpool.sql_text import PARAMETER, POSTGRES, QUOTED, SIGN, STRING, WORD, Lexed, Lexis, lex
+from dualpool.sql_text import lexis as lexis_with
 
 HARMLESS_VERBS: Final = frozenset(
     b"select with values table insert update delete merge copy explain show begin start commit end rollback abort savepoint release"
@@ -25,8 +26,10 @@ BODY_VERBS: Final = frozenset((b"do", b"call"))
 TEMPORARY: Final = frozenset((b"temp", b"temporary"))
 TAKES_LOCK: Final = frozenset((b"pg_advisory_lock", b"pg_advisory_lock_shared", b"pg_try_advisory_lock", b"pg_try_advisory_lock_shared"))
 RELEASES_LOCK: Final = frozenset((b"pg_advisory_unlock", b"pg_advisory_unlock_shared", b"pg_advisory_unlock_all"))
+ASKS_SEQUENCE: Final = frozenset((b"lastval", b"currval"))
+USES_SEQUENCE: Final = frozenset((b"nextval", b"setval"))
 KEPT_BY_SESSION: Final = frozenset(
-    b"pg_replication_origin_session_setup pg_create_logical_replication_slot pg_create_physical_replication_slot"
+    b"setseed pg_replication_origin_session_setup pg_create_logical_replication_slot pg_create_physical_replication_slot"
     b" pg_copy_logical_replication_slot pg_copy_physical_replication_slot pg_backup_start pg_start_backup dblink_connect dblink_connect_u"
     .split()
 )  # fmt: skip
@@ -34,12 +37,14 @@ KEPT_BY_SESSION: Final = frozenset(
 UNREAD_MARKS: Final = sql.EVERYTHING | sql.LIKELY | sql.PROBED << sql.ENDS | sql.REREADS | sql.WRITES | sql.READS
 """The marks of a text of which it is not certain what it does."""
 
+ASKING_SEQUENCE: Final = re.compile(rb'lastval|currval|u&"')
 FORGETTING: Final = re.compile(rb'deallocate|discard|u&"')
 DOTTED_SET: Final = re.compile(rb"""set(?<!\wset)\b(?:[^=;'(]{1,200}\.|[^=;'(]{0,200}(?:/\*|--))""")
 BODY: Final = re.compile(rb"do(?<!\wdo)\b")
 PLAIN_LANGUAGES: Final = frozenset((b"plpgsql", b"'plpgsql'", b"sql", b"'sql'"))
 
 
+PLAIN: Final = lexis_with(POSTGRES)
 LONGEST_CLUE: Final = 250
 """Bytes. What `customizes` looks for is no longer."""
 
@@ -92,9 +97,16 @@ class Reading:
         return b"".join((*pieces, text[done:])) if pieces else None
 
 
+def is_plain(text: bytes) -> bool:
+    """Does `text` mean the same in every encoding, and whatever a backslash is?"""
+    return text.isascii() and b"\\" not in text
+
+
 def read(text: bytes, lexis: Lexis | None) -> Reading:
     """What `text` does. `lexis` None: nobody can tell by which settings it will be read."""
     reading = Reading()
+    if lexis is None and is_plain(text):
+        lexis = PLAIN
     lexed = lex(text, lexis) if lexis is not None else None
     if lexed is None or _has_body(lexed):
         reading.marks = marks_of_part(text)
@@ -127,6 +139,8 @@ def marks_of_part(part: bytes) -> int:
         marks |= sql.COMPUTED
     if own_names.may_name(part, None):
         marks |= sql.NAMES
+    if ASKING_SEQUENCE.search(part.lower()):
+        marks |= sql.ASKS_SEQUENCE
     if FORGETTING.search(part.lower()):
         marks |= sql.FORGETS | sql.DEALLOCATES
     return marks
@@ -175,6 +189,10 @@ def _marks_of_calls(calls: frozenset[bytes], lexed: Lexed) -> int:
         marks |= sql.RELEASED
     if calls & KEPT_BY_SESSION:
         marks |= sql.LIBRARY
+    if calls & ASKS_SEQUENCE:
+        marks |= sql.ASKS_SEQUENCE
+    if calls & USES_SEQUENCE:
+        marks |= sql.USES_SEQUENCE
     if b"set_config" in calls:
         marks |= _marks_of_set_config(lexed)
     return marks
@@ -190,14 +208,17 @@ def _marks_of_set_config(lexed: Lexed) -> int:
             continue
         count += 1
         arguments = sql.arguments(words[index + 2 : index + 2 + sql.MAX_CALL]) if count <= sql.MAX_CALLS else []
-        if len(arguments) == 3 and len(arguments[2]) == 1 and arguments[2][0] in sql.LOCAL:
-            marks |= sql.REREADS
-            continue
-        marks |= sql.SETTINGS | sql.REREADS
         name = arguments[0] if arguments else []
         is_parameter = len(name) > 0 and lexed.kinds[index + 2] == PARAMETER and name[1:2] in ([], [b":"])
-        if not (is_parameter or (len(name) == 1 and name[0].startswith(b"'"))):
-            marks |= sql.COMPUTED
+        is_constant = len(name) == 1 and name[0].startswith(b"'")
+        if not is_constant or name[0][1:-1].decode("latin-1") in sql.READING_SETTINGS or b"\\" in name[0]:
+            marks |= sql.REREADS
+        if not (is_parameter or is_constant):
+            marks |= sql.SETTINGS | sql.COMPUTED
+        elif len(arguments) == 3 and len(arguments[2]) == 1 and arguments[2][0] in sql.LOCAL:
+            marks |= sql.TOUCHES
+        else:
+            marks |= sql.SETTINGS
     return marks or sql.SETTINGS | sql.COMPUTED | sql.REREADS
 
 

@@ -145,6 +145,12 @@ class RefusedNamesStep:
     __slots__ = ()
 
 
+class RefusedSequenceStep:
+    """A question for a sequence's last value that another client's number may answer: it is made to fail, and the client is told why."""
+
+    __slots__ = ()
+
+
 class EvictStep:
     """A Close of ours. If the server skips it, what `prepared` made is still there."""
 

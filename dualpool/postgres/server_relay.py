@@ -5,7 +5,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from dualpool.buffer import HeldBytes
-from dualpool.errors import FeatureRefused, RemoteProtocolError, ServerLost
+from dualpool.errors import DualpoolError, FeatureRefused, RemoteProtocolError, ServerLost
 from dualpool.postgres import messages, wire
 from dualpool.postgres.catalog import Catalog
 from dualpool.postgres.codec import check_length, skip_rows
@@ -33,6 +33,7 @@ from dualpool.postgres.requests import (
     OwnNameStep,
     RefusedListenStep,
     RefusedNamesStep,
+    RefusedSequenceStep,
     StaleStep,
 )
 from dualpool.postgres.server_session import TAGS, ServerSession
@@ -93,6 +94,12 @@ LISTEN_REFUSED: Final = FeatureRefused(
 NAMES_REFUSED: Final = FeatureRefused(
     "a simple query behind an extended query without Sync cannot mean prepared statements by their names",
     hint="Send Sync first, or run the statement by the protocol (Bind and Execute).",
+)
+SEQUENCE_UNKNOWN: Final = DualpoolError(
+    "the last value of the sequence is not known in this transaction: the server connection is shared with other clients",
+    hint="Take the value by RETURNING, or in the transaction in which nextval() was called;"
+    ' or set sequence_values = "pin" for the database in the configuration of dualpool.',
+    sqlstate="55000",
 )
 UNKNOWN: Final = b"?"
 """`ServerRelay.unnamed` when nobody can tell which one the session has: not this client's, at any rate."""
@@ -495,13 +502,19 @@ class ServerRelay(ServerSession):
         """An error that names one of our statements, with the client's own name for it; b"" when it names none."""
         if self.own_name_error and (b"\0C26000\0" in payload or b"\0C25P02\0" in payload):
             return wire.message(wire.ERROR_RESPONSE, self.own_name_error)
-        if SERVER_PREFIX not in payload or self.client is None:
+        if self.client is None:
+            return b""
+        if b"\0Rlastval\0" in payload or b"\0Rcurrval_oid\0" in payload:
+            return messages.error_message(SEQUENCE_UNKNOWN) if b"\0C55000\0" in payload and self.client.was_elsewhere else b""
+        if SERVER_PREFIX not in payload:
             return b""
         head = self.pending[0] if self.pending else None
         if isinstance(head, RefusedListenStep) and NEVER_PREPARED in payload:
             return messages.error_message(LISTEN_REFUSED)
         if isinstance(head, RefusedNamesStep) and NEVER_PREPARED in payload:
             return messages.error_message(NAMES_REFUSED)
+        if isinstance(head, RefusedSequenceStep) and NEVER_PREPARED in payload:
+            return messages.error_message(SEQUENCE_UNKNOWN)
         if isinstance(head, StaleStep) and NEVER_PREPARED in payload:
             return head.before + STALE
         known = self.statements.known

@@ -136,11 +136,11 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `mode` is the lease's, set by the client that attaches."""
 
     __slots__ = (
-        "_altered", "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_opaque", "_query", "_retried", "_rows", "_telling",
-        "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes", "changes_in_transaction", "client", "defined", "doubts",
-        "has_temporary", "judge", "last_error", "lexis", "mode", "moved", "names_in_doubt", "pending", "reader", "reported", "rereads",
-        "savepoints", "segment_statement", "session_changed", "settings", "statements", "strict", "suspect", "to_restore", "touched",
-        "unnamed", "unread",
+        "_altered", "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_opaque", "_query", "_retried", "_rows",
+        "_telling", "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes", "changes_in_transaction", "client",
+        "defined", "doubts", "has_temporary", "judge", "last_error", "lexis", "mode", "moved", "names_in_doubt", "owns_sequences",
+        "pending", "reader", "reported", "rereads", "savepoints", "segment_statement", "session_changed", "settings", "statements",
+        "strict", "suspect", "to_restore", "touched", "unnamed", "unread", "used_by",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str], catalog: Catalog | None = None) -> None:
@@ -171,6 +171,10 @@ class ServerSession(protocol.ServerRelay):
         """Something in `reported` or `changes` is new since the lease began."""
         self.defined: frozenset[str] = frozenset()
         """The settings of extensions that the session has: not placeholders, though there is a dot in their names."""
+        self.used_by: object = None
+        """The client that had the last lease; None: nobody since the session began."""
+        self.owns_sequences = False
+        """All numbers of sequences that the session remembers are those of the client that has it, and the client has no newer ones."""
         self.has_temporary = False
         """The session has a schema for temporary tables, though maybe no table in it. No reset takes that away."""
         self.touched: set[str] = set()
@@ -236,6 +240,7 @@ class ServerSession(protocol.ServerRelay):
         self.statements.clear()
         self.unnamed = None
         self.baseline = {"role": self.baseline.get("role", "none")} | self.reported
+        self.used_by = None
         self.pins = self.doubts = self._ends = 0
         self.pinned_at = 0.0
         self.dirty = False
@@ -302,12 +307,23 @@ class ServerSession(protocol.ServerRelay):
                 self._unproven.append(text)
             if marks & sql.OPAQUE:
                 self._opaque = True
+        if marks & sql.TOUCHES:
+            self.touch(self.reader.read(text).names)
         if marks & sql.FORGETS:
             self.statements.doubt()
         if marks & sql.REREADS and not self.rereads:
             self.rereads = True
             self.judge = self.catalog.judge(None, self.judge.verify)
         self._ends |= marks >> sql.ENDS & sql.PROBED
+
+    def touch(self, names: Iterable[str]) -> None:
+        """These settings are made for a transaction. Those that are new here, or to the client, are asked for afterwards."""
+        known = self.settings.values
+        wanted = self.client.settings.values if self.client is not None else known
+        for name in names:
+            if is_placeholder(name, self.defined) and not (name in known and name in wanted):
+                self.names_in_doubt.add(name)
+                self.doubts |= sql.SETTINGS
 
     def _ask_what_is_due(self) -> None:
         """The session is idle, and something is pinned or in doubt."""

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from dualpool.postgres import messages, wire
-from dualpool.postgres.sql import COMPUTED, CURSOR, LIBRARY, LISTENING, LOCK, PREPARED, SETTINGS, TEMPORARY, UNKNOWN
+from dualpool.postgres.sql import COMPUTED, CURSOR, LIBRARY, LISTENING, LOCK, PREPARED, SEQUENCE, SETTINGS, TEMPORARY, UNKNOWN
 from dualpool.state import MAX_CACHED_BYTES, MAX_CACHED_DIFFERENCES, Settings
 
 PLAIN: Final = re.compile(r"[ -&(-\[\]-~]*+")
@@ -126,6 +126,8 @@ class Restorations:
 RESTORATIONS: Final = Restorations()
 
 
+FORGET_SEQUENCES: Final = wire.query(b"DISCARD SEQUENCES")
+
 # What a session begins with.
 
 
@@ -203,6 +205,7 @@ HOLDINGS: Final = {
     LISTENING: ("listen", "UNLISTEN"),
     LIBRARY: ("library", "the client disconnects"),
     COMPUTED: ("setting", "DISCARD ALL"),
+    SEQUENCE: ("sequence", "DISCARD ALL"),
     UNKNOWN: ("unknown state", "the next transaction"),
 }
 """What each pin is called, and what ends it."""

@@ -289,7 +289,9 @@ ALWAYS: Final = 512
 """As a doubt only: there is none, but strict mode asks always."""
 PROBED: Final = LOCK | TEMPORARY | CURSOR | PREPARED | LISTENING
 EVERYTHING: Final = PROBED | SETTINGS
-UNASKED: Final = COMPUTED | LIBRARY
+SEQUENCE: Final = 1 << 27
+"""Numbers of sequences, which the client may ask for."""
+UNASKED: Final = COMPUTED | LIBRARY | SEQUENCE
 """What there is no question for: a doubt is a pin."""
 
 # The marks of a text: doubts, `doubt << ENDS` for what it may end, and these.
@@ -308,7 +310,12 @@ NAMES: Final = 1 << 20
 """It may mean prepared statements by the names that their client gave them."""
 TELLING: Final = 1 << 21
 """It has a statement that begins with one of TELLING_WORDS."""
-NOTABLE: Final = TELLING - 1
+ASKS_SEQUENCE: Final = 1 << 29
+"""It may call lastval() or currval(), and USES_SEQUENCE: nextval() or setval()."""
+USES_SEQUENCE: Final = 1 << 26
+TOUCHES: Final = 1 << 28
+"""It makes a setting for its transaction alone, whose name the session does not forget."""
+NOTABLE: Final = TELLING - 1 | ASKS_SEQUENCE | TOUCHES
 """Of a simple Query: something must be done when it is sent."""
 LIKELY: Final = 1 << 22
 """What the marks say is not known for certain: it may turn out that the text is harmless."""

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres.catalog import Judge
 from dualpool.postgres.reading import Reading
-from dualpool.postgres.sql import LISTENS, NOTABLE, SHARING_SETTINGS, TELLING, masked_safely
+from dualpool.postgres.sql import LISTENS, NOTABLE, SHARING_SETTINGS, TELLING, USES_SEQUENCE, WRITES, masked_safely
 from dualpool.postgres.wire import BIND, CLOSE, DESCRIBE, INT16, PARSE, QUERY, message
 from dualpool.state import Settings
 
@@ -49,7 +49,7 @@ class Statement:
         self.judged_by = judge
         self.marks = judge.marks(self.text())
         self.telling = bool(self.marks & (TELLING | LISTENS))
-        self.notable = bool(self.marks & (TELLING | NOTABLE))
+        self.notable = bool(self.marks & (TELLING | NOTABLE | USES_SEQUENCE | WRITES))
 
     def read(self, judge: Judge) -> Reading:
         """What is in the text."""

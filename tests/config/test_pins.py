@@ -57,7 +57,7 @@ def test_policies_by_reason() -> None:
         (
             POSTGRES + 'pin = { user_variable = "error" }',
             "t:11: databases.app.pin.user_variable: is no reason of a postgres database; allowed: default, cursor, prepared_statement, "
-            "temporary_table, advisory_lock, library, listen, setting, unknown_state",
+            "temporary_table, advisory_lock, library, sequence, listen, setting, unknown_state",
         ),
         (MYSQL + 'pin = { advisory_lock = "error" }', "t:11: databases.app.pin.advisory_lock: is no reason of a mysql database"),
     ],

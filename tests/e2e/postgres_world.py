@@ -141,7 +141,7 @@ RunWorld = Callable[..., World]
 def world(server: PostgresServer, pool_size: int = 3, more: str = "", backend: str = "", **options: Any) -> Iterator[World]:
     """A World with a new database. `more` and `backend` as in `configuration`; `backend` may contain {database}."""
     with server.temporary_database() as database:
-        toml = configuration(server, database, pool_size, more, backend.replace("{database}", database))
+        toml = configuration(server, database, pool_size, more.replace("{database}", database), backend.replace("{database}", database))
         with Pooler(toml, **options) as pooler:
             yield World(server, database, pooler)
 

@@ -37,6 +37,8 @@ MAKERS = (
     ["BEGIN", "SET LOCAL {}.x = '1'", "COMMIT"],
     ["BEGIN", "SET {}.x = '1'", "ROLLBACK"],
     ["SELECT set_config('{}.x', '1', false)"],
+    ["SELECT set_config('{}.x', '1', true)"],
+    ["BEGIN", "SELECT set_config('{}.x', '1', true)", "COMMIT"],
     ["SET {}.x = '1'", "DISCARD ALL"],
     ['SET "{}"."x" = \'ü\''],
 )
