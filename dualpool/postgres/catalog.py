@@ -32,7 +32,12 @@ DOUBTS: Final = sql.EVERYTHING | sql.PROBED << sql.ENDS | sql.REREADS
 
 # A text without its numbers and strings. What may end a string early, or begin one otherwise, is not in such texts (UNSHAPED).
 SHAPE: Final = re.compile(rb"""'[^']*+'|("[^"]*+")|(?<![\w$."])[0-9]++(?:\.[0-9]++)?(?![\w$."])""")
+LITERALS: Final = re.compile(rb"""'[^']*+'|(?<![\w$.])[0-9]++(?:\.[0-9]++)?(?![\w$.])""")
+"""The same of a text without quoted names."""
 UNSHAPED: Final = re.compile(rb"[\\$]|--|/\*")
+NUMBERS: Final = bytes.maketrans(b"123456789", b"000000000")
+NUMBERED: Final = re.compile(rb"""['"]|[\w$."\x80-\xff](?<=[^0-9])[0-9]""")
+"""Of a text without it, each digit belongs to a number, so that it does the same whatever the digits are."""
 NOT_SHARED: Final = ~(sql.READS | sql.WRITES | DOUBT)
 """Texts of one shape have these marks in common, if they have no others."""
 
@@ -112,7 +117,20 @@ class Facts:
 class Judge:
     """What texts do in one database, for sessions that read them alike, and what was learnt of them."""
 
-    __slots__ = ("catalog", "facts", "harmless", "leases", "lexis", "outdated", "queries", "readings", "shapes", "texts", "verify")
+    __slots__ = (
+        "catalog",
+        "facts",
+        "harmless",
+        "leases",
+        "lexis",
+        "numbered",
+        "outdated",
+        "queries",
+        "readings",
+        "shapes",
+        "texts",
+        "verify",
+    )
 
     def __init__(self, catalog: "Catalog", facts: Facts | None, lexis: Lexis | None, verify: int) -> None:
         self.catalog = catalog
@@ -126,6 +144,8 @@ class Judge:
         """Since one of them was asked though all looked harmless."""
         self.queries: dict[bytes, int] = {}
         """The marks of whole Query messages."""
+        self.numbered: dict[bytes, int] = {}
+        """The marks of Query messages whose digits do not matter, with 0 in the place of each."""
         self.texts: dict[bytes, int] = {}
         self.shapes: dict[bytes, int] = {}
         self.readings: dict[bytes, Reading] = {}
@@ -135,7 +155,14 @@ class Judge:
 
     def query_marks(self, frame: bytes) -> int:
         """The marks of a Query message that `queries` does not have."""
-        return _remember(self.queries, frame, self.marks(frame[5:-1]))
+        key = frame.translate(NUMBERS)
+        found = self.numbered.get(key)
+        if found is not None:
+            return found
+        text = frame[5:-1]
+        found = self.marks(text)
+        is_shaped = text not in self.texts and not NUMBERED.search(text)
+        return _remember(self.numbered if is_shaped else self.queries, key if is_shaped else frame, found)
 
     def marks(self, text: bytes) -> int:
         """What `text` may do: bits of sql.py. It only raises doubts: what is the case the server is asked."""
@@ -196,6 +223,7 @@ class Judge:
             known = self.shapes if key is shape else self.texts
             known[key] = known.get(key, 0) & ~(DOUBTS | sql.LIKELY)
             self.queries.clear()
+            self.numbered.clear()
 
     def found_guilty(self, text: bytes) -> None:
         """`text` leaves something behind though it was taken for harmless: it is in doubt for good."""
@@ -203,6 +231,7 @@ class Judge:
             self.harmless[text] = -MAX_READ
             self.shapes.clear()
             self.queries.clear()
+            self.numbered.clear()
             self.texts[text] = self.read(text).marks | DOUBT
 
 
@@ -218,7 +247,7 @@ def shape_of(text: bytes) -> bytes | None:
     """`text` without its literals; None where it is not certain what they are."""
     if len(text) > MAX_KNOWN_TEXT or UNSHAPED.search(text):
         return None
-    return SHAPE.sub(rb"\1?", text)
+    return LITERALS.sub(b"?", text) if b'"' not in text else SHAPE.sub(rb"\1?", text)
 
 
 class SamplingJudge(Judge):

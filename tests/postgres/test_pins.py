@@ -122,10 +122,16 @@ def test_masked() -> None:
 def test_few_texts_are_remembered() -> None:
     judge = Catalog(Facts()).judge(PLAIN, VERIFY_LEARN)
     for number in range(3 * MAX_KNOWN):
-        for text in (b"select %d" % number, b"select $1 -- %d" % number, b"set x = $a$%d$a$" % number, b"select a%d" % number):
+        for text in (
+            b"select %d" % number,
+            b"select $1 -- %d" % number,
+            b"set x = $a$%d$a$" % number,
+            b"select a%d" % number,
+            b"select 1 from %s" % (b"b" * (number % 1000)),
+        ):
             judge.query_marks(query(text))
     judge.marks(b"select $1 -- " + b"x" * MAX_KNOWN_TEXT)
-    for known in (judge.queries, judge.texts, judge.shapes, judge.readings):
+    for known in (judge.queries, judge.numbered, judge.texts, judge.shapes, judge.readings):
         assert 0 < len(known) <= MAX_KNOWN
         assert max(len(text) for text in known) <= MAX_KNOWN_TEXT
 
