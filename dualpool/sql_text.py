@@ -233,15 +233,13 @@ class Postgres(Dialect):
                     return False
                 position = closing + len(token[0])
                 found.add(STRING, start, position, source[start:position])
-            elif kind == "unicode" and not self._add_unicode(source, lexis, start, position, found):
+            elif kind == "unicode" and not self._add_unicode(source, start, position, found):
                 return False
         return True
 
-    def _add_unicode(self, source: bytes, lexis: Lexis, start: int, end: int, found: Lexed) -> bool:
+    def _add_unicode(self, source: bytes, start: int, end: int, found: Lexed) -> bool:
         r"""U&"d\0061ta"."""
         name = source[start + 3 : end - 1].replace(b'""', b'"')
-        if lexis.backslash:
-            return False
         if b"\\" in name:
             decoded = unescaped(name)
             if decoded is None:
