@@ -387,6 +387,11 @@ class Client(ChannelOwner):
             self.channel.resume()
         self.feed()
 
+    def vacate(self) -> None:
+        """What the client asks fails while others are connected to the database that its relay names."""
+        database, self.relay.vacates = self.relay.vacates, ""
+        self.supervisor.vacate(self, database)
+
     def wait_for_channel(self) -> None:
         """The client's next request is to listen, and has to wait."""
         self.channel.pause()
@@ -461,8 +466,7 @@ class Client(ChannelOwner):
         if verdict & LISTENS:
             self.wait_for_channel()
         if verdict & VACATE:
-            database, self.relay.vacates = self.relay.vacates, ""
-            self.supervisor.vacate(self, database)
+            self.vacate()
         if verdict & CANCEL:
             self.supervisor.cancel_inside(self, self.relay.cancel_key)
         if verdict & REACCEPT:
@@ -612,6 +616,8 @@ class ServerConnection(Leasable, ChannelOwner):
         if verdict & CANCEL and self.client is not None:
             # The client's next request, which had to wait for this answer.
             self.supervisor.cancel_inside(self.client, self.client.relay.cancel_key)
+        if verdict & VACATE and self.client is not None:
+            self.client.vacate()
         if verdict & REACCEPT and self.client is not None:
             self.client.return_to_session()
         if verdict & LISTENS and self.client is not None:

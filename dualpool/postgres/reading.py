@@ -120,6 +120,9 @@ def read(text: bytes, lexis: Lexis | None) -> Reading:
     for start, end in lexed.statements():
         reading.marks |= _marks_of_statement(lexed, start, end)
         reading.statements.append([text[lexed.starts[index] : lexed.ends[index]] for index in range(start, end)])
+        if lexed.is_word(start, b"execute"):
+            strings = (lexed.words[index] for index in range(start, end) if lexed.kinds[index] == STRING)
+            reading.names |= sql.names_among(word[1:-1] for word in strings)
     for body in _bodies(lexed):
         _read_body(reading, body, lexis)
     if len(reading.statements) == 1:

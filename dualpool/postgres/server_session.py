@@ -300,7 +300,10 @@ class ServerSession(protocol.ServerRelay):
         doubts = marks & (sql.EVERYTHING | sql.UNASKED)
         if doubts:
             if doubts & sql.SETTINGS and not (text is self._doubtful and self.doubts & sql.SETTINGS):
-                self.names_in_doubt |= self.reader.read(text).names or sql.setting_names(text)
+                names = self.reader.read(text).names or sql.setting_names(text)
+                self.names_in_doubt |= names
+                # They may be made later, too: by EXECUTE, by the next FETCH, or by a trigger.
+                self.catalog.know(name for name in names if is_placeholder(name, self.defined))
             self.doubts |= doubts
             self._doubtful = text
             if marks & sql.LIKELY and len(self._unproven) < MAX_UNPROVEN:
