@@ -227,6 +227,9 @@ class Client(ChannelOwner):
         server.client = self
         self.server = server
         self.leased_at = self.clock.now
+        if server.last_client is not self:
+            server.last_client = self
+            server.others_until = server.released_at
         relay = self.relay
         verdict = relay.attach(server.relay)
         out = relay.to_server
@@ -553,8 +556,8 @@ class ServerConnection(Leasable, ChannelOwner):
     """A server connection that is logged in. Its pool knows it from `pool.connected()` to `pool.lost()`."""
 
     __slots__ = (
-        "answered_at", "cancels", "channel", "client", "clock", "counters", "engine", "login", "pin_reasons", "relay", "supervisor",
-        "target", "tidying",
+        "answered_at", "cancels", "channel", "client", "clock", "counters", "engine", "last_client", "login", "others_until", "pin_reasons",
+        "relay", "released_at", "supervisor", "target", "tidying",
     )  # fmt: skip
 
     def __init__(
@@ -571,6 +574,11 @@ class ServerConnection(Leasable, ChannelOwner):
         self.login = login
         self.target = target
         self.client: Client | None = None
+        self.last_client: Client | None = None
+        """The client that had the last lease, and `released_at`: when a lease ended last."""
+        self.released_at = 0.0
+        self.others_until = 0.0
+        """When the last lease of another client ended."""
         self.answered_at = 0.0
         """When bytes came from the server last."""
         self.pin_reasons: list[str] = []
@@ -653,6 +661,7 @@ class ServerConnection(Leasable, ChannelOwner):
         client.relay.detach()
         client.server = None
         self.client = None
+        self.released_at = self.clock.now
         if client.channel.congested:
             self.channel.resume()
         if self.cancels or self.relay.dirty:
@@ -664,6 +673,7 @@ class ServerConnection(Leasable, ChannelOwner):
 
     def abandoned(self, cancel: bool) -> None:
         """The client has gone while it held this connection."""
+        self.released_at = self.clock.now
         self.pool.resetting(self)
         self.channel.resume()
         self._tidy(cancel)

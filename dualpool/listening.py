@@ -340,15 +340,15 @@ class Hub:
             client.notified(channel, words.notification(notification, process_id))
 
     def _sender(self, process_id: int) -> Client | None:
-        """Whose session has notified, as far as that is certain: its server connection has been with it for long."""
+        """Whose session has notified, as far as that is certain: nobody else has had its server connection for long."""
         now = self._server.reactor.clock.now
         here = self.conn.target if self.conn is not None else self.base.target
         for pool in self.base.backend.budget.pools:
             for conn in pool.connections:
-                if isinstance(conn, ServerConnection) and conn.login.process_id == process_id and conn.client is not None:
+                if isinstance(conn, ServerConnection) and conn.login.process_id == process_id and conn.last_client is not None:
                     same = (conn.target.host, conn.target.port) == (here.host, here.port)
-                    if same and now - conn.client.leased_at >= LONG_HELD:
-                        return conn.client
+                    if same and now - conn.others_until >= LONG_HELD:
+                        return conn.last_client
         return None
 
 

@@ -73,6 +73,9 @@ SEQUENCE_ERROR: Final = 0
 SEQUENCE_PIN: Final = 1
 """A client that uses a sequence keeps its server connection."""
 
+FIRST_CLIENT_ID: Final = 1_000_000_000
+"""Virtual process ids are greater, and those of servers are smaller: whoever kills by an id means one session and not two."""
+
 # How long a lease lasts.
 TRANSACTION: Final = 0
 SESSION: Final = 1

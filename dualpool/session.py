@@ -26,7 +26,7 @@ from dualpool.config import Listener
 from dualpool.errors import AdminShutdown, DualpoolError, LoginFailed, LoginTimeout, PoolClosed, QueryCanceled
 from dualpool.exchange import Stream, drive
 from dualpool.link import VANISHED, Client, ServerConnection, WatchedClient
-from dualpool.protocol import APPLICATION, SESSION, ClientRelay, ConnectionClosed, Engine, FindAccount
+from dualpool.protocol import APPLICATION, FIRST_CLIENT_ID, SESSION, ClientRelay, ConnectionClosed, Engine, FindAccount
 from dualpool.proxy_protocol import networks, read_header, speaks_for_others
 from dualpool.tls import ListenerContext
 
@@ -39,8 +39,6 @@ LINGER = 0.25
 """Seconds for a client to close after a last message that is on its way: what it has asked meanwhile must not be answered by a reset."""
 DEFAULTS_LAST = 0.01
 """Seconds for which the answer about a server's defaults is taken to be true: in a storm of logins not each one asks."""
-FIRST_ID = 1_000_000_000
-"""Virtual process ids are greater, and those of servers are smaller: whoever kills by an id means one session and not two."""
 
 
 class Clients:
@@ -56,7 +54,7 @@ class Clients:
     def new_id(self) -> int:
         """A virtual process id: positive, 31 bits, not in use."""
         while True:
-            process_id = FIRST_ID + next(self._ids) % (0x80000000 - FIRST_ID)
+            process_id = FIRST_CLIENT_ID + next(self._ids) % (0x80000000 - FIRST_CLIENT_ID)
             if process_id not in self.by_id:
                 return process_id
 

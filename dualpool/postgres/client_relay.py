@@ -9,11 +9,12 @@ from dualpool.buffer import HeldBytes
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import messages, sql, wire
 from dualpool.postgres.catalog import DOUBT
-from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustAsk, MustWait, describes_portal
+from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustAsk, MustCancel, MustWait, describes_portal
 from dualpool.postgres.codec import check_length
 from dualpool.postgres.reading import LONGEST_CLUE, is_plain, marks_of_part
 from dualpool.postgres.requests import BARRIER, CALL, COPY_SYNC, HIDDEN_SYNC, PARSE, PREPARING, RUNNING, SYNC, SYNCED
 from dualpool.postgres.server_relay import UNKNOWN, ServerRelay
+from dualpool.postgres.server_session import LASTING
 from dualpool.postgres.session_sql import FORGET_SEQUENCES
 from dualpool.postgres.statements import ANY_READING, STAND_IN_CLOSE
 from dualpool.postgres.states import (
@@ -33,7 +34,19 @@ from dualpool.postgres.states import (
     RELEASING,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import CLOSE, FORWARD, LISTENS, NEEDS_SERVER, RELEASE, SEQUENCE_PIN, SESSION, TRANSACTION, VACATE, RelayLimits
+from dualpool.protocol import (
+    CANCEL,
+    CLOSE,
+    FORWARD,
+    LISTENS,
+    NEEDS_SERVER,
+    RELEASE,
+    SEQUENCE_PIN,
+    SESSION,
+    TRANSACTION,
+    VACATE,
+    RelayLimits,
+)
 from dualpool.state import DEFAULTS, Settings
 
 if TYPE_CHECKING:
@@ -270,8 +283,8 @@ class ClientRelay(ClientSender):
         if not server.is_quiet():
             # What is still to come (a rollback above all) may change settings behind our back. And what it is pinned by must go.
             server.dirty = True
-            if server.pins & sql.LIBRARY:
-                server.spent = "it has what lasts as long as the session"
+            if (server.pins | server.doubts | server.asked()) & sql.LIBRARY:
+                server.spent = LASTING
         self.awaits = False
         server.forget_question()
         server.client = None
@@ -283,6 +296,10 @@ class ClientRelay(ClientSender):
         self._begun = b""
         if self._portals:
             self._portals.clear()
+
+    def cancel_done(self, found: bool) -> None:
+        self._canceled = found
+        self._held.need = 0
 
     def listen_answered(self, shared: bool) -> None:
         self.wants_channel = ""
@@ -485,8 +502,8 @@ class ClientRelay(ClientSender):
                     position = end
                     break
                 position = following
-        except MustWait:
-            verdict |= LISTENS
+        except (MustWait, MustCancel) as wait:
+            verdict |= CANCEL if isinstance(wait, MustCancel) else LISTENS
             if action == C_QUERY:
                 pending.pop()
                 server.unnamed = UNKNOWN
@@ -508,7 +525,7 @@ class ClientRelay(ClientSender):
             tail = data[position:end]
             if waits_for:
                 self._held.keep(tail, waits_for)
-            elif verdict & LISTENS:
+            elif verdict & (LISTENS | CANCEL):
                 self._held.keep(tail, UNTIL_ATTACHED)
                 if not position and RELEASING[server.mode][wire.IDLE] and server.is_quiet():
                     verdict |= RELEASE

@@ -46,7 +46,7 @@ from dualpool.postgres.statements import (
     undescribed,
 )
 from dualpool.postgres.wire import HEADER
-from dualpool.protocol import LISTEN_ERROR, LISTEN_SHARED, SEQUENCE_PIN, SESSION, RelayLimits
+from dualpool.protocol import FIRST_CLIENT_ID, LISTEN_ERROR, LISTEN_SHARED, SEQUENCE_PIN, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, Subscriptions
 
 SMALL_MESSAGE: Final = 1 << 16
@@ -86,10 +86,14 @@ class Stale(Exception):
     """The statement that a message is about has another shape than the client was told."""
 
 
+class MustCancel(Exception):
+    """As MustWait: what another client runs, `cancel_key`, has to be cancelled first."""
+
+
 class ClientSender(ClientSession):
     """See the module. Each method returns what is sent instead of the message, or None: the message as it is."""
 
-    __slots__ = ("_listens_alone", "_portals", "_unread")
+    __slots__ = ("_canceled", "_listens_alone", "_portals", "_unread")
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
         super().__init__(limits, wanted)
@@ -97,6 +101,8 @@ class ClientSender(ClientSession):
         """What the texts of this lease's portals are, from the first telling one on; or what an Execute does in place of a LISTEN."""
         self._listens_alone = False
         """The next LISTEN goes to the client's own server connection."""
+        self._canceled: bool | None = None
+        """The cancel request that the next Query means is over; True: there was such a client."""
         self._unread = b""
         """The end of what was sent of a text that is too long to be read, while its rest comes."""
 
@@ -113,9 +119,13 @@ class ClientSender(ClientSession):
         judge = server.judge
         if server.mode != SESSION:
             self._suspect(marks, text, server)
-        if not marks & (sql.VACATES | sql.LISTENS | sql.DEALLOCATES | sql.NAMES):
+        else:
+            server.leaves(marks, text)
+        if not marks & (sql.VACATES | sql.LISTENS | sql.DEALLOCATES | sql.NAMES | sql.CANCELS):
             return None
         reading = judge.read(text)
+        if marks & sql.CANCELS:
+            return self._cancel_instead(reading)
         if reading.vacates:
             self.vacates = reading.vacates
         if server.mode == SESSION:
@@ -126,6 +136,18 @@ class ClientSender(ClientSession):
         if marks & sql.NAMES and whole:
             return self._query_under_own_names(frame if instead is None else instead, text, reading, server)
         return instead
+
+    def _cancel_instead(self, reading: Reading) -> bytes | None:
+        """pg_cancel_backend() of a process id that a client was told at its login: it is ours to cancel. Raises MustCancel."""
+        asked = reading.cancels()
+        if asked is None or asked[1] < FIRST_CLIENT_ID:
+            return None
+        found, self._canceled = self._canceled, None
+        if found is None:
+            self.cancel_key = asked[1]
+            self.cancel_connection = asked[0] == b"pg_terminate_backend"
+            raise MustCancel
+        return wire.query(b"SELECT true AS " + asked[0]) if found else None
 
     def _query_under_own_names(self, query: bytes, text: bytes, reading: Reading, server: ServerRelay) -> bytes:
         """`query`, with what its `text` means by the client's own names prepared around it. See own_names.py."""
@@ -237,6 +259,8 @@ class ClientSender(ClientSession):
         if not rewrites:
             server.parses += 1
             server.pending.append(PARSE)
+            text = data[data.index(0, position + 5, following) + 1 : following]
+            server.leaves(server.judge.marks(text[: text.index(0)]) if whole else marks_of_part(text), text)
             return None
         name_end = data.index(0, position + 5, following)
         if name_end == position + 5:

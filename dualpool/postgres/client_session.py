@@ -53,6 +53,8 @@ class ClientSession(protocol.ClientRelay):
         """The marks of a text that matter when it is sent."""
         if limits.sequence_values == SEQUENCE_PIN and limits.mode != SESSION:
             self.notable |= USES_NUMBERS
+        if limits.mode == SESSION:
+            self.notable |= sql.TELLING
         self.told = 0
         """The kinds of pins that the client has been told of."""
 

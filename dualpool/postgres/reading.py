@@ -26,6 +26,7 @@ BODY_VERBS: Final = frozenset((b"do", b"call"))
 TEMPORARY: Final = frozenset((b"temp", b"temporary"))
 TAKES_LOCK: Final = frozenset((b"pg_advisory_lock", b"pg_advisory_lock_shared", b"pg_try_advisory_lock", b"pg_try_advisory_lock_shared"))
 RELEASES_LOCK: Final = frozenset((b"pg_advisory_unlock", b"pg_advisory_unlock_shared", b"pg_advisory_unlock_all"))
+CANCELS: Final = frozenset((b"pg_cancel_backend", b"pg_terminate_backend"))
 ASKS_SEQUENCE: Final = frozenset((b"lastval", b"currval"))
 USES_SEQUENCE: Final = frozenset((b"nextval", b"setval"))
 KEPT_BY_SESSION: Final = frozenset(
@@ -75,6 +76,18 @@ class Reading:
     def verb(self) -> bytes:
         """The first word of a text that can be read, in lower case."""
         return self.statements[0][0].lower() if self.statements else b""
+
+    def cancels(self) -> tuple[bytes, int] | None:
+        """The function and the process, if the text is a lone SELECT of pg_cancel_backend() or its like with a number."""
+        lexed = self.lexed
+        if lexed is None or len(self.statements) != 1 or lexed.kinds[0] != WORD or lexed.words[0] != b"select":
+            return None
+        words = [word for word in lexed.words[1:] if word != b";"]
+        if words[:2] == [b"pg_catalog", b"."]:
+            del words[:2]
+        if len(words) != 4 or words[0] not in CANCELS or [words[1], words[3]] != [b"(", b")"] or not words[2].isdigit():
+            return None
+        return words[0], int(words[2])
 
     def telling(self) -> list[list[bytes]]:
         """The statements whose tags must be told apart."""
@@ -192,6 +205,8 @@ def _marks_of_calls(calls: frozenset[bytes], lexed: Lexed) -> int:
         marks |= sql.RELEASED
     if calls & KEPT_BY_SESSION:
         marks |= sql.LIBRARY
+    if calls & CANCELS:
+        marks |= sql.CANCELS
     if calls & ASKS_SEQUENCE:
         marks |= sql.ASKS_SEQUENCE
     if calls & USES_SEQUENCE:

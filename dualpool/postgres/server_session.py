@@ -14,6 +14,7 @@ from dualpool.errors import FeatureRefused, StateLeaked
 from dualpool.postgres import catalog, messages, session_sql, sql, wire
 from dualpool.postgres.catalog import Catalog, Facts, Judge, SamplingJudge
 from dualpool.postgres.lexical import LEXICAL_SETTINGS, lexis_of
+from dualpool.postgres.reading import customizes
 from dualpool.postgres.requests import HIDDEN_QUERY, PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.session_sql import LIMITS, RESTORATIONS, ROLES, is_placeholder
 from dualpool.postgres.statements import PreparedStep, ServerStatements, Statement
@@ -80,6 +81,8 @@ MAX_LEAK: Final = 2000
 """Characters of the statements that a leak is told with."""
 MAX_CHANGES: Final = 64
 """Of a lease that does not end, so many changes are kept as they came."""
+LASTING: Final = "it has what lasts as long as the session"
+"""Why a server connection is closed after a lease."""
 ASK_AGAIN: Final = 16
 """While a session is pinned, what it holds is asked every so many transactions even if nothing seems to have ended it."""
 DEALLOCATED: Final = wire.message(wire.COMMAND_COMPLETE, b"DEALLOCATE\0")
@@ -226,6 +229,10 @@ class ServerSession(protocol.ServerRelay):
         """Strict mode: is the session being asked what it holds?"""
         return self.strict and self._rows is not None
 
+    def asked(self) -> int:
+        """The kinds that the session is being asked about."""
+        return self._asked if self._rows is not None else 0
+
     def pin_reasons(self) -> list[str]:
         return [f"{name}; until {end}" for kind, (name, end) in session_sql.HOLDINGS.items() if self.pins & kind]
 
@@ -318,6 +325,13 @@ class ServerSession(protocol.ServerRelay):
             self.rereads = True
             self.judge = self.catalog.judge(None, self.judge.verify)
         self._ends |= marks >> sql.ENDS & sql.PROBED
+
+    def leaves(self, marks: int, text: bytes) -> None:
+        """Session mode: `text` is about to run. What of it a reset does not take away costs the connection, or binds it to some clients."""
+        if marks & (sql.LIBRARY | sql.COMPUTED | sql.TOUCHES | sql.OPAQUE) or customizes(text) or b"seed" in text.lower():
+            self.spent = LASTING
+        if marks & sql.TEMPORARY:
+            self.has_temporary = self.picky = True
 
     def touch(self, names: Iterable[str]) -> None:
         """These settings are made for a transaction. Those that are new here, or to the client, are asked for afterwards."""
@@ -622,6 +636,9 @@ class ServerSession(protocol.ServerRelay):
             self.suspect_of(sql.SETTINGS | sql.COMPUTED, self._asked_text())
             return
         for name, value in changes:
+            if name == "seed":
+                self.suspect_of(sql.LIBRARY, self._asked_text())
+                continue
             if value is not sql.LOCALLY:
                 self.changes_in_transaction.append((name, value))
             if is_placeholder(name, self.defined):

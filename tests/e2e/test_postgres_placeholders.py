@@ -148,3 +148,34 @@ def test_new_defaults_reach_new_clients(world: World, order: str) -> None:
         with world.connect() as new:
             assert new.execute("SHOW statement_timeout").fetchone() == ("0",)
             assert new.info.parameter_status("TimeZone") != "Asia/Tokyo"
+
+
+@pytest.mark.parametrize("listener", ["postgres", "session"])
+@pytest.mark.parametrize("seed", ["SELECT setseed(0.5)", "SET SEED TO 0.5", "SELECT pg_catalog.setseed(0.5), 1"])
+def test_nobody_has_the_seed_of_another_client(world: World, listener: str, seed: str) -> None:
+    with psycopg.connect(world.server.url_for(database=world.database), autocommit=True) as direct:
+        direct.execute(seed)
+        predicted = direct.execute("SELECT random()").fetchone()
+    with one_connection(world):
+        with world.connect(listener) as client:
+            client.execute(seed)
+            assert client.execute("SELECT random()").fetchone() == predicted
+            client.execute(seed)
+        with world.connect() as other:
+            assert other.execute("SELECT random()").fetchone() != predicted
+
+
+def test_session_mode_leaves_no_placeholders(world: World) -> None:
+    for number, statement in enumerate(
+        (
+            "SET sess.a{} = '1'",
+            "set /* */ local sess . a{} to 1",
+            "SELECT set_config('sess.a' || {}, '1', false)",
+            "SELECT set_config('sess.a{}', '1', true)",
+        )
+    ):
+        with one_connection(world):
+            with world.connect("session") as client, client.transaction():
+                client.execute(statement.format(number))
+            with world.connect() as other:
+                assert read(other, f"sess.a{number}") is None
