@@ -289,7 +289,11 @@ class ServerSession(protocol.ServerRelay):
             self._tells_held = False
             self._not_told(doubt)
             return
-        names = {row[1:].lower() for row in rows if row[:1] == b"@"}
+        kinds: dict[bytes, set[bytes]] = {}
+        for row in rows:
+            kind, _, name = row.partition(b":")
+            kinds.setdefault(kind, set()).add(name)
+        names = {name.lower() for name in kinds.get(b"VARIABLE", set())}
         believed = {name[1:].encode("utf-8", "surrogateescape") for name in self.settings.values if name[0] == "@"}
         if names - believed - self._sure:
             self.is_clean = False
@@ -301,10 +305,6 @@ class ServerSession(protocol.ServerRelay):
             if doubt & s.D_HANDLERS:
                 self.pins |= s.PIN_STATE
             return
-        kinds: dict[bytes, set[bytes]] = {}
-        for row in rows:
-            kind, _, name = row.partition(b":")
-            kinds.setdefault(kind, set()).add(name)
         self._held_locks(kinds)
 
     def _held_locks(self, kinds: dict[bytes, set[bytes]]) -> None:
@@ -429,7 +429,7 @@ class ServerSession(protocol.ServerRelay):
             self._leaked.append("lock of GET_LOCK()")
         elif purpose == FOR_REST:
             if result.ended:
-                self._compare_rest({row[0].decode("utf-8", "surrogateescape") for row in rows})
+                self._compare_rest({row[0].decode("utf-8", "surrogateescape").replace("VARIABLE:", "@", 1) for row in rows})
             if self._leaked:
                 self._leak(client)
 

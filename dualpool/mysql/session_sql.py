@@ -330,7 +330,7 @@ DIFFERING: Final = (
 MARIADB_DIFFERING: Final = f"{MARIADB_VARIABLES} AND (NOT (SESSION_VALUE <=> GLOBAL_VALUE) OR VARIABLE_NAME IN ({{}})) LIMIT {{}}"
 THREAD: Final = "(SELECT THREAD_ID FROM performance_schema.threads WHERE PROCESSLIST_ID = CONNECTION_ID())"
 REST: Final = (
-    "SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM performance_schema.user_variables_by_thread"
+    "SELECT CAST(CONCAT('VARIABLE:', VARIABLE_NAME) AS BINARY) FROM performance_schema.user_variables_by_thread"
     f" WHERE VARIABLE_VALUE IS NOT NULL AND THREAD_ID = {THREAD}"
     " UNION ALL SELECT CAST(CONCAT(LOWER(OBJECT_TYPE), ' lock ', COALESCE(OBJECT_NAME, '')) AS BINARY) FROM"
     f" performance_schema.metadata_locks WHERE LOCK_DURATION = 'EXPLICIT' AND OWNER_THREAD_ID = {THREAD}"
@@ -339,13 +339,13 @@ REST: Final = (
 )
 """User variables, table locks and handlers, prepared statements of SQL: for those who may read these tables."""
 MARIADB_REST: Final = (
-    "SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES"
+    "SELECT CAST(CONCAT('VARIABLE:', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES"
     f" WHERE VARIABLE_VALUE IS NOT NULL LIMIT {MANY}"
 )
-LOCK_NAME: Final = re.compile(rb"[ !#-&(-\[\]-~]+\Z")
-"""A lock's name that needs no escaping."""
+LOCK_NAME: Final = re.compile(rb"[A-Za-z0-9_ ,:+./=*$()-]+\Z")
+"""A lock's name that needs no escaping and means the same in each character set. (To swe7, `@` and brackets are letters.)"""
 HELD: Final = (
-    "SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM performance_schema.user_variables_by_thread"
+    "SELECT CAST(CONCAT('VARIABLE:', VARIABLE_NAME) AS BINARY) FROM performance_schema.user_variables_by_thread"
     f" WHERE THREAD_ID = {THREAD}"
     " UNION ALL SELECT CAST(CONCAT(OBJECT_TYPE, ':', COALESCE(OBJECT_NAME, '')) AS BINARY) FROM"
     f" performance_schema.metadata_locks WHERE LOCK_DURATION = 'EXPLICIT' AND OWNER_THREAD_ID = {THREAD}"
@@ -355,7 +355,7 @@ HELD: Final = (
     f" WHERE NAME = 'wait/lock/metadata/sql/mdl' LIMIT {MANY}"
 )
 """The names of all that the server tells of a session, and whether it tells of locks."""
-MARIADB_HELD: Final = f"SELECT CAST(CONCAT('@', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES LIMIT {MANY}"
+MARIADB_HELD: Final = f"SELECT CAST(CONCAT('VARIABLE:', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES LIMIT {MANY}"
 READ_UTF8: Final = b"SET SESSION character_set_client=utf8mb4"
 RELEASE_ALL_LOCKS: Final = b"SELECT RELEASE_ALL_LOCKS() LIMIT 1"
 """Its answer is how many there were. (The LIMIT is there in the place of sql_select_limit.)"""

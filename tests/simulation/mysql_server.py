@@ -455,7 +455,7 @@ class MysqlSession(Session):
         self._result(["name", "value"], [[name, self.variables[name]] for name in names], more=more)
 
     def _held(self, match: "re.Match[str]", marker: str, more: bool) -> None:
-        names = [f"@{name}" for name in self._user_variables]
+        names = [f"VARIABLE:{name}" for name in self._user_variables]
         names += [f"USER LEVEL LOCK:{name}" for name in self._owned if name.startswith("lock")]
         self._result(["name"], [[name] for name in (*names, "INSTRUMENT YES")], more=more)
 
@@ -736,7 +736,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"SELECT COALESCE\(IS_USED_LOCK.*", MysqlSession._show_locks),
         (r"SELECT IF\(\(SELECT ENABLED .* performance_schema.metadata_locks .*", MysqlSession._count_locks),
         (r"SELECT LOWER\(s.VARIABLE_NAME\).*", MysqlSession._session_variables),
-        (r"SELECT CAST\(CONCAT\('@', VARIABLE_NAME\).*", MysqlSession._held),
+        (r"SELECT CAST\(CONCAT\('VARIABLE:', VARIABLE_NAME\).*", MysqlSession._held),
         (r"CREATE TEMPORARY TABLE (\w+)", MysqlSession._create_temporary),
         (r"DROP TEMPORARY TABLE (\w+)", MysqlSession._drop_temporary),
         (r"SHOW CREATE TABLE (?:`\w+`\.)?`?(\w+)`?", MysqlSession._show_create),
