@@ -12,7 +12,7 @@ from dualpool.buffer import HeldBytes
 from dualpool.errors import RemoteProtocolError
 from dualpool.mysql import reading, session_sql, wire
 from dualpool.mysql import states as s
-from dualpool.mysql.client_session import SESSION_FLAGS, ClientSession, error_row
+from dualpool.mysql.client_session import ANY_ID, SESSION_FLAGS, ClientSession, error_row
 from dualpool.mysql.codec import Ok
 from dualpool.mysql.knowledge import something_was_defined
 from dualpool.mysql.messages import error_payload
@@ -147,6 +147,10 @@ class ClientSender(ClientSession):
             return FORWARD
         if self._marks & reading.M_SEQUENCE and self._meets_sequence(server):
             return server.settle()
+        if self._marks & reading.M_INSERT_ID and self.captures & CAPTURE_INSERT_ID and server.insert_id != self.insert_id:
+            # What the session has now may be the client's own, of a statement before, or another's.
+            self.ask_insert_id(server)
+            return FORWARD
         execution = self._execution if self._action == s.C_EXECUTE else None
         found: ServerStatement | None = None
         key: Key | None = None
@@ -520,12 +524,14 @@ class ClientSender(ClientSession):
             if answer and not (marks and marks & reading.M_CALC_FOUND_ROWS):
                 self._answer = answer
             if ok.insert_id:
-                self.insert_id = server.insert_id = ok.insert_id
+                captures |= self._inserted(server, ok.insert_id)
             if ok.warnings > self._noted and action != s.C_INIT_DB:
                 captures |= CAPTURE_WARNINGS
             if marks:
                 captures |= CAPTURE_FOUND_ROWS if marks & reading.M_CALC_FOUND_ROWS else 0
-                captures |= CAPTURE_INSERT_ID if marks & reading.M_SETS_INSERT_ID else 0
+                if marks & reading.M_SETS_INSERT_ID:
+                    captures |= CAPTURE_INSERT_ID
+                    self.told_id = ANY_ID
                 if marks & reading.M_SEQUENCE:
                     server.sequences |= self._reading.makes_sequences
                 if marks & reading.M_STEPS and self._reading.alters_database:
@@ -540,6 +546,24 @@ class ClientSender(ClientSession):
             self.executing_on = None
             self._execution = None
             self._preparing = None
+
+    def _inserted(self, server: ServerRelay, number: int) -> int:
+        """The answer names `number`. Returns what must be asked because of it.
+
+        It is LAST_INSERT_ID() only if the server has made it: a number that the statement gives itself is told as well, and is not.
+        """
+        inserts = None if self._marks & reading.M_DOUBT else reading.inserted_columns(self.text)
+        if inserts is not None and not server.holds.temporary and self.schema != NOT_KNOWN:
+            table = (server.login_schema if self.schema is None else self.schema, inserts[0])
+            column = server.knowledge.counted.get(table)
+            if column is None:
+                # (Without autocommit the question would begin a transaction.)
+                self._uncounted = table if self.flags & wire.STATUS_AUTOCOMMIT else None
+            elif column not in inserts[1]:
+                self.insert_id = server.insert_id = number
+                return 0
+        self.told_id = number
+        return CAPTURE_INSERT_ID
 
     def _failed(self, error: bytes) -> int:
         """The command is answered by an error: what must be asked because of it."""

@@ -21,6 +21,7 @@ from dualpool.mysql.requests import (
     CAPTURE_STATUS,
     CAPTURE_VALUES,
     CAPTURE_WARNINGS,
+    FOR_COUNTED,
     FOR_FOUND_ROWS,
     FOR_INSERT_ID,
     FOR_STATE,
@@ -41,6 +42,7 @@ NOTHING_READ: Final = Reading()
 SESSION_FLAGS: Final = wire.STATUS_AUTOCOMMIT | wire.STATUS_NO_BACKSLASH_ESCAPES
 """What an answer says of the session, whatever was asked: clients escape values by it, and decide whether they must commit."""
 NO_BACKSLASH_ESCAPES: Final = "NO_BACKSLASH_ESCAPES"
+ANY_ID: Final = -1
 SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
 SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS() LIMIT 1"
 SELECT_INSERT_ID: Final = bytes((wire.COM_QUERY,)) + b"SELECT LAST_INSERT_ID() LIMIT 1"
@@ -54,9 +56,10 @@ class ClientSession(protocol.ClientRelay):
 
     __slots__ = (
         "_action", "_answer", "_execution", "_explained", "_found_rows", "_healed", "_login_settings", "_marks", "_noted", "_notes",
-        "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_warning_columns", "_warnings", "always", "capabilities",
-        "captures", "connection_id", "defaults", "disturbed", "flags", "insert_id", "knowledge", "limits", "login_flags", "mode", "multi",
-        "parsing", "refused_pins", "schema", "schema_since", "server", "settings", "statements", "text", "texts", "untold_pins",
+        "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warning_columns", "_warnings", "always",
+        "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "insert_id", "knowledge", "limits", "login_flags",
+        "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server", "settings", "statements", "text", "texts",
+        "told_id", "untold_pins",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -99,6 +102,10 @@ class ClientSession(protocol.ClientRelay):
         """Those of SESSION_FLAGS that the session has, as the last answer of the server said."""
         self.statements.clear()
         self.insert_id = 0
+        self.told_id = 0
+        """The number in the last OK packet of which it was not certain that it is LAST_INSERT_ID(); ANY_ID: that was set."""
+        self._uncounted: tuple[str, bytes] | None = None
+        """A table of which it is not known which column has AUTO_INCREMENT: its schema and its name as SQL."""
         self.captures = 0
         self._marks = 0
         self._steps: tuple[s.Step, ...] = ()
@@ -241,7 +248,11 @@ class ClientSession(protocol.ClientRelay):
         if wanted & CAPTURE_FOUND_ROWS:
             self.to_server += server.ask(Request(FOR_FOUND_ROWS), SELECT_FOUND_ROWS)
         if wanted & CAPTURE_INSERT_ID:
-            self.to_server += server.ask(Request(FOR_INSERT_ID), SELECT_INSERT_ID)
+            self.ask_insert_id(server)
+            if self._uncounted is not None:
+                request = Request(FOR_COUNTED)
+                request.table, self._uncounted = self._uncounted, None
+                self.to_server += server.ask(request, bytes((wire.COM_QUERY,)) + session_sql.counted_column(request.table[1]))
         if wanted & CAPTURE_VALUES:
             names = tuple(sorted(self._suspects))
             self._suspects.clear()
@@ -249,6 +260,12 @@ class ClientSession(protocol.ClientRelay):
             request.names = names
             self.to_server += server.ask(request, bytes((wire.COM_QUERY,)) + session_sql.select_values(names))
         return True
+
+    def ask_insert_id(self, server: ServerSession) -> None:
+        """Ask for LAST_INSERT_ID()."""
+        self.captures &= ~CAPTURE_INSERT_ID
+        self.disturbed = True
+        self.to_server += server.ask(Request(FOR_INSERT_ID), SELECT_INSERT_ID)
 
     def captured(self, server: ServerSession, request: Request, kept: list[bytes], error: bytes) -> None:
         """The answer to one of our questions."""
@@ -265,7 +282,10 @@ class ClientSession(protocol.ClientRelay):
             self._warning_columns = result.columns
             return
         values = first_row(kept, server.capabilities)
-        if purpose == FOR_VALUES and len(values) == len(request.names):
+        if purpose == FOR_COUNTED:
+            if values:
+                server.knowledge.counts(request.table, (values[0] or b"").lower())
+        elif purpose == FOR_VALUES and len(values) == len(request.names):
             reports = {name: value or b"" for name, value in zip(request.names, values, strict=True)}
             server.settings = session_sql.with_reports(server.settings, reports)
             self.new_settings(server.settings)
@@ -273,9 +293,16 @@ class ClientSession(protocol.ClientRelay):
             if purpose == FOR_FOUND_ROWS:
                 self._found_rows = int(values[0])
             elif purpose == FOR_INSERT_ID:
-                if int(values[0]) != server.insert_id:
-                    server.is_clean = False
-                self.insert_id = server.insert_id = int(values[0])
+                self._last_id_is(server, int(values[0]))
+
+    def _last_id_is(self, server: ServerSession, number: int) -> None:
+        """What LAST_INSERT_ID() says. If it is what another client has left there, and not what was told, no statement has changed it."""
+        told, self.told_id = self.told_id, 0
+        if number == server.insert_id and told not in (ANY_ID, number):
+            return
+        if number != server.insert_id and self._marks & reading.M_DOUBT:
+            server.is_clean = False
+        self.insert_id = server.insert_id = number
 
 
 def login_flags(parameters: dict[str, str]) -> int:

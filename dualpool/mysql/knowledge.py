@@ -18,13 +18,15 @@ GUILTY: Final = -1
 class Knowledge:
     """See the module. `modes`: the sql_mode that a new session has; `flavour`: whose functions are built in."""
 
-    __slots__ = ("clean", "flavour", "modes")
+    __slots__ = ("clean", "counted", "flavour", "modes")
 
     def __init__(self, modes: str = MODES_UNKNOWN, version: str = "") -> None:
         self.modes = modes
         self.flavour = flavour(version)
         self.clean: dict[bytes, int] = {}
         """By `Reading.key`: how often nothing was found."""
+        self.counted: dict[tuple[str, bytes], bytes] = {}
+        """By schema and table: the column with AUTO_INCREMENT."""
 
     def is_learnt(self, key: bytes, limits: RelayLimits) -> bool:
         """Need the server not be asked about this text any more?"""
@@ -40,6 +42,12 @@ class Knowledge:
                 self.clean[key] = GUILTY
             elif count != GUILTY:
                 self.clean[key] = count + 1
+
+    def counts(self, table: tuple[str, bytes], column: bytes) -> None:
+        """The table has this column with AUTO_INCREMENT."""
+        if len(self.counted) >= MAX_REMEMBERED:
+            self.counted.clear()
+        self.counted[table] = column
 
 
 NOTHING_KNOWN: Final = Knowledge()
@@ -60,6 +68,7 @@ def knowledge_of(host: str, port: int, database: str, version: str, modes: str) 
 def something_was_defined() -> None:
     """What was learnt may not be so any more."""
     for known in _known.values():
+        known.counted.clear()
         known.clean = {key: count for key, count in known.clean.items() if count == GUILTY}
 
 

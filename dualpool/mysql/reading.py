@@ -1053,6 +1053,26 @@ RULES: Final = {
 }  # fmt: skip
 """By a statement's first word."""
 
+# --------------------------------------------------------------------------------------------------------------- rows that are new
+
+SIMPLE_INSERT: Final = re.compile(
+    rb"\s*+(?:INSERT|REPLACE)\s++(?:INTO\s++)?([`\w$]++(?:\.[`\w$]++)?)\s*+\(([`\w$,\s]*+)\)\s*+(?:VALUES?|SELECT)\b", re.IGNORECASE
+)
+"""Nothing in it needs to be lexed."""
+COLUMN: Final = re.compile(rb"`?([\w$]+)`?\Z")
+
+
+def inserted_columns(text: bytes) -> tuple[bytes, frozenset[bytes]] | None:
+    """Of an INSERT that only makes new rows: its table as SQL, and the columns that it names, in lower case. None: it may be another."""
+    match = SIMPLE_INSERT.match(text)
+    if match is None or b";" in text or b"DUPLICATE" in text.upper():
+        return None
+    names = [COLUMN.match(name.strip()) for name in match[2].split(b",")] if match[2].strip() else []
+    if not all(names):
+        return None
+    return match[1], frozenset(name[1].lower() for name in names if name is not None)
+
+
 # ---------------------------------------------------------------------------------------------------------- texts with the same shape
 
 DIGITS: Final = b"0123456789"

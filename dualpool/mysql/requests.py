@@ -30,6 +30,8 @@ FOR_WARNINGS: Final = 5
 FOR_FOUND_ROWS: Final = 6
 FOR_INSERT_ID: Final = 7
 FOR_VALUES: Final = 8
+FOR_COUNTED: Final = 24
+"""Which column of a table has AUTO_INCREMENT."""
 FOR_RESET: Final = 23
 """A session that its client is to have for itself begins anew."""
 # Is it so? What is asked of the server before a lease goes on because of it (states.Holdings.unsettled).
@@ -79,7 +81,7 @@ MOMENTS: Final = count(1)
 class Request:
     """Something that the server was asked. `phase`: how its answer begins; `hidden`: the answer is not the client's."""
 
-    __slots__ = ("hidden", "key", "names", "phase", "purpose", "subjects", "text")
+    __slots__ = ("hidden", "key", "names", "phase", "purpose", "subjects", "table", "text")
 
     def __init__(self, purpose: int, phase: int = s.HEAD, text: bytes = b"", key: Key | None = None) -> None:
         self.purpose = purpose
@@ -91,6 +93,8 @@ class Request:
         """FOR_STATEMENT, and a client's COM_STMT_PREPARE."""
         self.names: tuple[str, ...] = ()
         """FOR_VALUES: of which variables."""
+        self.table = ("", b"")
+        """FOR_COUNTED: its schema, and its name as SQL."""
         self.subjects: tuple[bytes, ...] = ()
         """What a question of `_probe` is about."""
 
@@ -108,7 +112,7 @@ PROBES: Final = frozenset(
     (FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER, FOR_UNSEEN_LOCKS, FOR_HELD, FOR_DIFFERING)
 )
 LOOKS: Final = frozenset((FOR_BASELINE, FOR_VARIABLES, FOR_ANY_LOCKS, FOR_REST))
-KEPT: Final = PROBES | LOOKS | {FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES}
+KEPT: Final = PROBES | LOOKS | {FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES, FOR_COUNTED}
 """Purposes for which the answer itself is wanted."""
 PASSED_ON: Final = {s.C_FETCH: FETCH_REQUEST, s.C_FIELD_LIST: FIELDS_REQUEST, s.C_STATISTICS: TEXT_REQUEST}
 IN_FRONT: Final = frozenset((FOR_SCHEMA, FOR_STATEMENT))

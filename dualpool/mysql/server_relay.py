@@ -10,6 +10,7 @@ from dualpool.mysql import states as s
 from dualpool.mysql.codec import Ok, after_definitions, build_ok, parse_ok, skip_rows, skip_rows_shifting
 from dualpool.mysql.messages import error_payload, error_text
 from dualpool.mysql.requests import (
+    CAPTURE_INSERT_ID,
     EXCHANGE_REQUEST,
     FOR_CLIENT,
     FOR_EXCHANGE,
@@ -649,7 +650,8 @@ class ServerRelay(ServerSession):
         self._parts += b"r" if ok.affected < 0 else b"o"
         client = self.client
         if client is not None and not self._hiding and ok.insert_id:
-            client.insert_id = self.insert_id = ok.insert_id
+            client.captures |= CAPTURE_INSERT_ID
+            client.told_id = ok.insert_id
         return FORWARD
 
     def _over(self, ok: Ok | None, error: bytes, answer: bytes = b"") -> int:

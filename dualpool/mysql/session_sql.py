@@ -481,6 +481,11 @@ def count_locks(version: str) -> bytes:
     )
 
 
+def counted_column(table: bytes) -> bytes:
+    """A query for the column of this table, given as SQL, that has AUTO_INCREMENT."""
+    return b"SHOW COLUMNS FROM " + table + b" WHERE Extra LIKE '%auto_increment%'"
+
+
 def to_be_verified(reports: dict[str, bytes]) -> set[str]:
     """Of the variables that the server has reported: which must be read to know their values."""
     names = {name for name in reports if name not in IGNORED and name not in PINNING and name not in TRACKERS and NAME.match(name)}

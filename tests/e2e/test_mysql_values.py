@@ -46,6 +46,37 @@ CASES: Final = {
     "the schema that one alters": (
         ["a:ALTER DATABASE {database} COLLATE latin1_german2_ci", "b:SELECT 1"], "SELECT @@collation_database"
     ),
+    "LAST_INSERT_ID(), given": (
+        ["a:INSERT INTO ids (v) VALUES ('a')", "a:INSERT INTO ids VALUES (60, 'b')", "b:INSERT INTO ids (v) VALUES ('c')"],
+        "SELECT LAST_INSERT_ID()",
+    ),
+    "LAST_INSERT_ID(), by REPLACE": (
+        ["a:INSERT INTO ids (v) VALUES ('a')", "a:REPLACE INTO ids (id, v) VALUES (60, 'b')", "b:INSERT INTO ids (v) VALUES ('c')"],
+        "SELECT LAST_INSERT_ID()",
+    ),
+    "LAST_INSERT_ID(), upsert": (
+        [
+            "a:INSERT INTO ids VALUES (7, 'a')", "a:INSERT INTO ids (id, v) VALUES (7, 'b') ON DUPLICATE KEY UPDATE v = 'c'",
+            "b:INSERT INTO ids (v) VALUES ('c')",
+        ],
+        "SELECT LAST_INSERT_ID()",
+    ),
+    "LAST_INSERT_ID(), some given": (
+        ["a:INSERT INTO ids VALUES (50, 'a'), (NULL, 'b'), (0, 'c')", "b:INSERT INTO ids (v) VALUES ('c'), ('d')"],
+        "SELECT LAST_INSERT_ID()",
+    ),
+    "LAST_INSERT_ID(), of a SELECT": (
+        ["a:INSERT INTO ids VALUES (50, 'a')", "a:INSERT INTO ids (v) SELECT v FROM ids", "b:INSERT INTO ids (v) VALUES ('c')"],
+        "SELECT LAST_INSERT_ID()",
+    ),
+    "LAST_INSERT_ID(), in a transaction": (
+        ["a:BEGIN", "a:INSERT INTO ids (v) VALUES ('a')", "a:INSERT INTO ids VALUES (50, 'a')", "a:COMMIT", "b:INSERT INTO ids VALUES ()"],
+        "SELECT LAST_INSERT_ID()",
+    ),
+    "LAST_INSERT_ID(), given, asked in the transaction": (
+        ["b:INSERT INTO ids (v) VALUES ('a'), ('b')", "b:INSERT INTO ids () VALUES ()", "a:BEGIN", "a:INSERT INTO ids VALUES (50, 'a')"],
+        "SELECT LAST_INSERT_ID()",
+    ),
     "upsert": ([], "INSERT INTO counted VALUES (1, 'a') ON DUPLICATE KEY UPDATE v = VALUES(v)"),
     "upsert of two": ([], "INSERT INTO counted VALUES (1, 'a'), (2, 'b') ON DUPLICATE KEY UPDATE v = VALUES(v)"),
     "upsert that changes": ([], "INSERT INTO counted VALUES (1, 'z'), (3, 'c') ON DUPLICATE KEY UPDATE v = VALUES(v)"),
