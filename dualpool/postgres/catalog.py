@@ -38,7 +38,7 @@ UNSHAPED: Final = re.compile(rb"[\\$]|--|/\*")
 NUMBERS: Final = bytes.maketrans(b"123456789", b"000000000")
 NUMBERED: Final = re.compile(rb"""['"]|[\w$."\x80-\xff](?<=[^0-9])[0-9]""")
 """Of a text without it, each digit belongs to a number, so that it does the same whatever the digits are."""
-NOT_SHARED: Final = ~(sql.READS | sql.WRITES | DOUBT)
+NOT_SHARED: Final = ~(sql.READS | sql.WRITES | sql.COMPUTES | sql.OPAQUE | DOUBT)
 """Texts of one shape have these marks in common, if they have no others."""
 
 _OWN_RULES: Final = TAKES_LOCK | RELEASES_LOCK | KEPT_BY_SESSION | {b"set_config"}
@@ -60,25 +60,41 @@ WITH doubtful AS MATERIALIZED (
 ), dangerous AS MATERIALIZED (
   SELECT oid FROM called
   UNION SELECT oid FROM pg_proc WHERE oid < {_OURS} AND proname = ANY ('{{{_RULED_NAMES}}}'::name[])
+), opaque AS MATERIALIZED (
+  SELECT oid, proname FROM doubtful WHERE oid >= {_OURS} AND (lanname NOT IN ('sql', 'plpgsql', 'c', 'internal')
+    OR prosrc ~* '\\mexecute\\M' OR prosrc ~* 'set_config\\s*\\(\\s*[^''[:space:]]')
 ), pattern AS (
   SELECT CASE WHEN count(*) > 500 THEN ':(funcid|opfuncid|aggfnoid|winfnoid) '
-    ELSE ':(funcid|opfuncid|aggfnoid|winfnoid) (' || coalesce(string_agg(oid::text, '|'), 'none') || ') ' END AS found FROM dangerous
+    ELSE ':(funcid|opfuncid|aggfnoid|winfnoid) (' || coalesce(string_agg(oid::text, '|'), 'none') || ') ' END AS found,
+    ':(funcid|opfuncid|aggfnoid|winfnoid) (' || coalesce((SELECT string_agg(oid::text, '|') FROM opaque), 'none') || ') ' AS hides
+  FROM dangerous
+), unseen AS MATERIALIZED (
+  SELECT 'all' AS kind, conbin::text ~ hides AS is_opaque, pg_get_constraintdef(oid) AS source FROM pg_constraint, pattern
+    WHERE oid >= {_OURS} AND contypid <> 0 AND conbin::text ~ found
+  UNION ALL SELECT 'all', oprcode IN (SELECT oid FROM opaque), '' FROM pg_operator
+    WHERE oid >= {_OURS} AND oprcode IN (SELECT oid FROM dangerous)
+  UNION ALL SELECT 'all', castfunc IN (SELECT oid FROM opaque), '' FROM pg_cast
+    WHERE oid >= {_OURS} AND castfunc IN (SELECT oid FROM dangerous)
+  UNION ALL SELECT CASE rulename WHEN '_RETURN' THEN 'read' ELSE 'write' END, ev_action::text ~ hides, pg_get_ruledef(oid)
+    FROM pg_rewrite, pattern WHERE oid >= {_OURS} AND ev_action::text ~ found
+  UNION ALL SELECT 'read', polqual::text ~ hides OR polwithcheck::text ~ hides,
+    concat(pg_get_expr(polqual, polrelid), ' ', pg_get_expr(polwithcheck, polrelid))
+    FROM pg_policy, pattern WHERE polqual::text ~ found OR polwithcheck::text ~ found
+  UNION ALL SELECT 'write', tgfoid IN (SELECT oid FROM opaque), pg_get_triggerdef(oid) FROM pg_trigger
+    WHERE NOT tgisinternal AND tgenabled <> 'D'
+  UNION ALL SELECT 'write', adbin::text ~ hides, pg_get_expr(adbin, adrelid) FROM pg_attrdef, pattern
+    WHERE oid >= {_OURS} AND adbin::text ~ found
+  UNION ALL SELECT 'write', conbin::text ~ hides, pg_get_constraintdef(oid) FROM pg_constraint, pattern
+    WHERE oid >= {_OURS} AND conrelid <> 0 AND conbin::text ~ found
 )
 SELECT 'call', proname, '' FROM called
-UNION SELECT 'opaque', proname, '' FROM doubtful WHERE oid >= {_OURS} AND (lanname NOT IN ('sql', 'plpgsql', 'c', 'internal')
-  OR prosrc ~* '\\mexecute\\M' OR prosrc ~* 'set_config\\s*\\(\\s*[^''[:space:]]')
+UNION SELECT 'opaque', proname, '' FROM opaque
 UNION SELECT 'name', lower(m[2]), '' FROM doubtful,
   regexp_matches(prosrc, '(\\mset\\s+(?:session\\s+|local\\s+)?"?|set_config\\s*\\(\\s*'')([a-z_][\\w$]*(?:\\.[a-z_][\\w$]*)+)', 'gi') AS m
   WHERE oid >= {_OURS}
-UNION SELECT 'all', '', '' WHERE EXISTS (SELECT FROM pg_operator WHERE oid >= {_OURS} AND oprcode IN (SELECT oid FROM dangerous))
-  OR EXISTS (SELECT FROM pg_cast WHERE oid >= {_OURS} AND castfunc IN (SELECT oid FROM dangerous))
-  OR EXISTS (SELECT FROM pg_constraint, pattern WHERE oid >= {_OURS} AND contypid <> 0 AND conbin::text ~ found)
-UNION SELECT 'read', '', '' WHERE EXISTS (SELECT FROM pg_rewrite, pattern WHERE oid >= {_OURS} AND ev_action::text ~ found)
-  OR EXISTS (SELECT FROM pg_policy, pattern WHERE polqual::text ~ found OR polwithcheck::text ~ found)
-UNION SELECT 'write', '', '' WHERE EXISTS (SELECT FROM pg_trigger WHERE NOT tgisinternal AND tgenabled <> 'D')
-  OR EXISTS (SELECT FROM pg_rewrite WHERE oid >= {_OURS} AND rulename <> '_RETURN')
-  OR EXISTS (SELECT FROM pg_attrdef, pattern WHERE oid >= {_OURS} AND adbin::text ~ found)
-  OR EXISTS (SELECT FROM pg_constraint, pattern WHERE oid >= {_OURS} AND conrelid <> 0 AND conbin::text ~ found)
+UNION SELECT 'name', lower(m[1]), '' FROM unseen, regexp_matches(source, '''([A-Za-z_][\\w$]*(?:\\.[A-Za-z_][\\w$]*)+)''', 'g') AS m
+UNION SELECT kind, '', '' FROM unseen
+UNION SELECT 'opaque ' || kind, '', '' FROM unseen WHERE is_opaque
 UNION SELECT 'version', md5(coalesce(string_agg(oid || ':' || xmin, ',' ORDER BY c, oid), '')), '' FROM (
   SELECT 1 AS c, oid, xmin FROM pg_proc UNION ALL SELECT 2, oid, xmin FROM pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT 3, oid, xmin FROM pg_rewrite UNION ALL SELECT 4, oid, xmin FROM pg_policy
@@ -86,10 +102,13 @@ UNION SELECT 'version', md5(coalesce(string_agg(oid || ':' || xmin, ',' ORDER BY
 """Three columns: what it is, the name, and nothing. Under a search path of its own, which its transaction ends."""
 
 
+OPAQUE_KINDS: Final = {b"opaque all": sql.COMPUTES, b"opaque read": sql.READS, b"opaque write": sql.WRITES}
+
+
 class Facts:
     """What QUERY has answered. Compared by value."""
 
-    __slots__ = ("calls", "everywhere", "names", "opaque", "reads", "version", "writes")
+    __slots__ = ("calls", "everywhere", "names", "opaque", "opaque_marks", "reads", "version", "writes")
 
     def __init__(self, rows: Iterable[list[bytes | None]] = ()) -> None:
         found: dict[bytes, set[bytes]] = {}
@@ -107,6 +126,8 @@ class Facts:
         """So do views or row policies."""
         self.writes = b"write" in found
         """So may triggers, rules, defaults or constraints."""
+        self.opaque_marks = sum(mark for kind, mark in OPAQUE_KINDS.items() if kind in found)
+        """Texts with one of these marks may call those that are opaque, unseen."""
         self.version = next(iter(found.get(b"version", ())), b"")
 
     def equal(self, other: "Facts") -> bool:
@@ -198,10 +219,15 @@ class Judge:
             return marks & ~(DOUBTS | sql.LIKELY) if marks & sql.LIKELY and reading.lexed is not None else marks
         facts = self.facts
         if facts is None:
-            return marks | DOUBT if reading.calls or marks & (sql.READS | sql.WRITES) else marks
-        if reading.calls & facts.opaque:
+            return marks | DOUBT if marks & sql.COMPUTES else marks
+        if reading.calls & facts.opaque or marks & facts.opaque_marks:
             marks |= sql.OPAQUE
-        if reading.calls & facts.calls or facts.everywhere or (facts.reads and marks & sql.READS) or (facts.writes and marks & sql.WRITES):
+        if (
+            reading.calls & facts.calls
+            or (facts.everywhere and marks & sql.COMPUTES)
+            or (facts.reads and marks & sql.READS)
+            or (facts.writes and marks & sql.WRITES)
+        ):
             marks |= DOUBT
         return marks
 

@@ -21,6 +21,7 @@ HARMLESS_VERBS: Final = frozenset(
 """Statements that leave nothing behind but by the functions, triggers and views that they use."""
 TRACKED_VERBS: Final = frozenset(b"set reset discard deallocate prepare listen unlisten".split())
 """Statements whose tags say what they have done."""
+WITHOUT_EXPRESSIONS: Final = frozenset(b"show begin start commit end rollback abort savepoint release close notify lock checkpoint".split())
 WRITING_VERBS: Final = frozenset(b"insert update delete merge copy truncate".split())
 BODY_VERBS: Final = frozenset((b"do", b"call"))
 TEMPORARY: Final = frozenset((b"temp", b"temporary"))
@@ -35,7 +36,7 @@ KEPT_BY_SESSION: Final = frozenset(
     .split()
 )  # fmt: skip
 """What they make lives as long as the session, and no question tells of it."""
-UNREAD_MARKS: Final = sql.EVERYTHING | sql.LIKELY | sql.PROBED << sql.ENDS | sql.REREADS | sql.WRITES | sql.READS
+UNREAD_MARKS: Final = sql.EVERYTHING | sql.LIKELY | sql.PROBED << sql.ENDS | sql.REREADS | sql.WRITES | sql.READS | sql.COMPUTES
 """The marks of a text of which it is not certain what it does."""
 
 ASKING_SEQUENCE: Final = re.compile(rb'lastval|currval|u&"')
@@ -255,6 +256,8 @@ def _marks_of_statement(lexed: Lexed, start: int, end: int) -> int:
     if verb not in HARMLESS_VERBS:
         return sql.EVERYTHING | sql.LIKELY | sql.PROBED << sql.ENDS
     marks = sql.TELLING if verb in sql.TELLING_WORDS else 0
+    if verb not in WITHOUT_EXPRESSIONS:
+        marks |= sql.COMPUTES
     if verb == b"declare":
         return marks | sql.READS | (sql.CURSOR if _has_pair(words, b"with", b"hold") else 0)
     if verb in WRITING_VERBS or (verb in (b"with", b"explain") and not WRITING_VERBS.isdisjoint(words)):

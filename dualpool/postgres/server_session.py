@@ -418,7 +418,11 @@ class ServerSession(protocol.ServerRelay):
         facts = [row for row in rows if len(row) == 3]
         if not facts:
             return rows
+        known = len(self.catalog.names)
         self.catalog.learn(Facts(facts))
+        if len(self.catalog.names) > known:
+            # The question did not ask for the settings that, as is known now, functions make.
+            self.doubts |= sql.SETTINGS
         return [row for row in rows if len(row) != 3]
 
     def _learn(self, found: int, rows: list[list[bytes | None]]) -> None:

@@ -324,6 +324,8 @@ LIKELY: Final = 1 << 22
 READS: Final = 1 << 23
 WRITES: Final = 1 << 24
 """It reads, or writes, tables or views, so that functions may run that it does not name."""
+COMPUTES: Final = 1 << 32
+"""It has expressions, in which an operator or a cast may call a function."""
 OPAQUE: Final = 1 << 25
 """It calls functions that may make settings of which nobody knows the names."""
 RELEASED: Final = LOCK << ENDS

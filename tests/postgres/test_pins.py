@@ -33,7 +33,7 @@ ANSWER = row(b"") + complete(b"SELECT 1") + READY
 CANCELED = error(b"57014", b"canceling statement due to user request")
 
 PLAIN = lexis(POSTGRES)
-OF_NO_INTEREST = sql.READS | sql.WRITES | sql.REREADS
+OF_NO_INTEREST = sql.READS | sql.WRITES | sql.COMPUTES | sql.REREADS
 CHANGES_ALL = sql.EVERYTHING | sql.LIKELY | sql.PROBED << sql.ENDS
 MARKS = {
     b"select 1": 0,
