@@ -377,10 +377,11 @@ class ServerSession(protocol.ServerRelay):
         self._rows = None
         asked = self._asked
         client = self.client
+        values = self._without_facts([messages.parse_row(row) for row in rows])
         if client is None:
             return b""
         before = self.pins
-        if self.last_error or not rows:
+        if self.last_error or not values:
             # Cancelled, or out of time.
             self._retried = not self._retried
             self.doubts |= asked
@@ -390,7 +391,6 @@ class ServerSession(protocol.ServerRelay):
                 self.pins |= sql.UNKNOWN
         else:
             self._retried = False
-            values = self._without_facts([messages.parse_row(row) for row in rows])
             found = session_sql.holdings(values[0][1] or b"") | asked & sql.UNASKED
             if session_sql.TEMPORARY_SCHEMA in (values[0][1] or b""):
                 self.has_temporary = self.picky = True
@@ -416,7 +416,7 @@ class ServerSession(protocol.ServerRelay):
     def _without_facts(self, rows: list[list[bytes | None]]) -> list[list[bytes | None]]:
         """A probe's rows; what the catalog has answered behind them is learnt."""
         facts = [row for row in rows if len(row) == 3]
-        if not facts:
+        if not facts or self.last_error:
             return rows
         known = len(self.catalog.names)
         self.catalog.learn(Facts(facts))

@@ -119,10 +119,9 @@ def test_a_leak_that_a_sample_finds(postgres_server: PostgresServer) -> None:
     with strict_world(postgres_server, pool_size=1, keys="verify_every = 1") as world:
         world.execute("CREATE FUNCTION locks_unseen() RETURNS void LANGUAGE sql STABLE AS 'SELECT pg_advisory_lock(8)'")
         with world.connect() as client:
-            for _ in range(2):
-                with world.connect() as other:
-                    other.execute("SELECT 1")  # behind it the catalog is asked for, and the next client waits for that
-            client.execute("SELECT 2")
+            client.execute("SELECT 1")  # behind it the catalog is asked for, and the next client waits for that
+            with world.connect() as other:
+                other.execute("SELECT 1")
             client.execute("SELECT locks_unseen()")
             world.pooler.wait_for_log(
                 r"the session holds what could not be seen to begin: advisory lock; the statements were: .*locks_unseen"
