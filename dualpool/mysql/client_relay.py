@@ -193,6 +193,7 @@ class ClientRelay(ClientSender):
         self.server = leased
         leased.client = self
         leased.mode = self.mode
+        self.server_version = leased.version
         if self.knowledge is not leased.knowledge:
             self._know(leased)
         if self.capabilities != leased.met:
@@ -425,11 +426,11 @@ class ClientRelay(ClientSender):
         return FORWARD
 
     def _reset_connection(self) -> int:
-        if self.server is not None:
+        if self.server is not None or not self.server_version:
             return self._to_server()
         self._drop_command()
         self._forget_session()
-        self.new_settings(session_sql.after_reset(self.settings))
+        self.new_settings(session_sql.after_reset(self.settings, self.defaults, self.server_version))
         self._reply_ok()
         return FORWARD
 

@@ -610,7 +610,7 @@ class ClientSender(ClientSession):
         elif action == s.C_RESET and ok is not None:
             server.was_reset(tracks=False)
             self._forget_session()
-            self.new_settings(session_sql.after_reset(self.settings))
+            self.new_settings(session_sql.after_reset(self.settings, server.defaults, server.version))
         elif action == s.C_INIT_DB and ok is not None and not server.capabilities & wire.CLIENT_SESSION_TRACK:
             server.schema = self.schema = NOT_KNOWN
 

@@ -58,8 +58,8 @@ class ClientSession(protocol.ClientRelay):
         "_action", "_answer", "_execution", "_explained", "_found_rows", "_healed", "_login_settings", "_marks", "_noted", "_notes",
         "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warning_columns", "_warnings", "always",
         "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "insert_id", "knowledge", "limits", "login_flags",
-        "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server", "settings", "statements", "text", "texts",
-        "told_id", "untold_pins",
+        "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server", "server_version", "settings", "statements", "text",
+        "texts", "told_id", "untold_pins",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -81,6 +81,8 @@ class ClientSession(protocol.ClientRelay):
         """The pins of which the client is to be told when they come."""
         if shared:
             self.untold_pins = sum(pin for pin, reason in s.PIN_REASONS.items() if limits.policy_of(reason.partition(";")[0]) == PIN_WARN)
+        self.server_version = ""
+        """Of the server of the last lease."""
         self.defaults = session_sql.UNKNOWN_DEFAULTS
         """What the session has as far as the client has not set anything else: the server's at the client's login."""
         self._action = s.C_REFUSED

@@ -143,7 +143,9 @@ class ServerSession(protocol.ServerRelay):
         `tracks`: the session's trackers have been set again, and the schema of the login has been chosen again. (Else the schema's
         character set is the server's now, and not its own.)
         """
-        self.settings = session_sql.UNKNOWN if tracks else session_sql.after_reset(session_sql.UNKNOWN)
+        self.settings = session_sql.UNKNOWN
+        if not tracks:
+            self.settings = session_sql.after_reset(session_sql.UNKNOWN, self.defaults, self.version)
         if tracks:
             self.schema = None
             self.schema_read = next(MOMENTS)

@@ -21,6 +21,8 @@ CLIENT: Final = "character_set_client"
 """Each of these two changes the other when it is set. So they are one setting, under the name of the first, in the order of its value."""
 CHARACTER_SETTINGS: Final = (CLIENT, CONNECTION, "character_set_results")
 
+OF_CHARACTERS: Final = frozenset((*CHARACTER_SETTINGS, COLLATION))
+
 SESSION_ONLY: Final = frozenset(
     (
         "gtid_next", "pseudo_replica_mode", "pseudo_slave_mode", "pseudo_thread_id", "require_row_format", "resultset_metadata",
@@ -153,9 +155,15 @@ def of_schema(current: Settings) -> Settings:
     return settings(_without(current.values, OF_DATABASE))
 
 
-def after_reset(login: Settings) -> Settings:
-    """What a client has that came in with the settings `login`, behind a COM_RESET_CONNECTION."""
-    return settings(login.values | {DATABASE_COLLATION: AFTER_RESET})
+def after_reset(login: Settings, initial: "Defaults", version: str) -> Settings:
+    """What a client has that came in with the settings `login`, behind a COM_RESET_CONNECTION: its character set is the server's default
+    one then, or in MariaDB that of the login."""
+    values = login.values | {DATABASE_COLLATION: AFTER_RESET}
+    names = initial.values
+    if "MariaDB" not in version and names.keys() >= OF_CHARACTERS:
+        values |= {name: names[name] for name in OF_CHARACTERS if name != COLLATION}
+        values[CONNECTION] += f",SESSION {COLLATION}={names[COLLATION]}"
+    return settings(values)
 
 
 def _without(values: dict[str, str], names: Iterable[str]) -> dict[str, str]:
@@ -225,13 +233,15 @@ class Defaults:
         """The value of a new session."""
         if name[0] == "@":
             return "NULL"
-        if self.superseded and name in self.values:
+        if self.superseded and name in self.values and name not in OF_CHARACTERS:
             return self.values[name]
         return "DEFAULT" if name in SESSION_ONLY else f"@@global.{name}"
 
     def seen_from(self, other: "Defaults", current: Settings) -> Settings:
         """The settings `current` of a session with these defaults, for a client that has `other` ones: what differs is a setting."""
-        values = {name: value for name, value in self.values.items() if other.values.get(name, value) != value}
+        values = {
+            name: value for name, value in self.values.items() if other.values.get(name, value) != value and name not in OF_CHARACTERS
+        }
         return settings(values | current.values) if values else current
 
 
@@ -257,7 +267,7 @@ def with_defaults(version: str, there: set[str]) -> tuple[str, ...]:
     """Of the variables that are `there`, those of which a session has a value of its own that begins as the global one."""
     if "MariaDB" not in version:
         there = there.intersection(MYSQL_VARIABLES.split())
-    others = IGNORED | PINNING | TRACKERS | PAIRED | SESSION_ONLY | {"character_set_client", "character_set_results"}
+    others = IGNORED | PINNING | TRACKERS | frozenset(OF_DATABASE) | SESSION_ONLY
     return tuple(sorted(name for name in there - others if NAME.match(name)))
 
 

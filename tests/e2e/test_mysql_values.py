@@ -38,6 +38,12 @@ CASES: Final = {
     ),
     "until USE": (["a:SET collation_database = utf8mb4_bin", "a:USE {database}", "b:SELECT 1"], "SELECT @@collation_database"),
     "behind a reset": (["a:reset", "b:SELECT 1"], "SELECT @@collation_database = @@global.collation_database"),
+    "character sets behind a reset": (
+        ["a:SET NAMES latin1", "a:reset", "b:SELECT 1"], "SELECT @@character_set_client, @@collation_connection"
+    ),
+    "character sets behind a reset in a transaction": (
+        ["a:SET NAMES latin1", "a:BEGIN", "a:reset", "b:SELECT 1"], "SELECT @@character_set_results, @@collation_connection"
+    ),
     "behind another's reset": (["b:reset", "b:SELECT 1"], "SELECT @@collation_database"),
     "the altered schema": (
         ["b:ALTER DATABASE {database} COLLATE latin1_german1_ci", "a:USE information_schema", "a:USE {database}"],

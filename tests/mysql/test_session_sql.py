@@ -82,6 +82,18 @@ def test_what_belongs_to_the_schema() -> None:
     assert session_sql.to_be_verified({"collation_database": b"x"}) == {"character_set_database", "collation_database"}
 
 
+def test_character_sets_behind_a_reset() -> None:
+    login = session_sql.login_settings("latin1", "latin1_swedish_ci")
+    names = {"character_set_client": "utf8mb4", "character_set_connection": "utf8mb4", "character_set_results": "utf8mb4"}
+    given = session_sql.defaults(names | {"collation_connection": "utf8mb4_0900_ai_ci"})
+    mysql = session_sql.after_reset(login, given, "8.4.0").values
+    assert mysql["character_set_client"] == mysql["character_set_results"] == "'utf8mb4'"
+    assert mysql["character_set_connection"] == "'utf8mb4',SESSION collation_connection='utf8mb4_0900_ai_ci'"
+    mariadb = session_sql.after_reset(login, given, "10.11.6-MariaDB").values
+    assert mariadb == login.values | {"collation_database": "@@global.collation_database"}
+    assert session_sql.after_reset(login, session_sql.UNKNOWN_DEFAULTS, "8.4.0").values == mariadb
+
+
 def test_defaults_that_have_changed() -> None:
     old = session_sql.defaults({"group_concat_max_len": "1024", "sql_mode": "A,B", "innodb_tmpdir": "\0"})
     new = session_sql.defaults({"group_concat_max_len": "77", "sql_mode": "A,B", "innodb_tmpdir": "\0"})

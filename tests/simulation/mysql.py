@@ -506,8 +506,6 @@ class MysqlClient(Client):
 
     def _have_reset(self) -> None:
         self.settings = {name: value for name, value in GLOBAL.items() if name in self.settings}
-        # dualpool brings back the character set of the login, as a client library does.
-        self.set_names(*m.CHARACTER_SETS[self.charset])
         self.status = IDLE
         self._last_id = 0
         self._user_variables.clear()
