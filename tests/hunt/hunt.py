@@ -18,7 +18,7 @@ from tests.hunt.world import Difference, World
 HISTORY: Final = 64
 """How many scripts back a difference may have its cause."""
 SHRINK_SECONDS: Final = 90.0
-BLIND: Final = ("placeholders", "temp_buffers", "lastval", "collation_database")
+BLIND: Final = ("placeholders", "lastval", "collation_database")
 """What can be left out of the comparison, to see what else there is."""
 
 

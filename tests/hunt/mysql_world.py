@@ -281,8 +281,9 @@ class MySQLWorld:
     def _clean(self, replies: list[tuple[object, ...]]) -> list[tuple[object, ...]]:
         """Without what says nothing: the numbers of statements, and which collation of its character set a column's text has."""
         found = [self._cleaned(*reply) for reply in replies]
-        if len(found) == 3 and found[2][0] == "EOF" and "found_rows" in str(found[0]).lower():
-            found[2] = ("EOF", 0, found[2][2])  # MySQL counts a warning that the function is deprecated
+        if len(found) == 3 and "found_rows" in str(found[0]).lower():
+            # MySQL counts a warning that the function is deprecated.
+            found[2] = ("EOF", 0, found[2][2]) if found[2][0] == "EOF" else (*found[2][:4], 0, found[2][5])
         return found
 
     def _cleaned(self, kind: object, *rest: Any) -> tuple[object, ...]:

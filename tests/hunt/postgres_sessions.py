@@ -288,6 +288,7 @@ class PostgresSessions:
             ("begin", "set {n} = {v}", "commit"),
             ("begin", "set {n} = {v}", "rollback"),
             ("begin", "savepoint a", "set {n} = {v}", "rollback to a", "commit"),
+            ("begin", "set local temp_buffers = 1000", "commit"),
             ("set {n} to default",),
             ("reset {n}",),
             ("reset all",),

@@ -157,10 +157,7 @@ class PostgresWorld:
             values += [str(unnumbered(body)[0], "ascii") for kind, body in answer.replies if kind == "D" if unnumbered(body)[0]]
         client.close()
         seeded = query(f"select random()::text in ({', '.join(map(repr, values))})")
-        self.probe = (query("begin"), *self.view, seeded, query("rollback"), query("begin"))
-        if "temp_buffers" not in self.blind:
-            # It can no longer be set once a session has used a temporary table.
-            self.probe = (*self.probe, query("set local temp_buffers = 1000"))
+        self.probe = (query("begin"), *self.view, seeded)
 
     def reset(self, used: str = "a0") -> None:
         """Both databases as at the beginning."""
