@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, TextIO
 from urllib.parse import unquote, urlsplit
 
+from tests.hunt.mutants import MUTANTS, find
 from tests.hunt.mysql_world import MySQLWorld
 from tests.hunt.postgres_world import PostgresWorld
 from tests.hunt.runner import Runner
@@ -91,6 +92,19 @@ def world_of(url: str, **options: Any) -> PostgresWorld | MySQLWorld:
     return made(parts.hostname or "127.0.0.1", parts.port or port, *account, **options)
 
 
+def hunt_mutants(urls: list[str], seed: str, seconds: float) -> int:
+    """Each mutant on each server of its engine: 0 if the hunt finds all of them."""
+    missed = 0
+    for url in urls:
+        engine = "mysql" if urlsplit(url).scheme == "mysql" else "postgres"
+        for name in [name for name, mutant in MUTANTS.items() if mutant.engine == engine]:
+            found = find(name, lambda program, url=url: world_of(url, program=program), seed, seconds)  # type: ignore[misc]
+            missed += found is None
+            told = f"found in {found.seconds:.0f} s, by script {found.number}: {found.difference.what}" if found else "NOT FOUND"
+            print(f"{name} ({MUTANTS[name].what}): {told}", file=sys.stderr, flush=True)
+    return 1 if missed else 0
+
+
 def main(arguments: list[str] | None = None) -> int:
     """`scripts/hunt`: 0 if nothing was found."""
     parser = argparse.ArgumentParser(prog="hunt", description="Random sessions on a small pool, each compared with a session of its own.")
@@ -104,11 +118,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--shrink", type=float, default=SHRINK_SECONDS, metavar="SECONDS", help="how long a script is made shorter (90)")
     parser.add_argument("--more", default="", metavar="TOML", help='more keys of the databases, such as verify = "always"')
     parser.add_argument("--blind", action="append", default=[], choices=BLIND, help="what is not looked at")
+    parser.add_argument("--mutants", action="store_true", help="hunt on dualpools with one bug each, for --minutes at most")
     given = parser.parse_args(arguments)
     seed = given.seed or f"{random.SystemRandom().randrange(10**6)}"
     urls = [*given.postgres, *given.mysql]
     if not urls:
         parser.error("give a server: --postgres URL or --mysql URL")
+    if given.mutants:
+        return hunt_mutants(urls, seed, 60 * given.minutes)
     found: list[Shrunk] = []
     for url in urls:
         with world_of(url, more=given.more, blind=tuple(given.blind)) as world:

@@ -54,3 +54,5 @@ create procedure hunt_reset(shapes boolean) language plpgsql as $$begin
   delete from hunt_counted; delete from hunt_plain; delete from hunt_checked;
 end$$;
 create schema hunt;
+create table hunt_where as select 'public' as v;
+create table hunt.hunt_where as select 1 as v;

@@ -525,6 +525,27 @@ class PostgresSessions:
         if rng.random() < 0.3:
             self.say(Message("Query", (self.sql(rng.choice(("deallocate {n}", "deallocate all", "discard all")), n=Name(name)),)))
 
+    def by_shared_text(self) -> None:
+        """One of few texts, which mean something else by each client's settings."""
+        rng = self.rng
+        name, value, text = rng.choice(
+            (
+                ("datestyle", "German", "select date '01/02/2024' - date '2024-01-01', $1::int"),
+                ("timezone", "Asia/Tokyo", "select extract(epoch from timestamptz '2024-01-01 00:00'), $1::int"),
+                ("intervalstyle", "sql_standard", "select extract(epoch from interval '-1 2:03:04'), $1::int"),
+                ("search_path", "hunt, public", "select v, $1::int from hunt_where"),
+                ("standard_conforming_strings", "off", "select length('a\\b'), $1::int"),
+                ("transform_null_equals", "on", "select 1 where $1::int = null"),
+            )
+        )
+        if rng.random() < 0.5:
+            self.run(self.sql("set {n} = {v}", n=Name(name), v=Lit(value)))
+        self.say(Message("Close", ("S", "z")), Message("Parse", ("z", verbatim(text))), Message("Describe", ("S", "z")), Message("Sync"))
+        for _ in range(rng.randrange(1, 3)):
+            self.say(Message("Bind", ("", "z", False, "1")), Message("Execute", ("", 0)), Message("Sync"))
+            if rng.random() < 0.3:
+                self.run(self.sql(rng.choice(("reset {n}", "set {n} = {v}")), n=Name(name), v=Lit(value)))
+
     def by_portal(self) -> None:
         """A portal that is read in parts, in a transaction."""
         text = self.sql("select generate_series(1, 3), {e}", e=self.expression())
@@ -618,6 +639,7 @@ SCENES: Final[tuple[tuple[Scene, int], ...]] = (
     (PostgresSessions.by_encoding, 4),
     (PostgresSessions.by_backslash, 3),
     (PostgresSessions.by_statement_of_protocol, 8),
+    (PostgresSessions.by_shared_text, 3),
     (PostgresSessions.by_portal, 2),
     (PostgresSessions.by_transaction, 10),
     (PostgresSessions.by_pipeline, 5),
