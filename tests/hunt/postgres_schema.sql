@@ -53,6 +53,6 @@ create procedure hunt_reset(shapes boolean) language plpgsql as $$begin
   delete from hunt_default; delete from hunt_ruled; insert into hunt_ruled select g, 'a' from generate_series(0, 3) g; delete from hunt_triggered;
   delete from hunt_counted; delete from hunt_plain; delete from hunt_checked;
 end$$;
-create schema hunt;
+create schema other;
 create table hunt_where as select 'public' as v;
-create table hunt.hunt_where as select 1 as v;
+create table other.hunt_where as select 1 as v;

@@ -32,7 +32,7 @@ SETTINGS: Final = {
     "datestyle": ("German", "SQL, DMY", "ISO, MDY"),
     "timezone": ("Asia/Tokyo", "UTC", "-3"),
     "intervalstyle": ("iso_8601", "sql_standard"),
-    "search_path": ("public, pg_catalog", "hunt, public", "", "pg_temp, public", "schéma, public"),
+    "search_path": ("public, pg_catalog", "other, public", "", "pg_temp, public", "schéma, public"),
     "standard_conforming_strings": ("on", "off"),
     "backslash_quote": ("on", "off", "safe_encoding"),
     "escape_string_warning": ("off",),
@@ -381,7 +381,7 @@ class PostgresSessions:
             "r": rng.choice(ROLES),
             "c": Name(rng.choice(CHANNELS).replace(".", "_")),
             "w": Lit(rng.choice(("7777", "8888"))),
-            "sp": Lit(rng.choice(("public", "hunt"))),
+            "sp": Lit(rng.choice(("public", "other"))),
             "fbody": Lit(f"select set_config('hunt.c', '{rng.randrange(9)}', false)"),
         }
         return [self.sql(text.replace("{i}", str(i)), **values) for text in rng.choice(choices)]
@@ -505,7 +505,7 @@ class PostgresSessions:
                         "alter table {t} add column w text default 'w'",
                         "set datestyle = 'German'",
                         "set timezone = 'Asia/Tokyo'",
-                        "set search_path = hunt, public",
+                        "set search_path = other, public",
                         "drop table {t}; create table {t}(v text, id int)",
                     )
                 )
@@ -533,7 +533,7 @@ class PostgresSessions:
                 ("datestyle", "German", "select date '01/02/2024' - date '2024-01-01', $1::int"),
                 ("timezone", "Asia/Tokyo", "select extract(epoch from timestamptz '2024-01-01 00:00'), $1::int"),
                 ("intervalstyle", "sql_standard", "select extract(epoch from interval '-1 2:03:04'), $1::int"),
-                ("search_path", "hunt, public", "select v, $1::int from hunt_where"),
+                ("search_path", "other, public", "select v, $1::int from hunt_where"),
                 ("standard_conforming_strings", "off", "select length('a\\b'), $1::int"),
                 ("transform_null_equals", "on", "select 1 where $1::int = null"),
             )

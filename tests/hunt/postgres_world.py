@@ -21,7 +21,7 @@ LOGINS: Final[tuple[dict[str, str], ...]] = (
     {"application_name": "hunter", "DateStyle": "German"},
     {"options": "-c work_mem=5MB -c hunt.c=options"},
     {"client_encoding": "LATIN1"},
-    {"options": "-c search_path=hunt,public -c standard_conforming_strings=off"},
+    {"options": "-c search_path=other,public -c standard_conforming_strings=off"},
 )
 """The kinds of login; a Script's `logins` are indices here."""
 
