@@ -206,7 +206,7 @@ class Client:
             return self._rows(replies)
         if said.kind == "ChangeUser":
             return self._changed_user(replies)
-        if said.kind == "Ping":
+        if said.kind in ("Ping", "InitDb"):
             return self._pinged(replies)
         return self._results(replies)
 

@@ -45,8 +45,8 @@ TRACKERS: Final = ("session_track_state_change", "session_track_schema", "sessio
 DATABASE: Final = ("character_set_database", "collation_database")
 SMALL_FLAGS: Final = 0x80 | 1
 """Of columns: binary, not NULL."""
-NUMBERED_ERRORS: Final = (1243, 1421)
-"""Errors whose text has a statement's number on the server."""
+NUMBERED_ERRORS: Final = (1064, 1243, 1421)
+"""Errors whose text has a statement's number on the server, or some of the text, as the server has got it."""
 RANDOM: Final = 40
 OWN_ERRORS: Final = (
     (1235, r"session mode|listener|is not known of this statement|KILL is only supported"),
