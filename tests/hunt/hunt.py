@@ -14,7 +14,7 @@ from tests.hunt.postgres_world import PostgresWorld
 from tests.hunt.runner import Runner
 from tests.hunt.script import Script
 from tests.hunt.shrinker import Shrunk, shrink
-from tests.hunt.world import Difference, World
+from tests.hunt.world import ALWAYS, Difference, World
 
 HISTORY: Final = 64
 """How many scripts back a difference may have its cause."""
@@ -116,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--mysql", metavar="URL", action="append", default=[], help="a MySQL or MariaDB server, as an administrator")
     parser.add_argument("--most", type=int, default=10, help="after how many differences it ends (10)")
     parser.add_argument("--shrink", type=float, default=SHRINK_SECONDS, metavar="SECONDS", help="how long a script is made shorter (90)")
-    parser.add_argument("--more", default="", metavar="TOML", help='more keys of the databases, such as verify = "always"')
+    parser.add_argument("--more", default=ALWAYS, metavar="TOML", help=f"more keys of the databases ({ALWAYS})")
     parser.add_argument("--blind", action="append", default=[], choices=BLIND, help="what is not looked at")
     parser.add_argument("--mutants", action="store_true", help="hunt on dualpools with one bug each, for --minutes at most")
     given = parser.parse_args(arguments)

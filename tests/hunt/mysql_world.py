@@ -25,7 +25,7 @@ from tests.hunt.mysql_schema import reset_statements, schema
 from tests.hunt.mysql_sessions import CLIENTS, PLACEHOLDER, ROLE, VARIABLES, MySQLSessions
 from tests.hunt.script import Message, Script
 from tests.hunt.spelling import verbatim
-from tests.hunt.world import Session, Verdict
+from tests.hunt.world import ALWAYS, Session, Verdict
 
 LOGINS: Final[tuple[dict[str, int], ...]] = (
     {"flags": MULTI_STATEMENTS},
@@ -115,7 +115,7 @@ class MySQLWorld:
         password: str,
         *,
         program: list[str] | None = None,
-        more: str = "",
+        more: str = ALWAYS,
         blind: tuple[str, ...] = (),
     ):
         self.name = "mysql"

@@ -12,7 +12,7 @@ from tests.hunt.postgres_client import Answer, Client, unnumbered
 from tests.hunt.postgres_sessions import CUSTOM, ROLES, PostgresSessions
 from tests.hunt.script import Message, Script
 from tests.hunt.spelling import verbatim
-from tests.hunt.world import Session, Verdict
+from tests.hunt.world import ALWAYS, Session, Verdict
 
 SCHEMA: Final = Path(__file__).with_name("postgres_schema.sql")
 USER: Final = "hunt"
@@ -97,7 +97,7 @@ class PostgresWorld:
         password: str,
         *,
         program: list[str] | None = None,
-        more: str = "",
+        more: str = ALWAYS,
         blind: tuple[str, ...] = (),
     ) -> None:
         self.name = "postgres"

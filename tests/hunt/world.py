@@ -2,9 +2,13 @@
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from tests.hunt.script import Message, Script
+
+
+ALWAYS: Final = 'verify = "always"'
+"""More of a database's configuration: what is remembered of texts ("learn") can be wrong of functions that do otherwise another time."""
 
 
 class Verdict(Enum):
