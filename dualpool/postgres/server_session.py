@@ -419,7 +419,10 @@ class ServerSession(protocol.ServerRelay):
         if not facts or self.last_error:
             return rows
         known = len(self.catalog.names)
-        self.catalog.learn(Facts(facts))
+        learnt = Facts(facts)
+        self.catalog.learn(learnt)
+        # Nor is it known now whether what has run was one of the functions whose settings have no known names.
+        self._opaque = self._opaque or bool(learnt.opaque or learnt.opaque_marks)
         if len(self.catalog.names) > known:
             # The question did not ask for the settings that, as is known now, functions make.
             self.doubts |= sql.SETTINGS

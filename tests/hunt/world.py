@@ -6,7 +6,6 @@ from typing import Any, Final, Protocol
 
 from tests.hunt.script import Message, Script
 
-
 ALWAYS: Final = 'verify = "always"'
 """More of a database's configuration: what is remembered of texts ("learn") can be wrong of functions that do otherwise another time."""
 
