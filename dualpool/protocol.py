@@ -45,7 +45,7 @@ LISTENS: Final = 256
 RESUMES: Final = 512
 """From `on_server_bytes`: what the client's relay has held back (`ClientRelay.awaits`) can go on: `on_client_bytes(b"")`."""
 
-LEAKED: Final = 512
+LEAKED: Final = 1024
 """From `on_server_bytes`: `ServerRelay.leak` says what the client's lease would have left to others."""
 
 # What happens when a session begins to hold state that pins it.

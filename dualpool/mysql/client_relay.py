@@ -200,10 +200,23 @@ class ClientRelay(ClientSender):
             leased.meet(self.capabilities)
         if self.defaults is not leased.defaults:
             self._meet_defaults(leased)
+        leased.until_sample -= 1
+        if not leased.until_sample:
+            self._sample(leased)
         if self.state != WAITING:
             return leased.settle()
         self.state = SYNCING
         return self.advance(leased)
+
+    def _sample(self, leased: ServerRelay) -> None:
+        """Of `limits.verify_every` leases one is looked at, whatever it looked like: what is there at its end must be known."""
+        every = self.limits.verify_every if self.mode != SESSION and not self.always & reading.M_STRICT else 0
+        begins = leased.sampled_every != every
+        leased.until_sample = leased.sampled_every = every
+        if every and (every == 1 or not begins):
+            leased.holds.unsettled |= s.DOUBT
+            leased.sampled.clear()
+            self._marks |= reading.M_STRICT
 
     def _know(self, leased: ServerRelay) -> None:
         """The first lease: now it is known how the server reads texts. What waits and was not certain is read again."""

@@ -41,6 +41,7 @@ from dualpool.mysql.requests import (
 )
 from dualpool.mysql.server_relay import AS_IT_IS, ServerRelay
 from dualpool.mysql.server_session import NOT_KNOWN, NOT_SUPPORTED
+from dualpool.mysql.sql import unpacked
 from dualpool.mysql.statements import ClientStatement, Key, ServerStatement, close_packet, long_data_packets, types_flag
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet
 from dualpool.protocol import FORWARD, SEQUENCE_PIN, SESSION, RelayLimits
@@ -65,6 +66,8 @@ CLEARING: Final = frozenset((s.C_QUERY, s.C_PREPARE, s.C_EXECUTE))
 """Before these a server forgets the warnings of the statement before. With other commands, the list may still be that of another client."""
 KEEPING: Final = frozenset((s.C_PREPARE, s.C_INIT_DB, s.C_STATISTICS))
 """They leave what is known of the statement before them as it is, but for ROW_COUNT()."""
+MAX_SAMPLED: Final = 100
+"""Texts of one lease that may have left something unseen."""
 WITH_STATEMENT: Final = frozenset((s.C_FETCH, s.C_RESET_STATEMENT))
 
 
@@ -587,6 +590,8 @@ class ClientSender(ClientSession):
             if self._reading.key:
                 server.asked_about.add(self._reading.key)
             server.repin(self.text)
+        if server.holds.unsettled & s.DOUBT and len(server.sampled) < MAX_SAMPLED:
+            server.sampled.add(unpacked(self.text))
         if self._reading.defines and self._marks & reading.M_STEPS:
             something_was_defined()
 

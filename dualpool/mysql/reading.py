@@ -279,6 +279,22 @@ def read(text: bytes, lexis: Lexis | None) -> Reading:
     return found
 
 
+MAX_GUILTY: Final = 1024
+_guilty: set[bytes] = set()
+
+
+def accuse(texts: set[bytes], lexis: Lexis | None) -> None:
+    """One of these has left in its session what nobody saw. From now on all of them, whatever their values, are in doubt.
+
+    (COMMIT and its like carry out what was said before; a text that calls a user's code is one that names something.)
+    """
+    for text in texts:
+        lexed = lex(text, lexis) if lexis is not None else None
+        if lexed is not None and len(lexed) > 2 and len(_guilty) < MAX_GUILTY:
+            _guilty.add(_masked(lexed))
+    forget()
+
+
 def flavour(version: str) -> str:
     """Whose functions are built in, by the server's version; "" where only those are that all have."""
     numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:3])
@@ -393,6 +409,11 @@ FIRST_CLIENT: Final = 1_000_000_000
 """Ids of clients are greater (clients.FIRST_ID), and have 31 bits."""
 
 
+def _masked(lexed: Lexed) -> bytes:
+    """A text without its literals."""
+    return b" ".join(b"?" if kind in (STRING, NUMBER) else word for kind, word in zip(lexed.kinds, lexed.words, strict=True))
+
+
 class _Reader:
     """Reads the statements of one text, one after another."""
 
@@ -449,6 +470,10 @@ class _Reader:
         found.results = tuple(results)
         if self.steps or self.doubt or found.defines:
             found.marks |= M_STEPS
+        if _guilty and _masked(self.lexed) in _guilty:
+            found.marks |= M_STEPS
+            found.calls_users = True
+            self._mark_doubt(D_ALL, learnable=False)
         found.sure_steps = tuple(self.steps)
         if self.doubt:
             found.marks |= M_DOUBT
@@ -456,7 +481,7 @@ class _Reader:
                 found.marks |= M_INSERT_ID
             self.steps.append((E_DOUBT, bytes((self.doubt,))))
             if self.learnable:
-                found.key = self._key()
+                found.key = _masked(self.lexed)
         found.steps = tuple(self.steps)
         found.numbers = tuple(self.numbers)
         return found
@@ -478,11 +503,6 @@ class _Reader:
     def _comment_at_end(self, last: int) -> bool:
         """Is there something behind the semicolon behind the last statement, the one before token `last`?"""
         return last < len(self.kinds) and self.lexed.source[self.lexed.ends[-1] :].strip(b"; \t\r\n\v\f") != b""
-
-    def _key(self) -> bytes:
-        """The text without its literals."""
-        masked = [b"?" if kind in (STRING, NUMBER) else word for kind, word in zip(self.kinds, self.words, strict=True)]
-        return b" ".join(masked)
 
     # ----------------------------------------------------------------------------------------------------------- small questions
 

@@ -28,7 +28,7 @@ from dualpool.mysql.requests import (
 from dualpool.mysql.server_session import MAX_PROVEN, NOT_KNOWN, NOT_SUPPORTED, ServerSession, refusal
 from dualpool.mysql.statements import ServerStatement
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, get_lenenc, packet
-from dualpool.protocol import BROKEN, CLOSE, FORWARD, PINNED, RELEASE, STATEMENT, RelayLimits
+from dualpool.protocol import BROKEN, CLOSE, FORWARD, LEAKED, PINNED, RELEASE, STATEMENT, RelayLimits
 
 if TYPE_CHECKING:
     from dualpool.mysql.client_relay import ClientRelay
@@ -202,7 +202,7 @@ class ServerRelay(ServerSession):
         if self.pins != self._told_pins:
             self._told_pins = self.pins
             verdict |= PINNED
-        return verdict
+        return verdict | LEAKED if self.leak else verdict
 
     def _keep_answer(self, data: bytes) -> None:
         """`data` has come: is it of an answer that may be wanted again (`_answer`)?"""
@@ -744,7 +744,7 @@ class ServerRelay(ServerSession):
             return FORWARD
         free = s.RELEASING[self.mode][self.in_transaction]
         unsettled = self.holds.unsettled
-        if not (self.pins or unsettled or client.captures):
+        if not (self.pins or unsettled or client.captures or self.asked_about):
             return RELEASE if free else client.go_on()
         # It may leave, as far as is known without asking.
         leaving = free and not self.pins & ~unsettled

@@ -14,6 +14,7 @@ from dualpool.mysql import codec, session_sql, sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.codec import first_row
 from dualpool.mysql.knowledge import NOTHING_KNOWN, Knowledge
+from dualpool.mysql.reading import M_STRICT, accuse
 from dualpool.mysql.requests import (
     FOR_ANY_LOCKS,
     FOR_BASELINE,
@@ -60,8 +61,8 @@ class ServerSession(protocol.ServerRelay):
     __slots__ = (
         "_changed", "_counts_locks", "_hiding", "_kept", "_leaked", "_phase", "_refusal", "_shift", "_sure", "_tells_held", "_told_pins",
         "address", "asked_about", "baseline", "capabilities", "client", "defaults", "holds", "insert_id", "is_clean", "knowledge",
-        "last_error", "login_schema", "mode", "multi", "process_id", "proven", "requests", "schema", "schema_read", "sequences", "settings",
-        "spoiled", "statements", "tracks", "version",
+        "last_error", "login_schema", "mode", "multi", "process_id", "proven", "requests", "sampled", "sampled_every", "schema",
+        "schema_read", "sequences", "settings", "spoiled", "statements", "tracks", "until_sample", "version",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -94,6 +95,11 @@ class ServerSession(protocol.ServerRelay):
         """The texts (`Reading.key`) because of which it was asked, or will be."""
         self.is_clean = True
         """Nothing has been found that these left."""
+        self.until_sample = 1
+        """Leases until one is looked at, of `sampled_every`."""
+        self.sampled_every = 0
+        self.sampled: set[bytes] = set()
+        """The texts of the lease that is looked at."""
         self._sure: set[bytes] = set()
         """User variables that the text of a statement assigned to, when the server was asked."""
         self._changed = False
@@ -441,10 +447,16 @@ class ServerSession(protocol.ServerRelay):
         self._leaked += sorted({name.lower() if name[0] == "@" else name for name in found} - believed)
 
     def _leak(self, client: "ClientRelay") -> None:
+        """More is there than was seen to begin. Outside strict mode that is an error in the log, and the texts are in doubt from now on."""
         self.dirty = True
+        found = f"the session holds what could not be seen to begin: {', '.join(self._leaked)}"
+        last = f"the last statement was: {sql.masked(client.text)}"
+        if not client.always & M_STRICT:
+            self.leak = f"{found}; {last}"
+            accuse(self.sampled, client.texts.lexis)
+            return
         self._refusal = StateLeaked(
-            f"strict mode: the session holds what could not be seen to begin: {', '.join(self._leaked)}; "
-            f"the last statement was: {sql.masked(client.text)}",
+            f"strict mode: {found}; {last}",
             hint="Do it in a statement of its own, not inside a function; or use a listener in session mode.",
         )
 

@@ -13,7 +13,7 @@ import pymysql.connections
 import pytest
 from pymysql.constants import CLIENT
 
-from tests.e2e.mysql_world import World, world
+from tests.e2e.mysql_world import RunWorld, World, world
 from tests.helpers.servers import MySQLServer
 
 NAME: Final = "overlooked"
@@ -228,3 +228,56 @@ def test_no_setting_of_one_client_changes_what_another_gets_back(narrow: World, 
                 assert mine.run("SELECT @own") == [(None,)], setting
                 assert mine.run(question) == wanted, setting
     assert narrow.execute("SELECT COUNT(*) FROM one") == [(1,)]
+
+
+# ------------------------------------------------------------------------------------------------------- what was found out is learnt
+
+QUESTIONS: Final = "SHOW SESSION STATUS LIKE 'Questions'"
+
+
+def asked(client: Session, sql: str) -> int:
+    """How many statements the server was asked because of this one, beside it and the two looks at the counter."""
+    [(_, before)] = client.run(QUESTIONS)
+    assert not isinstance(client.run(sql), Exception)
+    [(_, after)] = client.run(QUESTIONS)
+    return int(after) - int(before) - 2
+
+
+def test_a_text_that_was_found_clean_needs_no_question_until_something_is_defined(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
+    made = run_mysql(mysql_server, 1, keys="verify_every = 0")
+    made.execute("CREATE FUNCTION harmless(x INT) RETURNS INT NO SQL RETURN x")
+    with session(made.address()) as client:
+        assert asked(client, "SELECT 1") == 0
+        counts = [asked(client, f"SELECT harmless({number})") for number in range(5)]
+        assert min(counts[:3]) > 0
+        assert counts[3:] == [0, 0]
+        assert not isinstance(client.run("CREATE FUNCTION another() RETURNS INT NO SQL RETURN 1"), Exception)
+        assert asked(client, "SELECT harmless(7)") > 0
+        counts = [asked(client, "SELECT harmless(1), @x := 5") for _ in range(4)]
+        assert client.run("SELECT @x") == [(5,)]
+
+
+@pytest.mark.parametrize(("verify", "least"), [("always", 1), ("never", 0)])
+def test_a_text_in_doubt_is_asked_about_as_it_was_configured(
+    run_mysql: RunWorld, mysql_server: MySQLServer, verify: str, least: int
+) -> None:
+    made = run_mysql(mysql_server, 1, keys=f'verify = "{verify}"\nverify_every = 0')
+    made.execute("CREATE FUNCTION harmless(x INT) RETURNS INT NO SQL RETURN x")
+    with session(made.address()) as client:
+        counts = [asked(client, "SELECT harmless(1)") for _ in range(5)]
+        assert all(count >= least for count in counts)
+        assert least or set(counts) == {0}
+
+
+def test_a_leak_of_one_lease_in_so_many_is_found_and_not_repeated(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
+    made = run_mysql(mysql_server, 1, keys="verify_every = 1")
+    made.execute("CREATE TABLE watched (a INT)")
+    made.execute("CREATE TRIGGER takes BEFORE INSERT ON watched FOR EACH ROW SET NEW.a = GET_LOCK('unseen', 0)")
+    with session(made.address()) as client, session(made.address()) as other:
+        assert client.run("INSERT INTO watched VALUES (1)") == []
+        assert other.run("SELECT IS_FREE_LOCK('unseen')") == [(1,)]
+        made.pooler.wait_for_log("could not be seen to begin: lock")
+        client.run("INSERT INTO watched VALUES (2)")
+        if not mysql_server.is_mariadb:
+            assert client.run("SELECT RELEASE_LOCK('unseen')") == [(1,)], "now it is known, and kept"
+        assert other.run("SELECT IS_FREE_LOCK('unseen')") == [(1,)]
