@@ -389,6 +389,8 @@ class ClientSender(ClientSession):
                     if stand_in is not None:
                         prefix, own = self._stand_in(stand_in, server)
                         return prefix + bound_to(own, data, position, portal_end, portal_end + 1, end, length)
+        if server.unnamed is unnamed and len(server.pending) <= 1 and not self.unnamed_marks & sql.NAMES:
+            return None
         try:
             again = self._unnamed_again(server, self._learns(data, position, portal_end, end, length))
         except Stale:

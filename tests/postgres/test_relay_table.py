@@ -4,8 +4,8 @@ behind it."""
 import pytest
 
 from dualpool.postgres import session_sql, sql, wire
-from dualpool.postgres.client_sending import CLOSE_UNNAMED, DO_NOTHING
-from dualpool.postgres.server_relay import STALE
+from dualpool.postgres.client_sending import CLOSE_UNNAMED, DO_NOTHING, FAIL
+from dualpool.postgres.server_relay import NAMES_REFUSED, STALE
 from dualpool.postgres.statements import STAND_IN_CLOSE
 from dualpool.protocol import BROKEN, CLOSE, NEEDS_SERVER, RELEASE, SESSION, RelayLimits
 from dualpool.state import settings
@@ -53,6 +53,7 @@ from tests.helpers.relay_script import (
     all_cuts,
     by_size,
     client,
+    error_message,
     released,
     server,
     whole,
@@ -392,6 +393,54 @@ NAMED = [
     )),
 ]  # fmt: skip
 
+EXPLAIN = query(b"explain execute a")
+LOOK = query(b"table pg_prepared_statements")
+AS_A = parse(b"a", b"select 1")
+CLOSE_A = close(b"S", b"a") + SYNC
+NOT_A = error(b"26000", b'prepared statement "a" does not exist')
+OWN_NAMES = [
+    Row("SQL means a statement of the protocol: it is there under its own name", (
+        *A_PREPARED, asks(EXPLAIN, AS_A + SYNC + EXPLAIN + CLOSE_A),
+        released(PARSED + READY + ANSWER + READY + CLOSED + READY, ANSWER + READY), asks(RUN_A, RUN_ONE), released(RAN),
+    )),
+    Row("what it means is not there any more", (
+        *A_PREPARED, asks(EXPLAIN, AS_A + SYNC + EXPLAIN + CLOSE_A),
+        released(SYNTAX + READY + NOT_A + READY + CLOSED + READY, SYNTAX + READY), *idles(b"select 1"),
+    )),
+    Row("what it means is not there, but the query does not need it", (
+        *A_PREPARED, asks(EXPLAIN, AS_A + SYNC + EXPLAIN + CLOSE_A),
+        released(SYNTAX + READY + ANSWER + READY + CLOSED + READY, ANSWER + READY),
+        asks(RUN_A, RUN_ONE), released(RAN),
+    )),
+    Row("a name that the client has not given", (*A_PREPARED, asks(query(b"explain execute b")), released(NOT_THERE + READY))),
+    Row("behind a Parse without Sync", (
+        *A_PREPARED, asks(parse(b"", b"select 2") + EXPLAIN, parse(b"", b"select 2") + SYNC + AS_A + SYNC + EXPLAIN + CLOSE_A),
+        released(PARSED + READY + PARSED + READY + ANSWER + READY + CLOSED + READY, PARSED + ANSWER + READY),
+    ), pieces=False),
+    Row("behind an Execute without Sync it is refused", (
+        *A_PREPARED,
+        asks(RUN_A[: -len(SYNC)] + EXPLAIN + SYNC, RUN_ONE[: -len(SYNC)] + STAND_IN_CLOSE + query(FAIL) + SYNC),
+        server(
+            RAN[: -len(READY)] + CLOSED + NONE_THERE + READY,
+            RAN[: -len(READY)] + error_message(NAMES_REFUSED) + READY,
+        ),
+        released(READY),
+    )),
+    Row("by the protocol, up to the Sync", (
+        *A_PREPARED,
+        asks(parse(b"", b"explain execute a") + RUN, AS_A + parse(b"", b"explain execute a") + RUN + CLOSE_A),
+        released(PARSED + PARSED + RAN + CLOSED + READY, PARSED + RAN),
+    )),
+    Row("others' statements are closed before a look at all, and prepared again afterwards", (
+        OTHER_ONE, asks(LOOK, CLOSE_ONE + LOOK), released(CLOSED + ANSWER + READY, ANSWER + READY),
+    )),
+    Row("with its own beside them", (
+        *A_PREPARED, asks(LOOK, CLOSE_ONE + AS_A + SYNC + LOOK + CLOSE_A),
+        released(CLOSED + PARSED + READY + ANSWER + READY + CLOSED + READY, ANSWER + READY),
+        asks(RUN_A, prepares(2, b"select 1") + FLUSH), server(PARSED + TOLD, b"", to_server=RUN_TWO), released(RAN),
+    )),
+]  # fmt: skip
+
 UNLISTEN = query(DO_NOTHING)
 DEALLOCATED = complete(b"DEALLOCATE")
 UNLISTENED = complete(b"UNLISTEN")
@@ -650,8 +699,8 @@ SESSIONS = [
 TABLE: dict[str, Row] = {
     f"{group}: {made.name}": made
     for group, made_rows in {
-        "simple": SIMPLE, "extended": EXTENDED, "named": NAMED, "deallocate": DEALLOCATE, "settings": SETTINGS, "copy": COPIES, "big": BIGS,
-        "session": SESSIONS,
+        "simple": SIMPLE, "extended": EXTENDED, "named": NAMED, "own names": OWN_NAMES, "deallocate": DEALLOCATE, "settings": SETTINGS,
+        "copy": COPIES, "big": BIGS, "session": SESSIONS,
     }.items()
     for made in made_rows
 }  # fmt: skip

@@ -6,16 +6,16 @@ from typing import Final
 import pytest
 
 from dualpool.accounts import ServerTarget
-from dualpool.postgres import ENGINE
+from dualpool.postgres import ENGINE, server_relay
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.protocol import TRANSACTION, RelayLimits, ServerRelay
 from tests.helpers.twice import Transcript, differences, drive
 from tests.simulation.machines import Machine
-from tests.simulation.peers import Session
+from tests.simulation.peers import Session, Violation
 from tests.simulation.postgres import PostgresClient, PostgresDatabase
 
-CACHES: Final = frozenset(("_asked_at", "judged_by", "marks", "notable", "telling"))
-"""The time; and what a statement that both runs share remembers of what its text does."""
+CACHES: Final = frozenset(("_asked_at", "judged_by", "marks", "notable", "telling", "owner"))
+"""The time; what a statement that both runs share remembers of what its text does; and whole clients, once for each of their statements."""
 
 
 def run(seed: int, requests: int, *, cut: bool) -> Transcript:
@@ -46,3 +46,27 @@ def test_whole_and_cut(seed: int) -> None:
     whole, cut = run(seed, 300, cut=False), run(seed, 300, cut=True)
     assert list(differences(whole, cut)) == []
     assert whole.leases
+
+
+def _learns_always(client: ClientRelay, segment: bytes) -> bool:
+    for name, version in client.statements.names.items():
+        client.statements.names[name] = version.again()
+    return True
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "broken"),
+    [
+        (ClientRelay, "_ensure", lambda client, version, server, name, learns: (b"", b"dualpool_1")),
+        (ClientRelay, "_learns", lambda client, data, position, portal_end, end, length: True),
+        (ClientRelay, "learns_again", _learns_always),
+        (server_relay, "columns_of", lambda description: b""),
+    ],
+)
+def test_rows_of_another_shape_than_the_client_was_told_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, broken: object
+) -> None:
+    monkeypatch.setattr(owner, name, broken)
+    with pytest.raises(Violation):
+        for seed in range(40):
+            run(seed, 300, cut=False)

@@ -65,7 +65,8 @@ class PostgresClient(Client):
         return ClientLogin(account, {"application_name": self.name}, None, None, protocol_version=3 << 16)
 
     def request(self) -> bytes:
-        choices: list[Callable[[], bytes]] = [self._select, self._select, self._unnamed, self._named, self._named, self._pipeline]
+        named = [self._named] * 4
+        choices: list[Callable[[], bytes]] = [self._select, self._select, self._unnamed, *named, self._pipeline]
         if self.status == IDLE:
             choices += [
                 self._begin,
@@ -78,6 +79,7 @@ class PostgresClient(Client):
                 self._close_statement,
                 self._several,
                 self._write,
+                self._alter,
                 self._alter,
             ]
         else:
@@ -124,7 +126,8 @@ class PostgresClient(Client):
         return self._query(f"write '{self.marker()}'", ("written",))
 
     def _alter(self) -> bytes:
-        return self._query(f"alter '{self.marker()}'", ("done", "ALTER"))
+        data = self._query(f"alter '{self.marker()}'", ("done", "ALTER"))
+        return data + self._named() if self.rng.random() < 0.5 else data
 
     def _begin(self) -> bytes:
         self.must_wait = True

@@ -12,6 +12,7 @@ from dualpool.hosts import Host, Hosts, Search
 from dualpool.link import ServerConnection
 from dualpool.mysql import client_relay, client_sending, server_relay
 from dualpool.mysql.statements import ServerStatement
+from dualpool.postgres import server_relay as postgres_server_relay
 from dualpool.postgres.client_relay import ClientRelay
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.server import Server
@@ -66,7 +67,9 @@ def _forget_why(search: Search, host: Host, error: Exception) -> None:
         (ServerRelay, "is_quiet", lambda relay: not relay.pending),
         (ServerRelay, "_tagged", lambda relay, tag: None),
         (ServerRelay, "_parsed", lambda relay: bool(relay.pending.popleft()) and False),
-        (ClientRelay, "_ensure", lambda relay, statement, server: b""),
+        (ClientRelay, "_ensure", lambda client, version, server, name, learns: (b"", b"dualpool_1")),
+        (ClientRelay, "_learns", lambda client, data, position, portal_end, end, length: True),
+        (postgres_server_relay, "columns_of", lambda description: b""),
         (ServerConnection, "release", _release_during_a_cancel),
         (ServerConnection, "abandoned", _give_back_as_it_is),
         (ServerConnection, "lose", lambda conn, error, **how: conn.channel.close()),
