@@ -437,7 +437,10 @@ class ClientRelay(ClientSender):
                     if marks & self.notable:
                         if server.rereads and len(pending) > 1 and not is_plain(frame[5:]):
                             server.unread.add(frame)
+                        first = not server.owns_sequences and marks & sql.USES_SEQUENCE and not (server.unsynced or ending)
                         instead = self._note_query(frame, marks, server, whole)
+                        if first and instead is None:
+                            instead = server.forget_sequences() + frame
                         if self.vacates:
                             verdict |= VACATE
                     if ending:

@@ -10,7 +10,8 @@ from typing import Final
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import own_names, sql, wire
 from dualpool.postgres.client_session import USES_NUMBERS, ClientSession
-from dualpool.postgres.reading import LONGEST_CLUE, Reading, marks_of_part
+from dualpool.postgres.messages import NULL_LENGTH
+from dualpool.postgres.reading import CANCELS, LONGEST_CLUE, Reading, marks_of_part
 from dualpool.postgres.requests import (
     CLOSING,
     HIDDEN_CLOSE,
@@ -63,6 +64,10 @@ FAIL: Final = b"EXECUTE " + NEVER_PREPARED
 """Runs, and fails, in place of a LISTEN that is not allowed."""
 DO_NOTHING_INSTEAD: Final = described(shared(DO_NOTHING + b"\0\0\0", ANY_READING), b"\0\0", NO_COLUMNS)
 FAIL_INSTEAD: Final = described(shared(FAIL + b"\0\0\0", ANY_READING), b"\0\0", NO_COLUMNS)
+CANCELED_INSTEAD: Final = {
+    function: described(shared(b"SELECT true AS " + function + b"\0\0\0", ANY_READING), b"\0\0", NO_COLUMNS) for function in CANCELS
+}
+"""(Nobody describes them: the client has described its own statement.)"""
 ENCODING: Final = "client_encoding"
 
 
@@ -139,15 +144,31 @@ class ClientSender(ClientSession):
 
     def _cancel_instead(self, reading: Reading) -> bytes | None:
         """pg_cancel_backend() of a process id that a client was told at its login: it is ours to cancel. Raises MustCancel."""
-        asked = reading.cancels()
+        function = self._cancel(reading.cancels())
+        return wire.query(b"SELECT true AS " + function) if function else None
+
+    def _cancel(self, asked: tuple[bytes, int] | None) -> bytes:
+        """Cancel a client's query, or end it. The function that is to return true; b"": the server answers. Raises MustCancel."""
         if asked is None or asked[1] < FIRST_CLIENT_ID:
-            return None
+            return b""
         found, self._canceled = self._canceled, None
         if found is None:
             self.cancel_key = asked[1]
             self.cancel_connection = asked[0] == b"pg_terminate_backend"
             raise MustCancel
-        return wire.query(b"SELECT true AS " + asked[0]) if found else None
+        return asked[0] if found else b""
+
+    def _bind_canceling(
+        self, reading: Reading, data: bytes, position: int, portal_end: int, values: int, end: int, server: ServerRelay
+    ) -> bytes:
+        """The same for a Bind, whose `values` begin there. Returns what is sent instead, or b"". Raises MustCancel."""
+        bound = data[values:end]
+        function = self._cancel(reading.cancels(bound_values(bound)))
+        if not function:
+            return b""
+        prefix, own = self._stand_in(CANCELED_INSTEAD[function], server)
+        body = data[position + 5 : portal_end + 1] + own + b"\0\0\0\0\0" + bound[end_of_values(bound) :]
+        return prefix + wire.message(wire.BIND, body)
 
     def _query_under_own_names(self, query: bytes, text: bytes, reading: Reading, server: ServerRelay) -> bytes:
         """`query`, with what its `text` means by the client's own names prepared around it. See own_names.py."""
@@ -330,6 +351,11 @@ class ClientSender(ClientSession):
             server.segment_statement = None
             server.pending.append(RefusedSequenceStep())
             return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
+        if statement.marks & sql.CANCELS:
+            instead = self._bind_canceling(statement.read(judge), data, position, portal_end, name_end + 1, end, server)
+            if instead:
+                server.segment_statement = None
+                return instead
         stand_in = None
         if statement.telling or self._portals:
             stand_in = self._bind_telling(statement.read(judge), data[position + 5 : portal_end], server)
@@ -382,6 +408,10 @@ class ClientSender(ClientSession):
                 if marks & sql.ASKS_SEQUENCE and self._is_refused(server):
                     server.pending.append(RefusedSequenceStep())
                     return bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
+                if marks & sql.CANCELS:
+                    instead = self._bind_canceling(judge.read(text), data, position, portal_end, portal_end + 2, end, server)
+                    if instead:
+                        return instead
                 if marks & self.notable:
                     self._note_bound(text, marks, data[portal_end + 2 : end], server)
                 if self._portals or marks & (sql.TELLING | sql.LISTENS):
@@ -584,6 +614,17 @@ def describes_portal(data: bytes, position: int, portal: bytes) -> bool:
     return data.startswith(wire.message(wire.DESCRIBE, b"P" + portal + b"\0"), position)
 
 
+def end_of_values(data: bytes) -> int:
+    """Where the parameters of a whole Bind end, from behind the names on."""
+    position = 2 + 2 * int(wire.INT16.unpack_from(data)[0])
+    count = wire.INT16.unpack_from(data, position)[0]
+    position += 2
+    for _ in range(count):
+        length = wire.INT32.unpack_from(data, position)[0]
+        position += 4 + (length if length != NULL_LENGTH else 0)
+    return position
+
+
 def bound_values(data: bytes) -> list[bytes]:
     """The short parameters of a Bind, from behind the names on."""
     try:
@@ -596,7 +637,7 @@ def bound_values(data: bytes) -> list[bytes]:
             position += 4
             if 0 < length < MAX_NAME:
                 values.append(data[position : position + length])
-            position += max(length, 0)
+            position += length if length != NULL_LENGTH else 0
     except struct.error:
         return []  # cut short: it is longer than what we keep, or the server will refuse it
     return values

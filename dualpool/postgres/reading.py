@@ -7,7 +7,7 @@ Sources: PostgreSQL docs, "SQL Commands", "Advisory Lock Functions", "System Adm
 """
 
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from typing import Final
 
 from dualpool.postgres import own_names, sql
@@ -78,17 +78,22 @@ class Reading:
         """The first word of a text that can be read, in lower case."""
         return self.statements[0][0].lower() if self.statements else b""
 
-    def cancels(self) -> tuple[bytes, int] | None:
-        """The function and the process, if the text is a lone SELECT of pg_cancel_backend() or its like with a number."""
+    def cancels(self, values: Sequence[bytes] = ()) -> tuple[bytes, int] | None:
+        """The function and the process, if the text is a lone SELECT of pg_cancel_backend() or its like. `values`: its parameters."""
         lexed = self.lexed
         if lexed is None or len(self.statements) != 1 or lexed.kinds[0] != WORD or lexed.words[0] != b"select":
             return None
         words = [word for word in lexed.words[1:] if word != b";"]
         if words[:2] == [b"pg_catalog", b"."]:
             del words[:2]
-        if len(words) != 4 or words[0] not in CANCELS or [words[1], words[3]] != [b"(", b")"] or not words[2].isdigit():
+        if words[3:5] == [b":", b":"] and words[5:6] in ([b"int"], [b"int4"], [b"integer"], [b"bigint"], [b"int8"]):
+            del words[3:6]
+        if len(words) != 4 or words[0] not in CANCELS or [words[1], words[3]] != [b"(", b")"]:
             return None
-        return words[0], int(words[2])
+        number = values[0] if words[2] == b"$1" and len(values) == 1 else words[2]
+        if number.isdigit():
+            return words[0], int(number)
+        return (words[0], int.from_bytes(number, "big")) if words[2] == b"$1" and len(number) in {4, 8} else None
 
     def telling(self) -> list[list[bytes]]:
         """The statements whose tags must be told apart."""

@@ -43,9 +43,12 @@ RESTORE: Final = 11
 COPY_SYNC: Final = 12
 """A Sync behind the end of a COPY from the client. (One before it is read during the copy, and ignored.)"""
 
-READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE, RESTORE, COPY_SYNC))
+FORGET: Final = 13
+"""A hidden Query that makes the session forget its sequences. It may fail, in a failed transaction."""
+
+READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE, RESTORE, COPY_SYNC, FORGET))
 SYNCS: Final = frozenset((SYNC, HIDDEN_SYNC, COPY_SYNC))
-HIDDEN_QUERIES: Final = frozenset((HIDDEN_QUERY, PROBE, RESTORE))
+HIDDEN_QUERIES: Final = frozenset((HIDDEN_QUERY, PROBE, RESTORE, FORGET))
 HIDDEN_MARKS: Final = HIDDEN_QUERIES | {HIDDEN_SYNC}
 
 # ServerRelay.unsynced.

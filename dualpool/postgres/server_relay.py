@@ -13,6 +13,7 @@ from dualpool.postgres.requests import (
     BARRIER,
     CLOSING,
     COPY_SYNC,
+    FORGET,
     HIDDEN_CLOSE,
     HIDDEN_MARKS,
     HIDDEN_PARSE,
@@ -37,6 +38,7 @@ from dualpool.postgres.requests import (
     StaleStep,
 )
 from dualpool.postgres.server_session import TAGS, ServerSession
+from dualpool.postgres.session_sql import FORGET_SEQUENCES
 from dualpool.postgres.statements import (
     NEVER_PREPARED,
     NO_COLUMNS,
@@ -179,6 +181,20 @@ class ServerRelay(ServerSession):
             self.dirty = self.suspect = True  # nobody closes them now
         self.pending.append(COPY_SYNC)
 
+    def forget_sequences(self) -> bytes:
+        """The client is about to take a number, and may ask for it. Returns what is sent in front of its Query, or of its Bind."""
+        mark = self.pending.pop() if self.pending and type(self.pending[-1]) is bytes else None
+        if not self.pending:
+            self._hiding = True
+        self.pending.append(FORGET)
+        if mark is not None:
+            self.pending.append(mark)
+        self.unnamed = None  # a simple Query ends it (docs: Extended Query)
+        self.owns_sequences = True
+        if self.client is not None:
+            self.client.was_elsewhere = True  # what it has taken before is forgotten
+        return FORGET_SEQUENCES
+
     def expect_hidden_ready(self) -> None:
         """An exchange is about to send a simple Query: keep its answers from clients. `last_error` tells afterwards whether it failed."""
         if not self.pending:
@@ -278,7 +294,9 @@ class ServerRelay(ServerSession):
                     verdict |= BROKEN
                     hidden = False  # the server's last words are for whoever is there
                 elif hidden:
-                    if self.client is not None and self._rows is None:
+                    if self.pending and self.pending[0] == FORGET:
+                        self.owns_sequences = False
+                    elif self.client is not None and self._rows is None:
                         raise settings_refused(payload)
                 elif (self.segment and self._heals(payload, position == 0)) or self._is_own_name(payload):
                     hidden = True

@@ -2,6 +2,7 @@
 
 import psycopg
 import pytest
+from psycopg.types.numeric import Int4
 
 from tests.e2e.postgres_world import RunWorld, World, in_thread, wait_until
 from tests.helpers.servers import Servers
@@ -24,6 +25,22 @@ def test_a_query_is_canceled(world: World, listener: str, text: str) -> None:
         with pytest.raises(psycopg.errors.QueryCanceled):
             running.result()
         assert victim.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("prepare", [False, True])
+def test_a_query_is_canceled_by_a_parameter(world: World, prepare: bool, binary: bool) -> None:
+    with world.connect() as victim, world.connect() as other:
+        for _ in range(2):
+            running = in_thread(lambda: victim.execute("SELECT pg_sleep(100)"))
+            world.wait_until_running("pg_sleep(100)")
+            text = f"SELECT pg_cancel_backend(%{'b' if binary else 's'}::int)"
+            cursor = other.execute(text, [Int4(victim.info.backend_pid)], prepare=prepare)
+            assert cursor.description is not None
+            assert (cursor.description[0].name, cursor.fetchone()) == ("pg_cancel_backend", (True,))
+            with pytest.raises(psycopg.errors.QueryCanceled):
+                running.result()
+        assert other.execute("SELECT pg_cancel_backend(%s)", [2_000_000_000], prepare=prepare).fetchone() == (False,)
 
 
 def test_a_client_is_ended(world: World) -> None:
