@@ -103,30 +103,33 @@ def shared_statements() -> None:
 def kept_variables() -> None:
     from dualpool.mysql import session_sql
 
-    original = session_sql.render_difference
+    original = session_sql.assignments
 
-    def render(gone: list[str], wanted: dict[str, str]) -> bytes:
-        gone = [name for name in gone if name[0] != "@"]
-        return original(gone, wanted) if gone or wanted else b"SET @hunt_none=NULL"
+    def assignments(values: dict[str, str]) -> str:
+        return original({name: value for name, value in values.items() if name[0] != "@" or value != "NULL"} or {"@hunt_none": "1"})
 
-    session_sql.render_difference = render
+    session_sql.assignments = assignments
 
 
 @mutant("mysql", "GET_LOCK keeps no server connection")
 def unpinned_locks() -> None:
-    _unpinned("PIN_LOCK")
+    _unseen("E_LOCK")
 
 
 @mutant("mysql", "temporary tables keep no server connection")
 def unpinned_tables() -> None:
-    _unpinned("PIN_TEMPORARY")
+    _unseen("E_TEMPORARY")
 
 
-def _unpinned(name: str) -> None:
+def _unseen(name: str) -> None:
     from dualpool.mysql import states
 
-    original, pin = states.Holdings.pins, getattr(states, name)
-    states.Holdings.pins = lambda self: original(self) & ~pin  # type: ignore[method-assign]
+    original, kind = states.Holdings.apply, getattr(states, name)
+
+    def apply(self: Any, steps: tuple[Any, ...], ok: bool, schema: bytes, several: bool = False) -> None:
+        original(self, tuple(step for step in steps if step[0] != kind), ok, schema, several)
+
+    states.Holdings.apply = apply  # type: ignore[method-assign]
 
 
 @mutant("mysql", "LAST_INSERT_ID() is not given back")
