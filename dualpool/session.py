@@ -37,6 +37,9 @@ CLOSE_GRACE = 1.0
 """Seconds for sending a last error message to a client that does not get in."""
 LINGER = 0.25
 """Seconds for a client to close after a last message that is on its way: what it has asked meanwhile must not be answered by a reset."""
+DEFAULTS_WAIT = 0.25
+"""Seconds that a login waits for a server connection to ask; after one in vain others do not ask for DEFAULTS_PAUSE."""
+DEFAULTS_PAUSE = 1.0
 DEFAULTS_LAST = 0.01
 """Seconds for which the answer about a server's defaults is taken to be true: in a storm of logins not each one asks."""
 
@@ -353,15 +356,22 @@ class Door:
         return parameters
 
     async def _are_defaults_new(self, entry: PoolEntry) -> bool:
-        """Do sessions begin otherwise now than when the pool's welcomes were made? Asked if a server connection is idle."""
+        """Do sessions begin otherwise now than when the pool's welcomes were made? Asked if a server connection is free, or soon is."""
         now = trio.current_time()
         if not self.engine.asks_defaults or now < entry.checked_at + DEFAULTS_LAST:
             return False
-        conn = entry.pool.take_nowait(APPLICATION)
+        entry.checked_at = now
+        pool = entry.pool
+        conn = pool.take_nowait(APPLICATION)
+        if conn is None and pool.connections and not (pool.is_paused or pool.queue.has_anybody()):
+            # It may be between two leases, or there may be room for one more.
+            with trio.move_on_after(DEFAULTS_WAIT), contextlib.suppress(DualpoolError):
+                conn = await checkout(pool, APPLICATION)
+            if conn is None:
+                entry.checked_at = now + DEFAULTS_PAUSE
         if conn is None:
             return False
         assert isinstance(conn, ServerConnection)
-        entry.checked_at = now
         try:
             defaults = await self.server.upkeep.use(conn, self.engine.defaults(conn.relay, entry.target.user))
         except DualpoolError:
