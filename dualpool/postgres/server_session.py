@@ -132,7 +132,8 @@ def lasting(changes: list[sql.Change]) -> list[sql.Change]:
 
 def settings_in(rows: list[list[bytes | None]]) -> dict[str, str]:
     """What a probe's rows say of settings."""
-    return {messages.text(name).lower(): session_sql.from_digits(value) for name, value in rows if name and value is not None}
+    found = {messages.text(name).lower(): session_sql.from_digits(value) for name, value in rows if name and value is not None}
+    return {name: value for name, value in found.items() if name not in sql.OF_TRANSACTION}
 
 
 class ServerSession(protocol.ServerRelay):

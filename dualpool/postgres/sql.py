@@ -50,6 +50,8 @@ STRING: Final = re.compile(rb"'(?:[^'\\]++|'')*+'")
 NUMBER: Final = re.compile(rb"[0-9]++(?:\.[0-9]++)?")
 MAX_INTEGER: Final = 1 << 31
 SAFE_NAME: Final = re.compile(r"[a-z_][a-z0-9_]*+")
+OF_TRANSACTION: Final = frozenset(("transaction_isolation", "transaction_read_only", "transaction_deferrable"))
+"""Settings that end with their transaction, however they are set."""
 QUOTED_LISTS: Final = frozenset(
     ("search_path", "temp_tablespaces", "local_preload_libraries", "session_preload_libraries", "shared_preload_libraries")
 )
@@ -170,6 +172,8 @@ def _set(words: list[bytes], statement: list[bytes]) -> list[Change] | None:
     name, rest = _setting_name(statement)
     if not name or not rest:
         return None
+    if name in OF_TRANSACTION:
+        return []
     if rest[0].lower() not in {b"=", b"to"}:
         return [(name, UNPROVEN)]
     if len(rest) == 2 and rest[1].lower() == b"default":

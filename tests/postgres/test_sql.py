@@ -82,6 +82,7 @@ CHANGES: dict[bytes, list[Change] | None] = {
     b"SET LOCAL SESSION AUTHORIZATION joe": [],
     b"SET XML OPTION DOCUMENT": [("xmloption", "document")],
     b"SET TRANSACTION READ ONLY": [],
+    b"SET transaction_isolation = 'serializable'": [],
     b"SET CONSTRAINTS ALL DEFERRED": [],
     b"SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY, NOT DEFERRABLE": [
         ("default_transaction_isolation", "serializable"),
