@@ -283,7 +283,7 @@ class ClientRelay(ClientSender):
         if not server.is_quiet():
             # What is still to come (a rollback above all) may change settings behind our back. And what it is pinned by must go.
             server.dirty = True
-            if (server.pins | server.doubts | server.asked()) & sql.LIBRARY:
+            if (server.pins | server.doubts | server.asked()) & (sql.LIBRARY | sql.COMPUTED):
                 server.spent = LASTING
         self.awaits = False
         server.forget_question()

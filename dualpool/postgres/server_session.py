@@ -479,7 +479,9 @@ class ServerSession(protocol.ServerRelay):
                 self.changes.append((name, None))
         for name, value in found.items():
             if not value and is_placeholder(name, self.defined) and name not in self.names_in_doubt and not believed.get(name):
-                continue  # what some client before has left
+                # Some client before has left it, or this one in a transaction that was undone.
+                self.touched.add(name)
+                continue
             unchanged = name in ROLES and value == self.baseline.get(name, "none")
             self.changes.append((name, None if unchanged else value))
         for name in self.moved:
@@ -631,6 +633,10 @@ class ServerSession(protocol.ServerRelay):
             self.changes_in_transaction += [("session_authorization", None), ("role", None), ("*", None), (sql.UNLISTENED, None)]
             self.session_changed = True
             self._restore_later(("*",))
+            if self.pins & sql.COMPUTED:
+                # It knows the names of settings that nobody can ask for, and never forgets them.
+                self.dirty = True
+                self.spent = LASTING
             self.pins &= sql.LIBRARY
             if not self.pins:
                 self.pinned_at = 0.0
