@@ -271,7 +271,7 @@ def read(text: bytes, lexis: Lexis | None) -> Reading:
         lexed = None
         if lexis is not None and not (MODES_UNKNOWN in lexis.flags and (b"\\" in text or b'"' in text)):
             lexed = lex(text, lexis)
-        found = _uncertain(text) if lexed is None or lexis is None else _Reader(lexed, lexis).reading()
+        found = uncertain(text) if lexed is None or lexis is None else _Reader(lexed, lexis).reading()
         if len(text) <= MAX_CACHED_TEXT:
             if len(_readings) >= MAX_CACHED:
                 _readings.clear()
@@ -332,13 +332,24 @@ def dangers(part: bytes) -> int:
     return found
 
 
-def _uncertain(text: bytes) -> Reading:
-    """Anything may be in it. A statement of SET in it is what the trackers' report of a change is about, as far as we are told."""
+BEGUN_UNREAD: Final = {
+    E_ROLE: re.compile(rb"""\bSET\b[^=;'"]{0,200}?\bROLE\b""", re.IGNORECASE),
+    E_TEMPORARY: re.compile(rb"""\bCREATE\b[^;'"]{0,200}?\bTEMPORARY\b""", re.IGNORECASE),
+}
+"""What not every server tells, and no reset ends: it counts as begun where a text that is not certain looks like it."""
+
+
+def uncertain(text: bytes) -> Reading:
+    """The Reading of a text that could not be lexed. Anything may be in it.
+
+    A statement of SET in it is what the trackers' report of a change is about, as far as we are told.
+    """
     found = Reading()
     doubt = D_ALL | dangers(text)
     if b"SET" in text.upper():
         doubt |= D_CHANGES
-    found.steps = ((E_DOUBT, bytes((doubt,))),)
+    begun = [(kind, UNREAD) for kind, words in BEGUN_UNREAD.items() if words.search(text)]
+    found.steps = ((E_DOUBT, bytes((doubt,))), *begun)
     found.calls_users = found.several = True
     found.marks = M_STEPS | M_DOUBT | M_INSERT_ID
     if SEQUENCE_WORDS.search(text):

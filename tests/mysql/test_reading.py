@@ -446,3 +446,18 @@ def test_assignments_without_a_scope(text: bytes) -> None:
     changed = SCOPES[text]
     assert read(text).with_values(text, {}) == (changed or text)
     assert changed is None or read(text).marks & reading.M_UNSCOPED
+
+
+@pytest.mark.parametrize(
+    ("text", "begun"),
+    [
+        (b"set/*!99999 or not */role a", [states.E_ROLE]),
+        (b"create/*!99999 or not */temporary table a (b int)", [states.E_TEMPORARY]),
+        (b"insert into t values ('set', 'role') /*!99999 */", []),
+        (b"set @a = 'role' /*!99999 or not */", []),
+    ],
+)
+def test_what_a_text_that_is_not_certain_may_begin(text: bytes, begun: list[int]) -> None:
+    """A role and a temporary table are told by no server to everybody, and a role survives a reset."""
+    kinds = [kind for kind, _ in reading.uncertain(text).steps]
+    assert kinds == [states.E_DOUBT, *begun]
