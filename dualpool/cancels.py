@@ -6,7 +6,7 @@ and a key or a number of one may be somebody else's at another.
 
 import logging
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import trio
@@ -23,6 +23,10 @@ from dualpool.session import canceled
 if TYPE_CHECKING:
     from dualpool.pool import Pool
     from dualpool.server import Server
+
+
+RESTORING_SECONDS: Final = 0.001
+"""How often is looked whether the server has come to the client's query."""
 
 
 @attrs.define(eq=False)
@@ -121,6 +125,9 @@ class Cancels:
         conn.cancels += 1
         try:
             with trio.move_on_after(self._server.config.timeouts.cancel_wait or inf, shield=True):
+                while conn.relay.is_restoring() and conn.channel.is_open():  # noqa: ASYNC110  (the relay knows no tasks)
+                    # It is for the client's query, and must not strike what is ours in front of it.
+                    await trio.sleep(RESTORING_SECONDS)
                 stream = await self._server.connector.dial(entry.backend, conn.target)
                 errand.is_connected = True
                 try:

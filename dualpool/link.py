@@ -755,8 +755,13 @@ class ServerConnection(Leasable, ChannelOwner):
         client = self.client
         if client is None:
             return
+        goes_on = self.relay.owes_nothing()
         self.client = None
         client.server = None
         client.relay.detach()
+        if goes_on:
+            client.channel.resume()
+            client.go_on()
+            return
         # Behind half a message of the server, words of ours would be read as the rest of it.
         client.expel(error, silent=told or self.relay.is_midway())

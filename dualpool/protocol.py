@@ -147,6 +147,14 @@ class ServerRelay:
         """True when no answer is outstanding; a transaction may be open."""
         raise NotImplementedError
 
+    def owes_nothing(self) -> bool:
+        """True when the client has all its answers, and only a question of ours is open: without this server it can go on."""
+        return False
+
+    def is_restoring(self) -> bool:
+        """True while the server works on what brings the session to the client's settings, and not yet on what the client asks."""
+        return False
+
     def pin_reasons(self) -> list[str]:
         """Why the lease does not end with its transaction: `what the session holds; until what would let it go`, for each reason."""
         return []

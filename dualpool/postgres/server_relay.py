@@ -21,6 +21,7 @@ from dualpool.postgres.requests import (
     HIDDEN_QUERY,
     HIDDEN_SYNC,
     PARSE,
+    PROBE,
     READY_MARKS,
     RUNNING,
     SYNC,
@@ -165,6 +166,13 @@ class ServerRelay(ServerSession):
     def is_midway(self) -> bool:
         return self._skip > 0 and not self._skip_hidden
 
+    def owes_nothing(self) -> bool:
+        return (
+            self._rows is not None
+            and all(step == PROBE for step in self.pending)
+            and not (self.in_transaction or self.unsynced or self.unfinished or self.pins or self._founded)
+        )
+
     def is_lost(self) -> bool:
         return self.suspect or self.unfinished
 
@@ -292,7 +300,7 @@ class ServerRelay(ServerSession):
                     self.refused_write = self.dirty = True
                 if b"\0VFATAL\0" in payload or b"\0VPANIC\0" in payload:
                     verdict |= BROKEN
-                    hidden = False  # the server's last words are for whoever is there
+                    hidden = self.owes_nothing()  # the server's last words are for a client that waits for something
                 elif hidden:
                     if self.pending and self.pending[0] == FORGET:
                         self.owns_sequences = False

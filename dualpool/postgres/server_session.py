@@ -140,7 +140,7 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `mode` is the lease's, set by the client that attaches."""
 
     __slots__ = (
-        "_altered", "_asked", "_doubtful", "_ends", "_hiding", "_in_error", "_last", "_opaque", "_query", "_retried", "_rows",
+        "_altered", "_asked", "_doubtful", "_ends", "_founded", "_hiding", "_in_error", "_last", "_opaque", "_query", "_retried", "_rows",
         "_telling", "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes", "changes_in_transaction", "client",
         "defined", "doubts", "has_temporary", "judge", "last_error", "lexis", "mode", "moved", "names_in_doubt", "owns_sequences",
         "pending", "reader", "reported", "rereads", "savepoints", "segment_statement", "session_changed", "settings", "statements",
@@ -208,6 +208,8 @@ class ServerSession(protocol.ServerRelay):
         """Settings to be asked for by name."""
         self._unproven: list[bytes] = []
         """The texts of this lease of which it is not certain that they do anything."""
+        self._founded = False
+        """A text of this lease is in doubt for what it says itself, and not for what the catalog says, or does not say yet."""
         self._opaque = False
         """A function has run that may have made settings of which nobody knows the names."""
         self._altered = False
@@ -233,6 +235,9 @@ class ServerSession(protocol.ServerRelay):
     def asked(self) -> int:
         """The kinds that the session is being asked about."""
         return self._asked if self._rows is not None else 0
+
+    def is_restoring(self) -> bool:
+        return self._rows is None and bool(self.pending) and self.pending[0] == HIDDEN_QUERY
 
     def pin_reasons(self) -> list[str]:
         return [f"{name}; until {end}" for kind, (name, end) in session_sql.HOLDINGS.items() if self.pins & kind]
@@ -296,6 +301,7 @@ class ServerSession(protocol.ServerRelay):
         if self._opaque:
             self._opaque = False
             self.dirty = True
+        self._founded = False
         if self._unproven:
             self._unproven = []
         if self.names_in_doubt:
@@ -314,6 +320,8 @@ class ServerSession(protocol.ServerRelay):
                 self.catalog.know(name for name in names if is_placeholder(name, self.defined))
             self.doubts |= doubts
             self._doubtful = text
+            if not self._founded and self.reader.read(text).marks & (sql.EVERYTHING | sql.UNASKED):
+                self._founded = True
             if marks & sql.LIKELY and len(self._unproven) < MAX_UNPROVEN:
                 self._unproven.append(text)
             if marks & sql.OPAQUE:
