@@ -170,7 +170,8 @@ def test_its_client_keeps_it_and_the_next_one_has_none_of_it(
     direct = {"host": "127.0.0.1", "port": mysql_server.port, "user": made.user, "password": "app", "database": made.database}
     theirs, own, _ = seen(direct, steps, probe)
     got_theirs, got_own, refused = seen(made.address(), steps, probe)
-    assert got_theirs == theirs
+    # A client that was refused is gone, and what it held with it: sooner or later.
+    assert got_theirs == theirs or (refused is not None and got_theirs == seen(direct, [], probe)[0])
     if may_ask_little(made) and not mysql_server.is_mariadb and any(name in str(step) for name in STORED for step in steps):
         return
     assert got_own == own or (refused is not None and refused.args[0] in (1235, 2013))

@@ -164,7 +164,7 @@ def test_clients_wait_while_the_primary_dies_and_the_standby_is_promoted(pair: t
     assert primary.embedded is not None
     with Stages(pair, 'target_session_attrs = "read-write"') as world, world.connect() as conn:
         # The first lease of a pool ends with a question to the catalog. A request behind it would be under way when the server dies.
-        for _ in range(2):
+        for _ in range(3):
             assert conn.execute(SERVER_PORT) == [(primary.port,)]
         primary.embedded.kill()
         standby.execute("SELECT pg_promote(false)")
