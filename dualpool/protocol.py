@@ -112,7 +112,7 @@ class ServerRelay:
         self.to_server: bytes = b""
         self.in_transaction: bool = False
         self.leak: str = ""
-        """Found by asking though all looked harmless. Whoever logs it sets it to "" again."""
+        """Found by asking though all looked harmless. The one that logs it sets it to "" again."""
         self.pins: int = 0
         """Not 0: the session holds state that cannot be replayed, so the lease goes on after the transaction."""
         self.pin_text: str = ""

@@ -38,7 +38,7 @@ CLOSE_GRACE = 1.0
 LINGER = 0.25
 """Seconds for a client to close after a last message that is on its way: what it has asked meanwhile must not be answered by a reset."""
 DEFAULTS_WAIT = 0.25
-"""Seconds that a login waits for a server connection to ask; after one in vain others do not ask for DEFAULTS_PAUSE."""
+"""Seconds that a login waits for a server connection to ask; after one that found none others do not ask for DEFAULTS_PAUSE."""
 DEFAULTS_PAUSE = 1.0
 DEFAULTS_LAST = 0.01
 """Seconds for which the answer about a server's defaults is taken to be true: in a storm of logins not each one asks."""

@@ -33,7 +33,7 @@ FOR_VALUES: Final = 8
 FOR_COUNTED: Final = 24
 """Which column of a table has AUTO_INCREMENT."""
 FOR_RESET: Final = 23
-"""A session that its client is to have for itself begins anew."""
+"""A session that its client is to have for itself begins again."""
 # Is it so? What is asked of the server before a lease goes on because of it (states.Holdings.unsettled).
 FOR_USER_VARIABLES: Final = 9
 FOR_LOCKS: Final = 10

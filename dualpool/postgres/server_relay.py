@@ -605,7 +605,7 @@ class ServerRelay(ServerSession):
         """The server has told the shape of what was prepared."""
         before = prepared.version
         if before.columns is None:
-            # Whoever it was prepared for is told this shape, or knows no other.
+            # The client that it was prepared for is told this shape, or knows no other.
             before.settled = now
             prepared.owner.replace(prepared.owner_name, before, now)
         elif before is not now:
