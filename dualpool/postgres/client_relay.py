@@ -417,6 +417,8 @@ class ClientRelay(ClientSender):
                     if end - position < self._enough(kind, action, length):
                         break
                     whole = False
+                elif length > SMALL_MESSAGE:
+                    self._enough(kind, action, length)
                 instead: bytes | None = None
                 if action == C_QUERY:
                     ending = self._end_segment(server) if server.unsynced else b""
