@@ -35,6 +35,8 @@ from dualpool.transport import TlsTransport, Transport
 
 R = TypeVar("R")
 AccountFinder = Callable[[FindAccount], Awaitable[Account]]
+ENDED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+"""What a TLS handshake raises when the peer has ended the connection without a word."""
 LAST_WORDS = 0.5
 """Seconds in which an exchange that has run out of time may say so to its peer."""
 
@@ -99,7 +101,7 @@ class Stream:
         return data
 
     async def start_tls(self, required_alpn: str) -> TlsInfo:
-        """The handshake. Raises RemoteProtocolError with the reason."""
+        """The handshake. Raises RemoteProtocolError with the reason, and ConnectionClosed if the server ended instead of giving one."""
         if self.context is None:
             raise LocalProtocolError("TLS was asked for, but is not configured")
         tls = self.context.wrap_socket(
@@ -118,6 +120,8 @@ class Stream:
             except ssl.SSLWantWriteError:
                 await trio.lowlevel.wait_writable(tls)
             except (OSError, ValueError) as error:
+                if not self.server_side and isinstance(error, ENDED):
+                    raise ConnectionClosed from error
                 raise RemoteProtocolError(f"the TLS handshake failed: {error}", sqlstate="08006") from error
         alpn = tls.selected_alpn_protocol() or ""
         if required_alpn and alpn != required_alpn:

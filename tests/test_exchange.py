@@ -123,6 +123,18 @@ def _hang_up_after_tls(stream: Stream) -> Exchange[object]:
     return None
 
 
+async def test_a_server_that_ends_instead_of_the_handshake_may_be_stopping(pair: Pair, contexts: Contexts) -> None:
+    server, client = streams(pair, contexts)
+
+    def hang_up() -> Exchange[object]:
+        yield ReceiveSome()
+        server.close()
+        return None
+
+    _, error = await both(server, hang_up(), client, talk(tls=True))
+    assert isinstance(error, ConnectionClosed)
+
+
 async def test_something_else_than_tls(pair: Pair, contexts: Contexts) -> None:
     server, client = streams(pair, contexts)
 

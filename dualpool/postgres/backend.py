@@ -79,9 +79,12 @@ def secure(target: ServerTarget) -> Exchange[TlsInfo | None]:
 
 
 def _handshake(target: ServerTarget, alpn: str = "") -> Exchange[TlsInfo]:
-    """TLS. A server that is not trusted is refused like a wrong password: asking again will not change it."""
+    """TLS. A server that is not trusted is refused like a wrong password: asking again changes nothing. One that ends may be stopping."""
     try:
         tls: TlsInfo = yield StartTls(alpn)
+    except ConnectionClosed as closed:
+        message = f"{_place(target)} closed the connection during the TLS handshake"
+        raise ConnectFailed(message, hint="check that it is up, and that it takes TLS (sslmode in the backend url)") from closed
     except RemoteProtocolError as error:
         message = f"the login at {_place(target)} failed: {error.message}"
         raise ConnectFailed(message, hint="check sslmode and sslrootcert in the backend url", sqlstate="28000") from error
