@@ -42,6 +42,7 @@ NOT_KNOWN_NUMBERS: Final[dict[str, int | None]] = {
     reading.N_WARNINGS: None,
     reading.N_ERRORS: None,
 }
+FOUND_ROWS: Final[dict[str, int | None]] = {reading.N_FOUND_ROWS: None}
 TO_BE_READ: Final = reading.M_LOCAL | reading.M_KILL | reading.M_DIAGNOSTICS
 ABOUT_ERRORS: Final = frozenset((reading.Q_SHOW_ERRORS, reading.Q_ERROR_COUNT))
 COUNTS: Final = frozenset((reading.Q_WARNING_COUNT, reading.Q_ERROR_COUNT))
@@ -49,6 +50,10 @@ TEXTS: Final = frozenset((wire.COM_STMT_PREPARE, wire.COM_STMT_SEND_LONG_DATA))
 MAY_BE_LONG: Final = frozenset((s.C_QUERY, s.C_EXECUTE))
 NO_SEQUENCES: Final[frozenset[bytes]] = frozenset()
 ERROR_LEVEL: Final = b"\x05Error"
+NOT_KNOWN_WARNINGS: Final = (
+    "Outside a transaction the warnings of the statement before are only known to a text that asks for nothing else."
+    " Send SHOW WARNINGS alone, or use a listener in session mode."
+)
 WARNING_COLUMNS: Final = [
     codec.column(b"Level", codec.VAR_STRING, 45, 28, 1),
     codec.column(b"Code", codec.LONG, 63, 4, 0x21),
@@ -280,6 +285,10 @@ class ClientRelay(ClientSender):
             answered = self._answer_ourselves(found)
             if answered is not None:
                 return answered
+        if marks & reading.M_FOUND_BEHIND and not self._has_counted_rows():
+            return self._refuse_found_rows()
+        if marks & reading.M_PREVIOUS and (self.server is None or self.disturbed) and self._warnings:
+            return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_WARNINGS)
         if marks & CHANGED:
             changed = found.with_values(text, self._own_numbers(marks))
             if changed is None:
@@ -317,7 +326,13 @@ class ClientRelay(ClientSender):
             values[reading.N_FOUND_ROWS] = found if found >= 0 else None
             values[reading.N_WARNINGS] = len(self._warnings)
             values[reading.N_ERRORS] = len(self._errors())
+        elif marks & reading.M_NUMBERS and not self._has_counted_rows():
+            values[reading.N_FOUND_ROWS] = None
         return values
+
+    def _has_counted_rows(self) -> bool:
+        """Does the server connection say of FOUND_ROWS() what is the client's own? Only the last statement is known to have run there."""
+        return self.server is not None and not self.disturbed and self._row_count < 0 and not self._errors()
 
     def _errors(self) -> list[bytes]:
         """Of the last statement's warnings, those that are errors."""
@@ -372,7 +387,10 @@ class ClientRelay(ClientSender):
             # (Behind the last answer it may have been found to pin.)
             self.note(self.server.pins)
             self.take_notes()
-            if not self.disturbed and not (self._noted and kind != reading.Q_FOUND_ROWS):
+            if kind == reading.Q_FOUND_ROWS:
+                if self._has_counted_rows():
+                    return None
+            elif not self.disturbed and not self._noted:
                 return None  # the statement that it is about ran on this very server connection
         if kind == reading.Q_FOUND_ROWS:
             found = self.found_rows()
@@ -516,7 +534,7 @@ class ClientRelay(ClientSender):
         if types:
             statement.bind(types)
         self.binds += 1
-        if statement.marks & ABOUT_SESSION and (self.server is None or self.disturbed):
+        if statement.marks & ABOUT_SESSION and self._is_elsewhere(statement.reading):
             answered = self._execute_ourselves(statement)
             if answered is not None:
                 return answered
@@ -526,6 +544,10 @@ class ClientRelay(ClientSender):
         self.text = statement.text
         self._healed = False
         return self._to_server()
+
+    def _is_elsewhere(self, found: Reading) -> bool:
+        """Is what the statement asks about not to be had of this server connection?"""
+        return self.server is None or self.disturbed or (found.reads(FOUND_ROWS) and not self._has_counted_rows())
 
     def _execute_ourselves(self, statement: ClientStatement) -> int | None:
         """Answer a statement that asks what only the session knows that ran the one before; None if it asks nothing of the kind."""

@@ -28,6 +28,7 @@ from dualpool.mysql.requests import (
     FOR_RESET,
     FOR_SCHEMA,
     FOR_SETTINGS,
+    FOR_STATE,
     FOR_STATEMENT,
     IDLE,
     MOMENTS,
@@ -58,6 +59,8 @@ OTHER_S_SEQUENCE: Final = (
     "The last value of a sequence is known only in the transaction that has used it, by SELECT NEXTVAL(...) or in INSERT ... VALUES."
     ' Use the value that NEXTVAL() or INSERT ... RETURNING gives, sequence_values = "pin", or a listener in session mode.'
 )
+FORGET_WARNINGS: Final = QUERY + b"SELECT 1 FROM information_schema.ENGINES LIMIT 0"
+"""(MariaDB keeps warnings until a statement uses a table.)"""
 LOGIN_SCHEMA: Final = "\1"
 """Stands for the schema of the login in a statement's key. No schema's name."""
 LOOKED_FOR: Final = reading.M_STRICT | reading.M_DOUBT
@@ -184,6 +187,9 @@ class ClientSender(ClientSession):
             server.parses += 1
             self.to_server += server.ask(Request(FOR_STATEMENT, s.PREPARED, key=key), bytes((wire.COM_STMT_PREPARE,)) + execution.text)
             return FORWARD
+        if self._marks & reading.M_PREVIOUS and not server.in_transaction and not server.pins:
+            # What it reads may be what another client, or a question of ours, has left there.
+            self.to_server += server.ask(Request(FOR_STATE), FORGET_WARNINGS)
         self._send_command(server, found)
         return FORWARD
 

@@ -30,6 +30,7 @@ from dualpool.mysql.states import (
     E_DROP,
     E_HANDLER,
     E_HANDLER_CLOSE,
+    E_INNER,
     E_KEPT,
     E_LOCK,
     E_OPAQUE,
@@ -81,6 +82,11 @@ M_SEQUENCE: Final = 16384
 """MariaDB: it uses a sequence, the last value of which belongs to a session: see `Reading.reads_sequences`."""
 M_SERVERS_IDS: Final = 32768
 """It may compare numbers with the ids that the server gives its sessions: see `Reading.ids`."""
+
+M_PREVIOUS: Final = 65536
+"""In the middle of several statements it reads the diagnostics area, which may still be that of what ran there before them."""
+M_FOUND_BEHIND: Final = 131072
+"""It reads FOUND_ROWS() behind statements that leave it as it was before them."""
 
 # What we answer ourselves.
 Q_CONNECTION_ID: Final = 1
@@ -401,6 +407,8 @@ MAX_ALIAS: Final = 60
 ZERO: Final = re.compile(rb"0(?:\.0*)?\Z")
 NUMBERS_OF_FUNCTIONS: Final = {b"connection_id": N_CONNECTION_ID, b"row_count": N_ROW_COUNT, b"found_rows": N_FOUND_ROWS}
 NUMBERS_OF_VARIABLES: Final = {b"warning_count": N_WARNINGS, b"error_count": N_ERRORS}
+ONLY_UNQUOTED: Final = frozenset((b"row_count",))
+"""Of these, a word of the grammar: in quotes MySQL looks for a function of the user's. (To MariaDB it is the same, and is asked.)"""
 QUESTIONS: Final = {
     N_CONNECTION_ID: Q_CONNECTION_ID, N_ROW_COUNT: Q_ROW_COUNT, N_FOUND_ROWS: Q_FOUND_ROWS, N_WARNINGS: Q_WARNING_COUNT,
     N_ERRORS: Q_ERROR_COUNT,
@@ -411,6 +419,9 @@ OWN_RULES: Final = frozenset((*NUMBERS_OF_FUNCTIONS, b"last_insert_id", b"get_lo
 SEQUENCES: Final = frozenset((b"lastval", b"nextval", b"setval", b"currval"))
 """MariaDB's: what they leave in a session is found by their names."""
 SEQUENCE_WORDS: Final = re.compile(rb"LASTVAL|CURRVAL|PREVIOUS", re.IGNORECASE)
+ABOUT_PREVIOUS: Final = frozenset((b"warnings", b"errors", b"diagnostics", b"warning_count", b"error_count"))
+COUNTED: Final = frozenset((b"select", b"show", b"(", b"with", b"values", b"table", b"explain", b"desc", b"describe"))
+"""How statements begin that set FOUND_ROWS()."""
 PERHAPS: Final = frozenset(b"select if ifnull nullif nvl nvl2 coalesce case elt decode and or xor duplicate returning".split())
 """Beside these, what stands in a list of values may not be worked out."""
 ABOUT_SESSIONS: Final = re.compile(rb"processlist|thread_id", re.IGNORECASE)
@@ -479,6 +490,8 @@ class _Reader:
         if spans and not self.compound and self._comment_at_end(spans[-1][1]):
             results.append(False)  # Behind the last semicolon a comment is a statement of its own.
         found.results = tuple(results)
+        if self.multiple:
+            self._mark_previous(spans)
         if self.steps or self.doubt or found.defines:
             found.marks |= M_STEPS
         if _guilty and _masked(self.lexed) in _guilty:
@@ -510,6 +523,23 @@ class _Reader:
         if len(kinds) > start:
             spans.append((start, len(kinds)))
         return spans
+
+    def _mark_previous(self, spans: list[tuple[int, int]]) -> None:
+        """Of several statements: do some read what the statement in front of them has left, where that may be another text's?"""
+        words = self.words
+        counted = False
+        for first, last in spans:
+            begins = first == spans[0][0]
+            asks = words[first] in (b"show", b"get") or any(word in NUMBERS_OF_VARIABLES for word in words[first:last])
+            if asks and any(word in ABOUT_PREVIOUS for word in words[first:last]) and (begins or not self._is_mysql()):
+                self.found.marks |= M_PREVIOUS
+            if b"found_rows" in map(bytes.lower, words[first:last]) and not counted and not begins:
+                self.found.marks |= M_FOUND_BEHIND
+            counted = counted or words[first] in COUNTED
+
+    def _is_mysql(self) -> bool:
+        """Does each statement but those about warnings forget the warnings of the one before? (MariaDB's only if it uses a table.)"""
+        return not self.lexis.flags.isdisjoint((MYSQL_8, MYSQL_9_6))
 
     def _comment_at_end(self, last: int) -> bool:
         """Is there something behind the semicolon behind the last statement, the one before token `last`?"""
@@ -721,7 +751,7 @@ class _Reader:
             spaced = self.lexed.starts[index + 1] != self.lexed.ends[index] and name in UNSPACED
             if name in self.harmless and not spaced and not (kind == QUOTED and name in UNQUOTED):
                 return
-            if name in OWN_RULES:
+            if name in OWN_RULES and not (name in ONLY_UNQUOTED and not self._number_of(index)):
                 self._own_rule(name, index, kind)
                 return
             if name in SEQUENCES:
@@ -767,7 +797,7 @@ class _Reader:
         numbers: list[tuple[int, Number]] = []
         for index in range(self.first, self.last):
             if kinds[index] in (WORD, QUOTED):
-                name = NUMBERS_OF_FUNCTIONS.get(words[index].lower(), "")
+                name = self._number_of(index)
                 if name and self._sign(index + 1, b"(") and self._sign(index + 2, b")") and not self._sign(index - 1, b"."):
                     numbers.append((index, Number(name, lexed.starts[index], lexed.ends[index + 2])))
             elif self._sign(index, b"@@"):
@@ -779,6 +809,13 @@ class _Reader:
         self.numbers += [one for _, one in numbers]
         if numbers and self.word == b"select":
             self._unnamed_columns(first + 1, [n for n, _ in numbers])
+
+    def _number_of(self, index: int) -> str:
+        """The N_ name of what a function of this name tells; "" for other functions."""
+        word = self.words[index].lower()
+        if self.kinds[index] == QUOTED and word in ONLY_UNQUOTED and MARIADB_10_11 not in self.lexis.flags:
+            return ""
+        return NUMBERS_OF_FUNCTIONS.get(word, "")
 
     def _first_of_all(self) -> int:
         """The first token of the text that is no semicolon."""
@@ -830,7 +867,7 @@ class _Reader:
     def _number_question(self, index: int) -> Question | None:
         name, last = "", index
         if index < self.last and self.kinds[index] in (WORD, QUOTED):
-            name = NUMBERS_OF_FUNCTIONS.get(self.words[index].lower(), "")
+            name = self._number_of(index)
             if not (self._sign(index + 1, b"(") and self._sign(index + 2, b")")):
                 return None
             last = index + 2
@@ -1031,6 +1068,11 @@ class _Reader:
         inner = read(literal[1] or literal[2] or b"", self.lexis) if literal else None
         if inner is None or inner.marks or inner.steps:
             self._step(E_OPAQUE, name)
+        if inner is not None:
+            # (What a server does not tell of afterwards, as a temporary table, is known only from here.)
+            for kind, of in inner.sure_steps:
+                if kind not in (E_UNKNOWN, E_DOUBT) and b"\0" not in name:
+                    self._step(E_INNER, b"%b\0%c%b" % (name, kind, of))
 
     def _execute(self, first: int) -> None:
         """EXECUTE name, EXECUTE IMMEDIATE text. What is not opaque was read when it was prepared."""

@@ -221,6 +221,8 @@ E_DOUBT: Final = 21
 """What it does to the session is not known; its name is a byte with D_ bits."""
 E_KEPT: Final = 22
 """Something that only a reset takes back; what it is."""
+E_INNER: Final = 23
+"""A step of the statement that is prepared: the name of that, a NUL, the step's kind as a byte, the step's name."""
 
 # What is to be asked of the server because of a doubt.
 D_HELD: Final = 1
@@ -267,6 +269,7 @@ class Holdings:
         "assigned",
         "doubt",
         "handlers",
+        "inner",
         "locks",
         "one_shot",
         "opaque",
@@ -292,6 +295,8 @@ class Holdings:
         self.temporary: set[bytes] = set()
         self.prepared: set[bytes] = set()
         self.opaque: set[bytes] = set()
+        self.inner: dict[bytes, tuple[Step, ...]] = {}
+        """What EXECUTE of a name does, as far as its text was read when it was prepared."""
         self.handlers: set[bytes] = set()
         self.table_locks: set[bytes] = set()
         self.one_shot: set[str] = set()
@@ -339,6 +344,7 @@ class Holdings:
             elif kind == E_UNKNOWN:
                 if not name or name in self.opaque:
                     self.ask(D_ALL | D_ANYTHING)
+                self.apply(self.inner.get(name, ()), ok, schema, several)
             elif ok or several:
                 self._apply_whole(kind, name, ok, schema)
 
@@ -349,10 +355,16 @@ class Holdings:
 
     def _apply_whole(self, kind: int, name: bytes, ok: bool, schema: bytes) -> None:
         """A step of a statement that does nothing if it fails."""
+        if kind == E_PREPARE:
+            self.inner.pop(name, None)
         if kind in BEGINNINGS:
             self._add(getattr(self, BEGINNINGS[kind]), schema + name if kind == E_TEMPORARY and b"." not in name and name else name)
         elif kind == E_OPAQUE:
             self._add(self.opaque, name)
+        elif kind == E_INNER:
+            prepared, _, step = name.partition(b"\0")
+            if prepared in self.prepared:
+                self.inner[prepared] = (*self.inner.get(prepared, ()), (step[0], step[1:]))
         elif kind == E_XA:
             self.xa = True
         elif kind == E_ROLE:
@@ -376,6 +388,7 @@ class Holdings:
             self.locks.clear()
         elif kind == E_DEALLOCATE:
             self.prepared.discard(name)
+            self.inner.pop(name, None)
         elif kind == E_HANDLER_CLOSE:
             self.handlers.discard(name)
         elif kind == E_UNLOCK_TABLES:

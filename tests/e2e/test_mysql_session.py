@@ -334,3 +334,42 @@ def test_temporary_tables_and_locks_in_session_mode(each_mysql: World) -> None:
         wait_until(lambda: value(other, "SELECT IS_FREE_LOCK('session lock')") == 1, "the lock free")
         with pytest.raises(pymysql.err.ProgrammingError):
             rows(other, "SELECT n FROM mine")
+
+
+def test_rows_and_warnings_of_another_client_stay_unknown(each_mysql: World, table: str) -> None:
+    """What a server connection says of the statement before is another client's, if the statements in front leave that as it is."""
+    with (
+        each_mysql.connect(autocommit=True) as other,
+        each_mysql.connect(autocommit=True, client_flag=CLIENT.MULTI_STATEMENTS) as client,
+    ):
+        for text in ("BEGIN; SELECT FOUND_ROWS()", "DO 1; SELECT FOUND_ROWS()"):
+            rows(other, f"INSERT INTO {table} (name) VALUES ('a'), ('b'), ('c')")
+            rows(other, f"SELECT * FROM {table}")
+            with client.cursor() as cursor, pytest.raises(pymysql.err.MySQLError) as caught:
+                cursor.execute(text)
+            assert caught.value.args[0] == 1235
+        rows(client, "BEGIN")
+        with pytest.raises(pymysql.err.MySQLError):
+            rows(client, "SELECT FOUND_ROWS()")
+        rows(client, "SELECT 1 UNION SELECT 2")
+        assert rows(client, "SELECT FOUND_ROWS()") == [(2,)]
+        rows(client, "ROLLBACK")
+        for text in ("SHOW WARNINGS; SELECT 1", "SELECT 1; SHOW WARNINGS"):
+            rows(other, "SELECT CAST('x' AS SIGNED)")
+            with client.cursor() as cursor:
+                cursor.execute(text)
+                answers = [cursor.fetchall()]
+                while cursor.nextset():
+                    answers.append(cursor.fetchall())
+            assert () in answers
+
+
+def test_a_temporary_table_of_a_statement_of_prepare(each_mysql: World) -> None:
+    with each_mysql.connect(autocommit=True) as client, each_mysql.connect(autocommit=True) as other:
+        rows(client, "PREPARE q FROM 'CREATE TEMPORARY TABLE IF NOT EXISTS made_unseen AS SELECT 1 AS a'")
+        rows(client, "EXECUTE q")
+        rows(client, "DEALLOCATE PREPARE q")
+        with pytest.raises(pymysql.err.MySQLError) as caught:
+            rows(other, "SELECT * FROM made_unseen")
+        assert caught.value.args[0] == 1146
+        assert rows(client, "SELECT * FROM made_unseen") == [(1,)]

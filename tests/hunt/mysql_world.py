@@ -268,7 +268,8 @@ class MySQLWorld:
                 continue
             if is_own_error(other):
                 verdict = Verdict.EXCUSED
-                if status(one) & 1:
+                if status(one) & 1 or pooled.closed:
+                    # (The error may be a client's last one: a lock that a stored program has taken on MariaDB.)
                     return Verdict.PARTED, "", "", ""
                 continue
             if pooled.closed and i == len(pooled.replies) and not other and not direct.closed:
