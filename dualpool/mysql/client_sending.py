@@ -69,6 +69,7 @@ CLEARING: Final = frozenset((s.C_QUERY, s.C_PREPARE, s.C_EXECUTE))
 """Before these a server forgets the warnings of the statement before. With other commands, the list may still be that of another client."""
 KEEPING: Final = frozenset((s.C_PREPARE, s.C_INIT_DB, s.C_STATISTICS))
 """They leave what is known of the statement before them as it is, but for ROW_COUNT()."""
+MAY_NAME_TABLES: Final = frozenset((s.C_QUERY, s.C_EXECUTE))
 MAX_SAMPLED: Final = 100
 """Texts of one lease that may have left something unseen."""
 WITH_STATEMENT: Final = frozenset((s.C_FETCH, s.C_RESET_STATEMENT))
@@ -588,6 +589,15 @@ class ClientSender(ClientSession):
             server.holds.unsettled |= s.PIN_VARIABLE
         if self.always & reading.M_STRICT:
             server.holds.unsettled |= s.DOUBT
+        if self.always & reading.M_DOUBT and self._action in MAY_NAME_TABLES and self._names_tables(server):
+            server.holds.ask(s.D_ALL)
+
+    def _names_tables(self, server: ServerRelay) -> bool:
+        """May the statement meet a trigger or a view, which do what no text says? (That it is in doubt anyway, its steps say.)
+
+        MariaDB does not tell of locks, so each of its clients would have to be asked for them by taking them away.
+        """
+        return self._reading.names_tables and "MariaDB" not in server.version and not self.doubts()
 
     def apply_steps(self, server: ServerRelay, ok: bool) -> None:
         """The statement is over: what of the session its text says that it has changed."""

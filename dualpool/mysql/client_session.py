@@ -35,7 +35,7 @@ from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_KNOWN, ServerSession
 from dualpool.mysql.statements import ClientStatement, ClientStatements
 from dualpool.mysql.wire import put_lenenc_bytes
-from dualpool.protocol import PIN_WARN, SESSION, RelayLimits
+from dualpool.protocol import PIN_WARN, SESSION, VERIFY_ALWAYS, RelayLimits
 from dualpool.state import Settings
 
 NOTHING_READ: Final = Reading()
@@ -123,8 +123,12 @@ class ClientSession(protocol.ClientRelay):
         self._found_rows = -1
         self._answer = b""
         """The whole answer to the last statement, if it was a short and plain result: if need be its rows can be counted."""
-        self.always = reading.M_STRICT if self.limits.strict and self.mode != SESSION else 0
-        """Marks that every statement has. M_CALC_FOUND_ROWS: FOUND_ROWS() could not be answered once, so from then on it is asked for."""
+        self.always = 0
+        if self.mode != SESSION:
+            self.always = reading.M_STRICT if self.limits.strict else 0
+            self.always |= reading.M_DOUBT if self.limits.verify == VERIFY_ALWAYS else 0
+        """Marks that every statement has. M_DOUBT: what a trigger or a view does, its text does not say. M_CALC_FOUND_ROWS: FOUND_ROWS()
+        could not be answered once, so from then on it is asked for."""
         self._warnings: list[bytes] = []
         """The rows of SHOW WARNINGS, as far as they are known. The first `_noted` of them are our own."""
         self._noted = 0

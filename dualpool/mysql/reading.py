@@ -147,6 +147,7 @@ class Reading:
         "kill",
         "makes_sequences",
         "marks",
+        "names_tables",
         "numbers",
         "question",
         "reads_sequences",
@@ -175,6 +176,8 @@ class Reading:
         """A GET DIAGNOSTICS of the statement's own information: each variable as SQL, and whether it gets NUMBER (else ROW_COUNT)."""
         self.drops = ""
         """The database that it drops."""
+        self.names_tables = False
+        """Its statements work on tables, which may be views, or have triggers."""
         self.several = False
         """It is of several statements, or may be: of these, some may have been carried out when it fails."""
         self.sets = False
@@ -422,6 +425,7 @@ SEQUENCE_WORDS: Final = re.compile(rb"LASTVAL|CURRVAL|PREVIOUS", re.IGNORECASE)
 ABOUT_PREVIOUS: Final = frozenset((b"warnings", b"errors", b"diagnostics", b"warning_count", b"error_count"))
 COUNTED: Final = frozenset((b"select", b"show", b"(", b"with", b"values", b"table", b"explain", b"desc", b"describe"))
 """How statements begin that set FOUND_ROWS()."""
+ON_TABLES: Final = frozenset(b"from insert update delete replace load table join call handler execute".split())
 PERHAPS: Final = frozenset(b"select if ifnull nullif nvl nvl2 coalesce case elt decode and or xor duplicate returning".split())
 """Beside these, what stands in a list of values may not be worked out."""
 ABOUT_SESSIONS: Final = re.compile(rb"processlist|thread_id", re.IGNORECASE)
@@ -498,6 +502,7 @@ class _Reader:
             found.marks |= M_STEPS
             found.calls_users = True
             self._mark_doubt(D_ALL, learnable=False)
+        found.names_tables = not ON_TABLES.isdisjoint(self.words)
         found.sure_steps = tuple(self.steps)
         if self.doubt:
             found.marks |= M_DOUBT

@@ -28,6 +28,11 @@ BOTH: Final = MARIADB | MYSQL
 
 Step = str | bytes
 CASES: Final[list[tuple[list[Step], str, frozenset[str]]]] = [
+    (["INSERT INTO triggering VALUES (1)"], LOCK, MYSQL),
+    (["INSERT INTO triggering VALUES (1)"], VARIABLE, MYSQL),
+    (["BEGIN", "INSERT INTO triggering VALUES (1)", "COMMIT"], LOCK, MYSQL),
+    (["SELECT * FROM viewing"], LOCK, MYSQL),
+    (["TABLE viewing"], LOCK, MYSQL),
     ([f"SELECT `GET_LOCK`('{NAME}', 0)"], LOCK, BOTH),
     ([f"SELECT GET_LOCK/* x */('{NAME}', 0)"], LOCK, BOTH),
     ([f"SELECT '{LONG}', {LOCKING}"], LOCK, BOTH),
@@ -140,6 +145,9 @@ def prepare(made: World) -> None:
         "CREATE FUNCTION assigns() RETURNS INT NO SQL BEGIN SELECT 'left' INTO @mine; RETURN 1; END",
         "CREATE PROCEDURE assigning() SELECT 'left' INTO @mine",
         f"CREATE FUNCTION locks() RETURNS INT NO SQL BEGIN DO {LOCKING}; RETURN 1; END",
+        "CREATE VIEW viewing AS SELECT `locks`() AS a",
+        "CREATE TABLE triggering (a INT)",
+        "CREATE TRIGGER t BEFORE INSERT ON triggering FOR EACH ROW SET @mine = 'left', NEW.a = `locks`()",
         "CREATE FUNCTION counts() RETURNS INT NO SQL BEGIN DO LAST_INSERT_ID(777); RETURN 1; END",
     ):
         made.execute(sql)
