@@ -185,7 +185,9 @@ def _postgres_pattern(string: bytes) -> re.Pattern[bytes]:
 
 
 _EDGE_OF_COMMENT: Final = re.compile(rb"/\*|\*/")
-_ESCAPE_OF_NAME: Final = re.compile(r"(\\\\)|\\([0-9A-Fa-f]{4})|\\\+([0-9A-Fa-f]{6})|(\\)")
+_ESCAPE_OF_NAME: Final = r"({0}{0})|{0}([0-9A-Fa-f]{{4}})|{0}\+([0-9A-Fa-f]{{6}})|({0})"
+_UESCAPE: Final = re.compile(rb"(?:[ \t\n\r\f\v]++|--[^\n\r]*+)*+uescape[ \t\n\r\f\v]*+'([^'\"+0-9A-Fa-f\s\x80-\xff])'", re.IGNORECASE)
+"""(With a comment of the other kind in it, the text is not certain.)"""
 
 
 class Postgres(Dialect):
@@ -233,15 +235,21 @@ class Postgres(Dialect):
                     return False
                 position = closing + len(token[0])
                 found.add(STRING, start, position, source[start:position])
-            elif kind == "unicode" and not self._add_unicode(source, start, position, found):
-                return False
+            elif kind == "unicode":
+                behind = _UESCAPE.match(source, position)
+                if not self._add_unicode(source, start, position, found, behind):
+                    return False
+                if behind is not None:
+                    position = behind.end()
         return True
 
-    def _add_unicode(self, source: bytes, start: int, end: int, found: Lexed) -> bool:
-        r"""U&"d\0061ta"."""
+    def _add_unicode(self, source: bytes, start: int, end: int, found: Lexed, behind: re.Match[bytes] | None) -> bool:
+        r"""U&"d\0061ta", or U&"d!0061ta" UESCAPE '!', where `behind` is what follows the name."""
         name = source[start + 3 : end - 1].replace(b'""', b'"')
-        if b"\\" in name:
-            decoded = unescaped(name)
+        escape = b"\\" if behind is None else behind[1]
+        end = end if behind is None else behind.end()
+        if escape in name:
+            decoded = unescaped(name, escape)
             if decoded is None:
                 return False
             name = decoded
@@ -249,18 +257,19 @@ class Postgres(Dialect):
         return True
 
 
-def unescaped(name: bytes) -> bytes | None:
+def unescaped(name: bytes, escape: bytes = b"\\") -> bytes | None:
     """The name with its Unicode escapes resolved; None for what a server refuses. Names with other letters than ASCII's are not certain."""
     if not name.isascii():
         return None
     parts: list[str] = []
     position, text = 0, name.decode()
-    for escape in _ESCAPE_OF_NAME.finditer(text):
-        parts.append(text[position : escape.start()])
-        position = escape.end()
-        if escape[4]:
+    mark = escape.decode()
+    for found in re.finditer(_ESCAPE_OF_NAME.format(re.escape(mark)), text):
+        parts.append(text[position : found.start()])
+        position = found.end()
+        if found[4]:
             return None
-        code = int(escape[2] or escape[3], 16) if not escape[1] else ord("\\")
+        code = int(found[2] or found[3], 16) if not found[1] else ord(mark)
         if not 0 < code < 0x110000 or 0xD800 <= code < 0xE000:
             return None
         parts.append(chr(code))

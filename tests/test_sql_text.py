@@ -20,6 +20,7 @@ READ = [
     (SJIS, b"select E'\x83\x5c'; set x", [[b"select", b"E'\x83\x5c'"], [b"set", b"x"]]),
     (STANDARD, b"select /* /* */ ; */ 1--;\n;;b", [[b"select", b"1"], [b"b"]]),
     (STANDARD, b"select $$;$$, $a$ $$; $a$, a$b$c;d", [[b"select", b"$$;$$", b",", b"$a$ $$; $a$", b",", b"a$b$c"], [b"d"]]),
+    (STANDARD, b"select U&\"p!0067!!\" UEscape '!', b", [[b"select", b"pg!", b",", b"b"]]),
     (STANDARD, b'select U&"p\\0067_x\\+000061", "a""B"', [[b"select", b"pg_xa", b",", b'a"B']]),
     (STANDARD, b"create rule r as on a do (b; c); d", [b"create rule r as on a do ( b ; c )".split(), [b"d"]]),
     (STANDARD, b"select 1.5e3+.5, $1::INT, b'1', x''", [b"select 1.5e3 + .5 , $1 : : int , b'1' , x''".split()]),

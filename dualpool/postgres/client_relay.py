@@ -71,7 +71,7 @@ HARMLESS_CALLS: Final = frozenset(
 MAX_FIRST: Final = 4096
 """Bytes of a lease's first request that are looked at."""
 TEMP_BUFFERS: Final = "temp_buffers"
-ABOUT_TEMPORARY: Final = re.compile(rb"temp_buffers|pg_my_temp_schema", re.IGNORECASE)
+ABOUT_TEMPORARY: Final = re.compile(rb"temp_buffers|pg_my_temp_schema|current_schemas", re.IGNORECASE)
 """What tells whether a session has had temporary tables."""
 SETS_AT_ONCE: Final = re.compile(
     rb"(?:begin\s*;\s*)?(?:set\s+(?:local\s+|session\s+)?([a-z_][\w$]*\.[a-z_][\w$]*)\s*(?:=|\bto\b)"
@@ -283,8 +283,11 @@ class ClientRelay(ClientSender):
         if not server.is_quiet():
             # What is still to come (a rollback above all) may change settings behind our back. And what it is pinned by must go.
             server.dirty = True
-            if (server.pins | server.doubts | server.asked()) & (sql.LIBRARY | sql.COMPUTED):
+            maybe = server.pins | server.doubts | server.asked()
+            if maybe & (sql.LIBRARY | sql.COMPUTED):
                 server.spent = LASTING
+            if maybe & sql.TEMPORARY:
+                server.has_temporary = server.picky = True
         self.awaits = False
         server.forget_question()
         server.client = None

@@ -217,8 +217,7 @@ class ClientSender(ClientSession):
             if name not in server.own_names:
                 version = self._current(self.statements.names[name], server, name)
                 server.own_names.append(name)
-                server.pending.append(OwnNameStep())
-                parts.append(version.parse(name))
+                parts.append(server.parse_hidden(version.parse(name), OwnNameStep()))
         return b"".join(parts)
 
     def end_own_names(self, server: ServerRelay) -> bytes:
@@ -466,8 +465,7 @@ class ClientSender(ClientSession):
             # Another client's is there; on a direct connection there would be none.
             server.pending.append(HIDDEN_CLOSE)
             return CLOSE_UNNAMED
-        server.pending.append(HIDDEN_PARSE)
-        return unnamed
+        return server.parse_hidden(unnamed, HIDDEN_PARSE)
 
     def _unnamed_as_told(self, unnamed: bytes, types: bytes, server: ServerRelay, learns: bool | None) -> bytes:
         """The same, where the client was told the shape of its unnamed statement."""
@@ -480,12 +478,12 @@ class ClientSender(ClientSession):
         text = unnamed[6 : unnamed.index(0, 6)]
         self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + text + b"\0" + types)
         server.parses += 1
-        server.pending.append(HIDDEN_PARSE)
+        again = server.parse_hidden(self.unnamed, HIDDEN_PARSE)
         if learns:
             self.unnamed_shape = None
-            return self.unnamed
+            return again
         step = DescribedStep(self, unnamed=self.unnamed, hidden=True)
-        raise self._ask(step, self.unnamed + describe(b""), server)
+        raise self._ask(step, again + describe(b""), server)
 
     def _ask(self, step: DescribedStep, asked: bytes, server: ServerRelay) -> MustAsk:
         """A question whose answer, `step`, the client's message must wait for."""

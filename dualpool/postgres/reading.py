@@ -138,7 +138,7 @@ def read(text: bytes, lexis: Lexis | None) -> Reading:
     reading.names.update(_named_settings(lexed))
     for start, end in lexed.statements():
         reading.marks |= _marks_of_statement(lexed, start, end)
-        reading.statements.append([text[lexed.starts[index] : lexed.ends[index]] for index in range(start, end)])
+        reading.statements.append([_source(text, lexed, index) for index in range(start, end)])
         if lexed.is_word(start, b"execute"):
             strings = (lexed.words[index] for index in range(start, end) if lexed.kinds[index] == STRING)
             reading.names |= sql.names_among(word[1:-1] for word in strings)
@@ -152,6 +152,13 @@ def read(text: bytes, lexis: Lexis | None) -> Reading:
         if reading.vacates:
             reading.marks |= sql.VACATES
     return reading
+
+
+def _source(text: bytes, lexed: Lexed, index: int) -> bytes:
+    """A token as it stands in `text`; of a name with escapes, what it means in plain quotation marks."""
+    source = text[lexed.starts[index] : lexed.ends[index]]
+    word = lexed.words[index]
+    return source if lexed.kinds[index] != QUOTED or source[:1] == b'"' or not word.isascii() else b'"' + word.replace(b'"', b'""') + b'"'
 
 
 def marks_of_part(part: bytes) -> int:

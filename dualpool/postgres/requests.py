@@ -46,6 +46,9 @@ COPY_SYNC: Final = 12
 FORGET: Final = 13
 """A hidden Query that makes the session forget its sequences. It may fail, in a failed transaction."""
 
+DONE: Final = 14
+"""A do-nothing Close behind what the client executes: once it is answered, a notice is one of the hidden Parse that follows."""
+
 READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE, RESTORE, COPY_SYNC, FORGET))
 SYNCS: Final = frozenset((SYNC, HIDDEN_SYNC, COPY_SYNC))
 HIDDEN_QUERIES: Final = frozenset((HIDDEN_QUERY, PROBE, RESTORE, FORGET))

@@ -13,6 +13,7 @@ from dualpool.postgres.requests import (
     BARRIER,
     CLOSING,
     COPY_SYNC,
+    DONE,
     FORGET,
     HIDDEN_CLOSE,
     HIDDEN_MARKS,
@@ -44,6 +45,7 @@ from dualpool.postgres.statements import (
     NEVER_PREPARED,
     NO_COLUMNS,
     SERVER_PREFIX,
+    STAND_IN_CLOSE,
     ClientStatements,
     PreparedStep,
     Version,
@@ -316,6 +318,8 @@ class ServerRelay(ServerSession):
                 hidden = self._report(data[position + 5 : following - 1])
             elif action == S_COPY_IN:
                 self.copying_in = True
+            elif kind == wire.NOTICE:
+                hidden = hidden or self._is_of_ours()
             elif action == S_ILLEGAL:
                 raise RemoteProtocolError(f"a message of kind {chr(kind)!r} after the login")
             elif hidden and self._rows is not None and kind == wire.DATA_ROW:
@@ -463,7 +467,7 @@ class ServerRelay(ServerSession):
         if isinstance(step, EvictStep):
             self.statements.remove(step.prepared)
             return True, b""
-        if step in {HIDDEN_CLOSE, BARRIER} or isinstance(step, OwnNameStep):
+        if step in {HIDDEN_CLOSE, BARRIER, DONE} or isinstance(step, OwnNameStep):
             return True, b""
         raise RemoteProtocolError("CloseComplete without a Close")
 
@@ -509,12 +513,25 @@ class ServerRelay(ServerSession):
                 self.statements.keep(step.prepared)
         elif isinstance(step, DeallocatedStep):
             step.client.statements.restore(step.name, step.version)
-        elif isinstance(step, int):
+        elif isinstance(step, int) and step != DONE:
             # PARSE, CLOSING and their hidden forms. Was this one refused, or never read? The unnamed statement is one or the other.
             self.unnamed = UNKNOWN
             if step == PARSE and self.client is not None and PARSE not in self.pending:
                 # (Of several, the newest is the client's.)
                 self.client.unnamed = None
+
+    def _is_of_ours(self) -> bool:
+        """Is a notice that comes now one of a Parse that the client did not ask for?"""
+        step = self.pending[0] if self.pending else None
+        return step == HIDDEN_PARSE or isinstance(step, OwnNameStep) or (isinstance(step, PreparedStep) and not step.visible)
+
+    def parse_hidden(self, frame: bytes, step: object) -> bytes:
+        """`frame`, a Parse that the client did not ask for, and what tells its notices from those of what the client executes before."""
+        if self.unsynced != RUNNING:
+            self.pending.append(step)
+            return frame
+        self.pending.extend((DONE, step))
+        return STAND_IN_CLOSE + frame
 
     def _is_own_name(self, payload: bytes) -> bool:
         """Is it an error of what we prepare in front of a Query? Then it is kept, to be told when the Query fails for want of it."""
@@ -650,8 +667,10 @@ class ServerRelay(ServerSession):
         for gone in statements.take_outdated():
             self.pending.append(EvictStep(gone))
             closing += wire.message(wire.CLOSE, b"S" + gone.name + b"\0")
-        self.pending.append(step)
-        return closing + version.parse(step.name), step
+        if visible:
+            self.pending.append(step)
+            return closing + version.parse(step.name), step
+        return closing + self.parse_hidden(version.parse(step.name), step), step
 
     def prepare_and_describe(
         self, version: Version, client: "ClientSession", owner_name: bytes, *, visible: bool = False

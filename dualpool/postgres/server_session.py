@@ -140,8 +140,9 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `mode` is the lease's, set by the client that attaches."""
 
     __slots__ = (
-        "_altered", "_asked", "_doubtful", "_ends", "_founded", "_hiding", "_in_error", "_last", "_opaque", "_query", "_retried", "_rows",
-        "_telling", "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes", "changes_in_transaction", "client",
+        "_altered", "_asked", "_asked_names", "_doubtful", "_ends", "_founded", "_hiding", "_in_error", "_last", "_opaque", "_query",
+        "_retried", "_rows", "_telling",
+        "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes", "changes_in_transaction", "client",
         "defined", "doubts", "has_temporary", "judge", "last_error", "lexis", "mode", "moved", "names_in_doubt", "owns_sequences",
         "pending", "reader", "reported", "rereads", "savepoints", "segment_statement", "session_changed", "settings", "statements",
         "strict", "suspect", "to_restore", "touched", "unnamed", "unread", "used_by",
@@ -221,6 +222,8 @@ class ServerSession(protocol.ServerRelay):
         self._rows: list[bytes] | None = None
         """The rows of the probe under way, `_asked`: which kinds it is about, `_retried`: the one before it has failed."""
         self._asked = 0
+        self._asked_names: frozenset[str] = frozenset()
+        """Of `names_in_doubt`, those that it is about. (Others may have come since.)"""
         self._retried = False
         self._unasked = 0
         """How often the session has been idle, while pinned, since it was asked last."""
@@ -316,6 +319,8 @@ class ServerSession(protocol.ServerRelay):
             if doubts & sql.SETTINGS and not (text is self._doubtful and self.doubts & sql.SETTINGS):
                 names = self.reader.read(text).names or sql.setting_names(text)
                 self.names_in_doubt |= names
+                if marks & (sql.OPAQUE | sql.COMPUTED) or self.reader.facts is None or self.catalog.facts is None:
+                    self.names_in_doubt |= sql.dotted_names(text)
                 # They may be made later, too: by EXECUTE, by the next FETCH, or by a trigger.
                 self.catalog.know(name for name in names if is_placeholder(name, self.defined))
             self.doubts |= doubts
@@ -374,6 +379,7 @@ class ServerSession(protocol.ServerRelay):
         self.unnamed = None  # a simple Query ends it (docs: Extended Query)
         kinds = sql.EVERYTHING if self.strict or kinds & sql.ALWAYS else kinds
         names = self.names_in_doubt | self.catalog.names if kinds & sql.SETTINGS else self.names_in_doubt
+        self._asked_names = frozenset(self.names_in_doubt)
         text = session_sql.probe(kinds, names)
         if self._retried:
             text = session_sql.UNHURRIED + text
@@ -498,7 +504,7 @@ class ServerSession(protocol.ServerRelay):
                 self.moved[name] = self.reported[name]
                 self._set_baseline(name, self.reported[name])
         self._shorten_changes()
-        self.names_in_doubt.clear()
+        self.names_in_doubt -= self._asked_names
         self.session_changed = self.rereads = True
 
     def _believed(self) -> dict[str, str]:

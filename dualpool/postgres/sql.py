@@ -7,6 +7,7 @@ Source: PostgreSQL docs, "SQL Syntax: Lexical Structure", "SET", "SET SESSION AU
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 from typing import Final
 
 from dualpool.sql_text import unescaped
@@ -339,6 +340,10 @@ MAX_CALLS: Final = 16
 MAX_CALL: Final = 500
 DATABASE_VERBS: Final = frozenset((b"drop", b"alter", b"create"))
 SETTING_NAME: Final = re.compile(rb"[A-Za-z_][\w$]*+(?:\.[A-Za-z_][\w$]*+)++|role|session_authorization")
+DOTTED: Final = re.compile(rb"(?<![\w$.\x80-\xff])[A-Za-z_][\w$]*+(?:\.[A-Za-z_][\w$]*+)++(?![\w$.\x80-\xff(])", re.ASCII)
+ESCAPED_BYTE: Final = re.compile(rb"\\(?:x([0-7][0-9A-Fa-f])|u?00([0-7][0-9A-Fa-f]))")
+MAX_DOTTED: Final = 64
+"""Names in one text that are asked for because a function may make settings of them."""
 NAMED_SETTING: Final = re.compile(
     rb"set_config\"?\s*+\(\s*+'([^'\\]{1,200})'|\bset\s++(?:session\s++)?([a-z_][\w$]*+(?:\.[a-z_][\w$]*+)++)", re.IGNORECASE
 )
@@ -376,6 +381,13 @@ def arguments(words: list[bytes]) -> list[list[bytes]]:
 def setting_names(text: bytes) -> set[str]:
     """The settings that calls of set_config, and SETs in a body, name."""
     return {(match[1] or match[2]).decode("utf-8", "surrogateescape").lower() for match in NAMED_SETTING.finditer(text)}
+
+
+def dotted_names(text: bytes) -> set[str]:
+    """What may be the name of a custom setting in `text`, in which strings may be written with escapes."""
+    plain = text if b"\\" not in text else ESCAPED_BYTE.sub(lambda found: bytes((int(found[1] or found[2], 16),)), text)
+    found = {match[0].decode("ascii").lower() for match in islice(DOTTED.finditer(plain), MAX_DOTTED)}
+    return {name for name in found if len(name) <= 2 * MAX_NAME}
 
 
 def names_among(values: Iterable[bytes]) -> set[str]:

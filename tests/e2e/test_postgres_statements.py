@@ -387,3 +387,24 @@ def test_an_unnamed_statement_behind_a_failed_one_in_one_pipeline(world: World) 
         client.send(parse("", "SELECT nothing"), SYNC, parse("", "SELECT 'here'"), SYNC)
         assert [kinds(client.until_ready()) for _ in range(2)] == ["EZ", "1Z"]
         assert client.value(bind(""), execute(), SYNC) == "here"
+
+
+def test_notices_of_what_the_client_did_not_ask_for(world: World) -> None:
+    with Raw(world.pooler.port("trust")).log_in() as client:
+        client.ask(query("SET standard_conforming_strings = off"))
+        assert "N" in [kind for kind, _ in client.ask(parse("s", r"SELECT 'a\b'"), SYNC)]
+        client.ask(parse("n", "DO 'BEGIN RAISE NOTICE $$told$$; END'"), SYNC)
+        client.ask(query("SET DateStyle = 'German'"))  # both are prepared again
+        answer = client.ask(bind("n"), execute(), bind("s"), execute(), SYNC)
+        assert kinds(answer) == "2C2DCZ"
+        notices = [payload for kind, payload in answer if kind == "N"]
+        assert len(notices) == 1
+        assert b"told" in notices[0]
+
+
+def test_a_name_with_an_escape_of_its_own(world: World) -> None:
+    with Raw(world.pooler.port("trust")).log_in() as client:
+        client.ask(parse("s", "SELECT 1"), SYNC)
+        assert kinds(client.ask(query("EXECUTE U&\"!0073\" UESCAPE '!'"))) == "TDCZ"
+        assert kinds(client.ask(query("DEALLOCATE U&\"!0073\" UESCAPE '!'"))) == "CZ"
+        assert error_of(client.ask(bind("s"), SYNC))["C"] == "26000"

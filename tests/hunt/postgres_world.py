@@ -28,11 +28,14 @@ LOGINS: Final[tuple[dict[str, str], ...]] = (
 SEEDS: Final = (0.25, 0.5)
 """What scripts give to setseed()."""
 OWN_ERRORS: Final = (
-    ("55000", r"last value of the sequence is not known"),
-    ("0A000", r""),
-    ("57P01", r""),
+    ("55000", r"^the last value of the sequence is not known in this transaction"),
+    # EXECUTE of a name of the protocol in a simple query behind Bind or Execute without Sync.
+    ("0A000", r"^a simple query behind an extended query without Sync cannot mean prepared statements by their names$"),
 )
 """Errors of dualpool's own where a direct connection has a value: SQLSTATE, and what the text must contain. Each says what to do."""
+STALE: Final = ("0A000", "cached plan must not change result type")
+INTERNAL: Final = "XX000"
+"""A direct connection's internal error (`SET` in a simple query behind an extended one without Sync): nobody can do the same."""
 
 CONFIGURATION: Final = """
 [listeners.postgres]
@@ -73,7 +76,7 @@ def custom_settings(*, placeholders: bool = True) -> str:
     return "select " + ", ".join(one if placeholders else f"coalesce({one}, '')" for one in asked).replace("ü", "\\u00fc")
 
 
-HELD: Final = """select
+HELD: Final = """select 'held',
  array(select concat_ws(' ', mode, classid, objid, objsubid) from pg_locks
   where pid = pg_backend_pid() and locktype = 'advisory' order by 1),
  array(select concat_ws(' ', relname, relkind) from pg_class where relnamespace = pg_my_temp_schema() order by 1),
@@ -82,6 +85,9 @@ HELD: Final = """select
  array(select concat_ws(' ', name, from_sql) from pg_prepared_statements order by 1),
  array(select c from pg_listening_channels() c order by 1),
  current_user, session_user, current_schemas(true), pg_my_temp_schema() <> 0"""
+PREPARED_COLUMN: Final = 5
+CHANNELS_COLUMN: Final = 6
+"""Of HELD."""
 SETTINGS: Final = "select string_agg(name || '=' || setting, chr(10) order by name) from pg_settings where strpos(name, '.') = 0"
 """Without those of libraries, which are loaded when a session first needs them."""
 
@@ -240,6 +246,11 @@ class PostgresWorld:
         for i, (one, other) in enumerate(zip(theirs, ours, strict=False)):
             if one == other or [self._clean(r) for r in one] == [self._clean(r) for r in other]:
                 continue
+            if any(kind == "E" and isinstance(body, tuple) and body[0] == INTERNAL for kind, body in one):
+                return Verdict.PARTED, "", "", ""
+            if is_documented(one, other) or is_refused_sooner(one, other):
+                verdict = Verdict.EXCUSED
+                continue
             if self._is_own_error(pooled, other):
                 verdict = Verdict.EXCUSED
                 if one[-1] != other[-1] or one[-1] != ("Z", b"I"):
@@ -281,6 +292,48 @@ class PostgresWorld:
         for database in self.databases.values():
             text = text.replace(database, "hunt_db")
         return re.sub(r"pg_temp_\d+|pg_toast_temp_\d+", "pg_temp_n", text)
+
+
+def is_documented(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+    """Does a look at what a session holds differ only in what the documentation says?
+
+    pg_prepared_statements leaves out what cannot be prepared with the settings and tables of now; pg_listening_channels() leaves out what
+    the shared connection listens to; and a schema for temporary tables with nothing in it is the server connection's.
+    """
+    if [kind for kind, _ in direct] != [kind for kind, _ in pooled]:
+        return False
+    for one, other in zip(direct, pooled, strict=True):
+        if one == other:
+            continue
+        if one[0] != "D" or not isinstance(one[1], bytes) or not isinstance(other[1], bytes):
+            return False
+        theirs, ours = unnumbered(one[1]), unnumbered(other[1])
+        if len(theirs) != len(ours) or theirs[:1] != [b"held"] or ours[:1] != [b"held"]:
+            return False
+        for column in (PREPARED_COLUMN, CHANNELS_COLUMN):
+            if not elements(ours[column]) <= elements(theirs[column]):
+                return False
+        if theirs[2] == b"{}" and theirs[3] == b"{}" and theirs[-1] == b"t" and ours[-1] == b"f":
+            theirs[-1], theirs[-2] = b"f", (theirs[-2] or b"").replace(b"pg_numbered,", b"").replace(b"pg_numbered", b"")
+        kept = [i for i in range(len(theirs)) if i not in {PREPARED_COLUMN, CHANNELS_COLUMN}]
+        if [theirs[i] for i in kept] != [ours[i] for i in kept]:
+            return False
+    return True
+
+
+def elements(array: bytes | None) -> set[bytes]:
+    """Of an array as text. (No name in it has a comma.)"""
+    return {one for one in (array or b"{}")[1:-1].split(b",") if one}
+
+
+def is_refused_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+    """Both refuse to run a statement whose table has changed: dualpool at once, the server for its parameters (22...) first."""
+    if not direct or len(direct) != len(pooled):
+        return False
+    differing = [(one, other) for one, other in zip(direct, pooled, strict=True) if one != other]
+    return len(differing) == 1 and all(
+        isinstance(one[1], tuple) and one[0] == other[0] == "E" and one[1][0][:2] == "22" and other[1] == STALE for one, other in differing
+    )
 
 
 def segments(answer: Answer) -> list[list[tuple[str, object]]]:

@@ -40,7 +40,7 @@ CHANNELS = {
     b"listen a, b": None,
     b"listen a; select 1": None,
     b"listen 'a'": None,
-    b'listen U&"a"': None,
+    b'listen U&"a"': "a",
     b'listen ""': None,
     b"listen " + b"x" * 63: "x" * 63,
     b"listen " + b"x" * 64: None,

@@ -355,7 +355,7 @@ NAMED = [
     )),
     Row("a question of ours that an error skips: the next segment asks again", (
         *A_PREPARED, OtherServer(),
-        asks(bind(b"", b"x") + RUN_A + RUN_A, bind(b"", b"x") + ONE + FLUSH),
+        asks(bind(b"", b"x") + RUN_A + RUN_A, bind(b"", b"x") + wire.message(wire.CLOSE, b"Sdualpool_none\0") + ONE + FLUSH),
         server(NOT_THERE, to_server=FAIL_A + prepares(2, b"select 1") + FLUSH), server(READY),
         server(PARSED + TOLD, b"", to_server=RUN_TWO), released(RAN),
         asks(RUN_A, RUN_TWO), released(RAN),

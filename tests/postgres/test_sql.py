@@ -129,6 +129,7 @@ DEALLOCATES = {
     b"deallocate": None,
     b"deallocatea": None,
     b'deallocate U&"\\0061b"': b"ab",
+    b"deallocate U&\"!0061b\" uescape '!'": b"ab",
     b"deallocate a b": None,
 }
 
