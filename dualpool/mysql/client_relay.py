@@ -33,6 +33,8 @@ MALFORMED: Final = 1835
 BEGINNING: Final = Struct("<IBI")
 """Of a command: the length and number of its packet, what it is, and the number of its statement, if it has one."""
 MAX_REMEMBERED: Final = 1024
+QUOTE: Final = ord("'")
+PAREN: Final = ord("(")
 CHANGED: Final = reading.M_OWN_ID | reading.M_NUMBERS | reading.M_UNSCOPED
 """Another text goes to the server."""
 ABOUT_SESSION: Final = reading.M_LOCAL | reading.M_NUMBERS
@@ -73,18 +75,21 @@ class ClientRelay(ClientSender):
             head, command, number = BEGINNING.unpack_from(data)
             # Most of all commands: one packet with the number 0, a query that is known to be harmless whatever its values, or an EXECUTE.
             # (Programs send the same queries again and again, but for the numbers and strings in them.)
-            if head == len(data) - 4 and (
-                (
-                    command == wire.COM_QUERY
-                    and head <= MAX_REMEMBERED
-                    and (self.texts.knows(data[5:]) if b"'" in data or b"(" in data else data[5:].translate(None, DIGITS) in self._plain)
-                )
-                or (command == wire.COM_STMT_EXECUTE and self._is_plain_execute(data, number))
-            ):
+            plain = False
+            if head == len(data) - 4:
+                if command == wire.COM_STMT_EXECUTE:
+                    plain = self._is_plain_execute(data, number)
+                elif command == wire.COM_QUERY and head <= MAX_REMEMBERED:
+                    text = data[5:]
+                    if QUOTE in text or PAREN in text:
+                        plain = self.texts.knows(text)
+                    else:
+                        plain = text.translate(None, DIGITS) in self._plain
+                    if plain:
+                        self._action = s.C_QUERY
+                        self.text = text
+            if plain:
                 self.at_rest = False
-                if command == wire.COM_QUERY:
-                    self._action = s.C_QUERY
-                    self.text = data[5:]
                 self._marks = 0
                 self._steps = ()
                 self._reading = NOTHING_READ

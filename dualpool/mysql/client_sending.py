@@ -616,7 +616,8 @@ class ClientSender(ClientSession):
         action = self._action
         statement = self._execution
         if action == s.C_EXECUTE and statement is not None:
-            statement.forget_long_data()
+            if statement.long_bytes:
+                statement.forget_long_data()
             if statement.cursor is not None:
                 self._cursor_over(statement, server)
             if ok is not None and ok.status & wire.STATUS_CURSOR_EXISTS and self.executing_on is not None:

@@ -80,6 +80,12 @@ DEFINITIONS: Final = frozenset((s.COLUMNS, s.PARAMETERS, s.RESULT_COLUMNS))
 ENDS_OF_DEFINITIONS: Final = frozenset((s.COLUMNS_END, s.PARAMETERS_END, s.RESULT_COLUMNS_END))
 LOCAL_FILES_TEXT: Final = "Loading local data is disabled; this must be enabled on both the client and server sides"
 
+_common_oks: dict[int, Ok] = {}
+"""What most OK packets say: by status flags (16 bits), and in front of them whether it ends a result (0), or one row more than it tells.
+
+They are shared, so nobody changes them. As the flags of NOT_QUICK_STATUS are never among them, they are at most 3 * 512.
+"""
+
 
 class ServerRelay(ServerSession):
     """See the module."""
@@ -157,8 +163,22 @@ class ServerRelay(ServerSession):
         client = self.client
         if self._phase == s.HEAD and client is not None and client.quick and len(self.requests) == 1 and not self._held.size:
             ok = self._whole_answer(data, client)
-            if ok is not None:
-                return self._told(self._over(ok, b"", data if ok.affected < 0 and len(data) < MAX_SHORT else b""))
+            verdict = self._read(data) if ok is None else self._over(ok, b"", data if ok.affected < 0 and len(data) < MAX_SHORT else b"")
+        else:
+            verdict = self._read(data)
+        client = self.client
+        if client is not None and (client.to_client or client.to_server):
+            # What it has said while it was told of answers comes behind them.
+            self.to_server += client.to_server
+            self.to_client += client.to_client
+            client.to_server = client.to_client = b""
+        if self.pins != self._told_pins:
+            self._told_pins = self.pins
+            verdict |= PINNED
+        return verdict | LEAKED if self.leak else verdict
+
+    def _read(self, data: bytes) -> int:
+        """`data`, packet by packet."""
         self._keep_answer(data)
         if self._held.size:
             data = self._held.take(data)
@@ -189,20 +209,7 @@ class ServerRelay(ServerSession):
                 raise RemoteProtocolError(f"a packet of {size} bytes where a small one is due")
             self._held.keep(data[position:], max(size, end - position + 1))
         self._flush(data, position)
-        return self._told(verdict)
-
-    def _told(self, verdict: int) -> int:
-        """The end of `on_server_bytes`, whichever way it went."""
-        client = self.client
-        if client is not None and (client.to_client or client.to_server):
-            # What it has said while it was told of answers comes behind them.
-            self.to_server += client.to_server
-            self.to_client += client.to_client
-            client.to_server = client.to_client = b""
-        if self.pins != self._told_pins:
-            self._told_pins = self.pins
-            verdict |= PINNED
-        return verdict | LEAKED if self.leak else verdict
+        return verdict
 
     def _keep_answer(self, data: bytes) -> None:
         """`data` has come: is it of an answer that may be wanted again (`_answer`)?"""
@@ -240,7 +247,13 @@ class ServerRelay(ServerSession):
         self.to_client = self.to_client + passed if self.to_client else passed
         self._phase = s.DONE
         self._take_status(status)
-        return Ok(affected, insert_id, status)
+        if affected > 1 or insert_id:
+            return Ok(affected, insert_id, status)
+        key = (affected + 1) << 16 | status
+        ok = _common_oks.get(key)
+        if ok is None:
+            ok = _common_oks[key] = Ok(affected, insert_id, status)
+        return ok
 
     def _take_status(self, status: int) -> None:
         """The status flags at the end of an answer."""
