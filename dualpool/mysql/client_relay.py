@@ -81,10 +81,7 @@ class ClientRelay(ClientSender):
                     plain = self._is_plain_execute(data, number)
                 elif command == wire.COM_QUERY and head <= MAX_REMEMBERED:
                     text = data[5:]
-                    if QUOTE in text or PAREN in text:
-                        plain = self.texts.knows(text)
-                    else:
-                        plain = text.translate(None, DIGITS) in self._plain
+                    plain = self.texts.knows(text) if QUOTE in text or PAREN in text else text.translate(None, DIGITS) in self._plain
                     if plain:
                         self._action = s.C_QUERY
                         self.text = text

@@ -367,3 +367,8 @@ def catalog_of(host: str, port: int, database: str) -> Catalog:
         found = _catalogs[host, port, database] = Catalog()
     found.age()
     return found
+
+
+def forget() -> None:
+    """Begin again, as a new process does. (Who has a Catalog keeps it.)"""
+    _catalogs.clear()

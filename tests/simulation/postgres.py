@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import ClassVar
 
 from dualpool.accounts import Account, ClientLogin
+from dualpool.postgres import catalog
 from tests.simulation.machines import Machine
 from tests.simulation.peers import FAILED, IDLE, OPEN, Client, Database, Session, Token, Violation
 
@@ -550,3 +551,8 @@ class PostgresDatabase(Database):
 
     shape = 0
     """How often the table was changed: what has this shape when it is prepared is refused when that is another one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        # What one schedule has left there must not change the next one.
+        catalog.forget()
