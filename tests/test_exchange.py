@@ -123,11 +123,14 @@ def _hang_up_after_tls(stream: Stream) -> Exchange[object]:
     return None
 
 
-async def test_a_server_that_ends_instead_of_the_handshake_may_be_stopping(pair: Pair, contexts: Contexts) -> None:
+@pytest.mark.parametrize("words", [b"", b"\x15\x03\x03\0\2\1\0", b"\x16\x03"], ids=["nothing", "close_notify", "cut"])
+async def test_a_server_that_ends_instead_of_the_handshake_may_be_stopping(pair: Pair, contexts: Contexts, words: bytes) -> None:
     server, client = streams(pair, contexts)
 
     def hang_up() -> Exchange[object]:
         yield ReceiveSome()
+        if words:
+            yield Send(words)
         server.close()
         return None
 

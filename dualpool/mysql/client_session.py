@@ -124,11 +124,11 @@ class ClientSession(protocol.ClientRelay):
         self._answer = b""
         """The whole answer to the last statement, if it was a short and plain result: if need be its rows can be counted."""
         self.always = 0
-        if self.mode != SESSION:
-            self.always = reading.M_STRICT if self.limits.strict else 0
-            self.always |= reading.M_DOUBT if self.limits.verify == VERIFY_ALWAYS else 0
         """Marks that every statement has. M_DOUBT: what a trigger or a view does, its text does not say. M_CALC_FOUND_ROWS: FOUND_ROWS()
         could not be answered once, so from then on it is asked for."""
+        if self.mode != SESSION:
+            self.always |= reading.M_STRICT if self.limits.strict else 0
+            self.always |= reading.M_DOUBT if self.limits.verify == VERIFY_ALWAYS else 0
         self._warnings: list[bytes] = []
         """The rows of SHOW WARNINGS, as far as they are known. The first `_noted` of them are our own."""
         self._noted = 0

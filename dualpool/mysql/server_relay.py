@@ -83,7 +83,7 @@ LOCAL_FILES_TEXT: Final = "Loading local data is disabled; this must be enabled 
 _common_oks: dict[int, Ok] = {}
 """What most OK packets say: by status flags (16 bits), and in front of them whether it ends a result (0), or one row more than it tells.
 
-They are shared, so nobody changes them. As the flags of NOT_QUICK_STATUS are never among them, they are at most 3 * 512.
+They are shared, so nobody changes them. As the flags of NOT_QUICK_STATUS are never among them, they are at most 3 * 1024.
 """
 
 
