@@ -590,6 +590,7 @@ class RelayLimits:
 
     __slots__ = (
         "asks_sequences",
+        "asks_temporary",
         "frame_bytes",
         "listen",
         "mode",
@@ -627,6 +628,8 @@ class RelayLimits:
         self.sequence_values = SEQUENCE_ERROR
         self.asks_sequences = False
         """Some client has asked for the last value of a sequence: leases begin without those of others."""
+        self.asks_temporary = False
+        """Some client has asked for what tells if its session has had temporary tables: leases begin on sessions that had none."""
         self.strict = False
         """For development: what a session really holds is compared with what its relay believes, at the end of each lease."""
         self.frame_bytes = frame_bytes

@@ -46,6 +46,9 @@ _OWN_RULES: Final = TAKES_LOCK | RELEASES_LOCK | KEPT_BY_SESSION | {b"set_config
 _SEQUENCES: Final = frozenset(("nextval", "setval", "currval", "lastval"))
 _RULED_NAMES: Final = ",".join(sorted(name.decode() for name in _OWN_RULES))
 _KNOWN_NAMES: Final = ",".join((*sorted(HARMLESS | _SEQUENCES), _RULED_NAMES))
+_TEMPORARY_NAMES: Final = "pg_my_temp_schema|current_schemas|pg_is_other_temp_schema|temp_buffers"
+_TEMPORARY_CALLS: Final = ":funcid (1403|2854|2855) "
+"""The functions of these names, in the expressions that the catalog keeps (pg_proc.dat)."""
 _OURS: Final = 16384
 """Objects with lower numbers came with the server (docs: System Catalog Initial Data, FirstNormalObjectId)."""
 QUERY: Final = f"""
@@ -94,6 +97,13 @@ UNION SELECT 'name', lower(m[2]), '' FROM doubtful,
   WHERE oid >= {_OURS}
 UNION SELECT 'name', lower(m[1]), '' FROM unseen, regexp_matches(source, '''([A-Za-z_][\\w$]*(?:\\.[A-Za-z_][\\w$]*)+)''', 'g') AS m
 UNION SELECT kind, '', '' FROM unseen
+UNION SELECT 'temporary', '', '' FROM pg_proc p WHERE oid >= {_OURS}
+  AND (prosrc ~* '{_TEMPORARY_NAMES}' OR to_jsonb(p)->>'prosqlbody' ~ '{_TEMPORARY_CALLS}')
+UNION SELECT 'temporary', '', '' FROM pg_rewrite WHERE oid >= {_OURS} AND ev_action::text ~ '{_TEMPORARY_CALLS}'
+UNION SELECT 'temporary', '', '' FROM pg_policy
+  WHERE polqual::text ~ '{_TEMPORARY_CALLS}' OR polwithcheck::text ~ '{_TEMPORARY_CALLS}'
+UNION SELECT 'temporary', '', '' FROM pg_attrdef WHERE adbin::text ~ '{_TEMPORARY_CALLS}'
+UNION SELECT 'temporary', '', '' FROM pg_constraint WHERE oid >= {_OURS} AND conbin::text ~ '{_TEMPORARY_CALLS}'
 UNION SELECT 'opaque ' || kind, '', '' FROM unseen WHERE is_opaque
 UNION SELECT 'version', md5(coalesce(string_agg(oid || ':' || xmin, ',' ORDER BY c, oid), '')), '' FROM (
   SELECT 1 AS c, oid, xmin FROM pg_proc UNION ALL SELECT 2, oid, xmin FROM pg_trigger WHERE NOT tgisinternal
@@ -108,7 +118,7 @@ OPAQUE_KINDS: Final = {b"opaque all": sql.COMPUTES, b"opaque read": sql.READS, b
 class Facts:
     """What QUERY has answered. Compared by value."""
 
-    __slots__ = ("calls", "everywhere", "names", "opaque", "opaque_marks", "reads", "version", "writes")
+    __slots__ = ("calls", "everywhere", "names", "opaque", "opaque_marks", "reads", "tells_temporary", "version", "writes")
 
     def __init__(self, rows: Iterable[list[bytes | None]] = ()) -> None:
         found: dict[bytes, set[bytes]] = {}
@@ -126,6 +136,8 @@ class Facts:
         """So do views or row policies."""
         self.writes = b"write" in found
         """So may triggers, rules, defaults or constraints."""
+        self.tells_temporary = b"temporary" in found
+        """Views, functions, ... tell whether the session has had temporary tables."""
         self.opaque_marks = sum(mark for kind, mark in OPAQUE_KINDS.items() if kind in found)
         """Texts with one of these marks may call those that are opaque, unseen."""
         self.version = next(iter(found.get(b"version", ())), b"")

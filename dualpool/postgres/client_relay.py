@@ -1,13 +1,11 @@
 """The hot path of PostgreSQL, the client's side: what its messages ask of a server connection. See requests.py."""
 
-import re
-from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
 from dualpool.buffer import HeldBytes
 from dualpool.errors import RemoteProtocolError
-from dualpool.postgres import messages, sql, wire
+from dualpool.postgres import beginning, messages, sql, wire
 from dualpool.postgres.catalog import DOUBT
 from dualpool.postgres.client_sending import SMALL_MESSAGE, ClientSender, MustAsk, MustCancel, MustWait, describes_portal
 from dualpool.postgres.codec import check_length
@@ -68,34 +66,7 @@ HARMLESS_CALLS: Final = frozenset(
 """The functions of large objects, for which libpq sends FunctionCall. What others do is in doubt: their names are not told."""
 
 
-MAX_FIRST: Final = 4096
-"""Bytes of a lease's first request that are looked at."""
 TEMP_BUFFERS: Final = "temp_buffers"
-ABOUT_TEMPORARY: Final = re.compile(rb"temp_buffers|pg_my_temp_schema|current_schemas", re.IGNORECASE)
-"""What tells whether a session has had temporary tables."""
-SETS_AT_ONCE: Final = re.compile(
-    rb"(?:begin\s*;\s*)?(?:set\s+(?:local\s+|session\s+)?([a-z_][\w$]*\.[a-z_][\w$]*)\s*(?:=|\bto\b)"
-    rb"|select\s+(?:pg_catalog\.)?set_config\s*\(\s*(?:'([^'\\]+)'|\$1)\s*,)",
-    re.IGNORECASE,
-)
-LONE_BEGIN: Final = re.compile(rb"Q....\s*+(?:begin|start\s++transaction)\b[\w\s,]*+;?\s*+\0", re.IGNORECASE | re.DOTALL)
-ENDS_AT_ONCE: Final = re.compile(rb"Q....\s*+(?:commit|rollback|end|abort)\b[\w\s]*+;?\s*+\0", re.IGNORECASE | re.DOTALL)
-
-
-def names_at_once(request: bytes, names: Collection[str]) -> bool:
-    """Does a request begin with giving the one of `names`, which the server has from others, a value of its own?"""
-    if len(names) != 1 or request[:1] not in {b"Q", b"P"} or b"current_setting" in request.lower():
-        return False
-    start = 5 if request[:1] == b"Q" else request.find(b"\0", 5) + 1
-    match = SETS_AT_ONCE.match(request, start)
-    if match is None:
-        return False
-    (name,) = names
-    own = match[1] or match[2]
-    # (The name that is a parameter stands behind its length in the Bind.)
-    return (
-        own.decode("utf-8", "replace").lower() == name if own else len(name).to_bytes(4, "big") + name.encode() in request[start:].lower()
-    )
 
 
 class ClientRelay(ClientSender):
@@ -132,15 +103,28 @@ class ClientRelay(ClientSender):
 
     def may_have(self, server: protocol.ServerRelay) -> bool:
         assert isinstance(server, ServerRelay)
-        first = b"".join(self._held.chunks)[:MAX_FIRST]
-        if server.has_temporary and (
-            self.settings.values.get(TEMP_BUFFERS) != server.settings.values.get(TEMP_BUFFERS) or ABOUT_TEMPORARY.search(first)
-        ):
+        first = b"".join(self._held.chunks)
+        if server.has_temporary and server.temporary_of is not self and self._tells_temporary(first, server):
             return False
         if server.settings is self.settings:
             return True
         foreign = server.foreign_placeholders(self.settings)
-        return not foreign or names_at_once(first, foreign) or (self.limits.mode == TRANSACTION and LONE_BEGIN.fullmatch(first) is not None)
+        return self._sees_no_difference(first, foreign) or (self.limits.mode == TRANSACTION and beginning.only_begins(first))
+
+    def _tells_temporary(self, first: bytes, server: ServerRelay) -> bool:
+        """Does it matter to this client, whose `first` request waits, that the session has had temporary tables of another?"""
+        facts = server.catalog.facts
+        return (
+            self.limits.asks_temporary
+            or facts is None
+            or facts.tells_temporary
+            or self.settings.values.get(TEMP_BUFFERS) != server.settings.values.get(TEMP_BUFFERS)
+            or bool(beginning.first_reading(first).marks & sql.ASKS_TEMPORARY)
+        )
+
+    def _sees_no_difference(self, request: bytes, foreign: list[str]) -> bool:
+        """Are the `foreign` placeholders, the names of others, no difference to a client that begins with `request`?"""
+        return not foreign or (len(foreign) == 1 and beginning.gives_value_to(request, foreign[0]))
 
     def on_client_bytes(self, data: bytes) -> int:
         if self.awaits and self._is_answered():
@@ -184,7 +168,7 @@ class ClientRelay(ClientSender):
         """What follows a BEGIN tells if the client may have this server connection. Else its transaction begins again on another one."""
         begun, self._begun = self._begun, b""
         foreign = server.foreign_placeholders(self.settings)
-        if not foreign or names_at_once(data, foreign) or ENDS_AT_ONCE.fullmatch(data):
+        if self._sees_no_difference(data, foreign) or beginning.only_ends(data):
             return self._process(data, server)
         self._again, self._again_hidden = begun, server.answered()
         self._held.keep(data, UNTIL_ATTACHED)
@@ -227,7 +211,7 @@ class ClientRelay(ClientSender):
         prefix = b""
         if server.picky and server.foreign_placeholders(self.settings):
             first = b"".join(self._held.chunks)
-            self._begun = first if LONE_BEGIN.fullmatch(first) else b""
+            self._begun = first if beginning.only_begins(first) else b""
         if self.settings is not server.settings:
             prefix = server.restore_to(self.settings)
         if server.used_by is not self or self.uses is not server:
@@ -287,7 +271,7 @@ class ClientRelay(ClientSender):
             if maybe & (sql.LIBRARY | sql.COMPUTED):
                 server.spent = LASTING
             if maybe & sql.TEMPORARY:
-                server.has_temporary = server.picky = True
+                server.note_temporary()
         self.awaits = False
         server.forget_question()
         server.client = None

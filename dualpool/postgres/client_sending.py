@@ -29,6 +29,7 @@ from dualpool.postgres.requests import (
     RefusedListenStep,
     RefusedNamesStep,
     RefusedSequenceStep,
+    RefusedTemporaryStep,
     StaleStep,
     TellingStep,
 )
@@ -118,8 +119,9 @@ class ClientSender(ClientSession):
     def _note_query(self, frame: bytes, marks: int, server: ServerRelay, whole: bool) -> bytes | None:
         """A simple Query of which something must be noted. Returns what is sent instead, or None. Raises MustWait."""
         text = frame[5:-1]
-        if marks & sql.ASKS_SEQUENCE and self._is_refused(server):
-            server.pending.insert(-1, RefusedSequenceStep())
+        refused = self._refused(marks, server)
+        if refused is not None:
+            server.pending.insert(-1, refused)
             return wire.query(FAIL)
         judge = server.judge
         if server.mode != SESSION:
@@ -230,10 +232,17 @@ class ClientSender(ClientSession):
         if marks & self.notable & USES_NUMBERS and self.limits.sequence_values == SEQUENCE_PIN and not server.pins & sql.SEQUENCE:
             server.suspect_of(sql.SEQUENCE, text)
 
-    def _is_refused(self, server: ServerRelay) -> bool:
-        """May what a text asks for, the last value of a sequence, be another client's? From now on leases begin without others' values."""
-        self.limits.asks_sequences = True
-        return not server.owns_sequences
+    def _refused(self, marks: int, server: ServerRelay) -> RefusedSequenceStep | RefusedTemporaryStep | None:
+        """May what a text asks for be another client's? The step of its refusal; None: it is not. From now on leases begin without that."""
+        if marks & sql.ASKS_SEQUENCE:
+            self.limits.asks_sequences = True
+            if not server.owns_sequences:
+                return RefusedSequenceStep()
+        if marks & sql.ASKS_TEMPORARY:
+            self.limits.asks_temporary = True
+            if server.has_temporary and server.temporary_of is not self:
+                return RefusedTemporaryStep()
+        return None
 
     def _query_instead(self, text: bytes, reading: Reading, server: ServerRelay) -> bytes | None:
         """DEALLOCATE of a statement that the client prepared by protocol: the server never knew its name."""
@@ -303,6 +312,8 @@ class ClientSender(ClientSession):
         statement = shared(key, OWN_READING if server.rereads else self.reading)
         if statement.judged_by is not server.judge:
             statement.judged(server.judge)
+        if statement.marks & sql.ASKS_TEMPORARY:
+            self.limits.asks_temporary = True
         if statement.marks & sql.VACATES:
             self.vacates = statement.read(server.judge).vacates
         under = self._under_own_names(statement.read(server.judge), statement.text(), server) if statement.marks & sql.NAMES else b""
@@ -318,6 +329,8 @@ class ClientSender(ClientSession):
             self.unnamed = server.unnamed = data[position:following]
             text = data[position + 6 : data.index(0, position + 6, following)]
             self.unnamed_marks = server.judge.marks(text)
+            if self.unnamed_marks & sql.ASKS_TEMPORARY:
+                self.limits.asks_temporary = True
             if self.unnamed_marks & sql.VACATES:
                 self.vacates = server.judge.read(text).vacates
             if self.unnamed_marks & sql.NAMES:
@@ -346,9 +359,10 @@ class ClientSender(ClientSession):
         judge = server.judge
         if statement.judged_by is not judge:
             statement.judged(judge)
-        if statement.marks & sql.ASKS_SEQUENCE and self._is_refused(server):
+        refused = self._refused(statement.marks, server) if statement.notable else None
+        if refused is not None:
             server.segment_statement = None
-            server.pending.append(RefusedSequenceStep())
+            server.pending.append(refused)
             return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
         if statement.marks & sql.CANCELS:
             instead = self._bind_canceling(statement.read(judge), data, position, portal_end, name_end + 1, end, server)
@@ -404,8 +418,9 @@ class ClientSender(ClientSession):
             if marks or self._portals:
                 text = unnamed[6 : unnamed.index(0, 6)]
                 judge = server.judge
-                if marks & sql.ASKS_SEQUENCE and self._is_refused(server):
-                    server.pending.append(RefusedSequenceStep())
+                refused = self._refused(marks, server)
+                if refused is not None:
+                    server.pending.append(refused)
                     return bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
                 if marks & sql.CANCELS:
                     instead = self._bind_canceling(judge.read(text), data, position, portal_end, portal_end + 2, end, server)

@@ -30,6 +30,11 @@ RELEASES_LOCK: Final = frozenset((b"pg_advisory_unlock", b"pg_advisory_unlock_sh
 CANCELS: Final = frozenset((b"pg_cancel_backend", b"pg_terminate_backend"))
 ASKS_SEQUENCE: Final = frozenset((b"lastval", b"currval"))
 USES_SEQUENCE: Final = frozenset((b"nextval", b"setval"))
+ASKS_TEMPORARY: Final = frozenset((b"pg_my_temp_schema", b"current_schemas", b"pg_is_other_temp_schema"))
+TEMP_BUFFERS: Final = frozenset((b"temp_buffers", b"'temp_buffers'"))
+"""A session that has used temporary tables does not let them be changed."""
+ENDING_VERBS: Final = frozenset((b"commit", b"rollback", b"end", b"abort"))
+BEGINNING_VERBS: Final = frozenset((b"begin", b"start"))
 KEPT_BY_SESSION: Final = frozenset(
     b"setseed pg_replication_origin_session_setup pg_create_logical_replication_slot pg_create_physical_replication_slot"
     b" pg_copy_logical_replication_slot pg_copy_physical_replication_slot pg_backup_start pg_start_backup dblink_connect dblink_connect_u"
@@ -40,6 +45,7 @@ UNREAD_MARKS: Final = sql.EVERYTHING | sql.LIKELY | sql.PROBED << sql.ENDS | sql
 """The marks of a text of which it is not certain what it does."""
 
 ASKING_SEQUENCE: Final = re.compile(rb'lastval|currval|u&"')
+ASKING_TEMPORARY: Final = re.compile(rb'temp_buffers|current_schemas|temp_schema|u&"')
 FORGETTING: Final = re.compile(rb'deallocate|discard|u&"')
 DOTTED_SET: Final = re.compile(rb"""set(?<!\wset)\b(?:[^=;'(]{1,200}\.|[^=;'(]{0,200}(?:/\*|--))""")
 BODY: Final = re.compile(rb"do(?<!\wdo)\b")
@@ -95,6 +101,36 @@ class Reading:
             return words[0], int(number)
         return (words[0], int.from_bytes(number, "big")) if words[2] == b"$1" and len(number) in {4, 8} else None
 
+    def only_begins(self) -> bool:
+        """Is it a lone BEGIN?"""
+        return len(self.statements) == 1 and self.verb() in BEGINNING_VERBS
+
+    def only_ends(self) -> bool:
+        """Is it a lone statement that ends the transaction, and begins none?"""
+        if len(self.statements) != 1 or self.verb() not in ENDING_VERBS:
+            return False
+        words = [word.lower() for word in self.statements[0]]
+        return b"to" not in words and (b"chain" not in words or b"no" in words)
+
+    def sets_first(self) -> bytes | None:
+        """The custom setting that it gives a value before it can ask for any: its name, or `$1`. None: it does not begin so."""
+        lexed = self.lexed
+        statements = list(lexed.statements()) if lexed is not None else []
+        if lexed is None or not statements:
+            return None
+        start, end = statements[1 if len(statements) > 1 and self.verb() in BEGINNING_VERBS else 0]
+        words = lexed.words[start:end]
+        if words[0] == b"set":
+            named = words[2:] if words[1:2] in ([b"local"], [b"session"]) else words[1:]
+            return b"".join(named[:3]).lower() if named[1:2] == [b"."] and named[3:4] in ([b"="], [b"to"]) else None
+        call = words[1:]
+        if call[:2] == [b"pg_catalog", b"."]:
+            del call[:2]
+        if words[0] != b"select" or call[:2] != [b"set_config", b"("] or call[3:4] != [b","] or self.calls - {b"set_config"}:
+            return None
+        name = call[2].lower()
+        return name[1:-1] if name.startswith(b"'") and b"\\" not in name else name if name == b"$1" else None
+
     def telling(self) -> list[list[bytes]]:
         """The statements whose tags must be told apart."""
         return [statement for statement in self.statements if statement[0].lower() in sql.TELLING_WORDS]
@@ -144,6 +180,8 @@ def read(text: bytes, lexis: Lexis | None) -> Reading:
             reading.names |= sql.names_among(word[1:-1] for word in strings)
     for body in _bodies(lexed):
         _read_body(reading, body, lexis)
+    if reading.calls & ASKS_TEMPORARY or not TEMP_BUFFERS.isdisjoint(lexed.words):
+        reading.marks |= sql.ASKS_TEMPORARY
     if len(reading.statements) == 1:
         alone = reading.statements[0]
         reading.deallocates = sql.deallocated_name(alone)
@@ -170,6 +208,8 @@ def marks_of_part(part: bytes) -> int:
         marks |= sql.NAMES
     if ASKING_SEQUENCE.search(part.lower()):
         marks |= sql.ASKS_SEQUENCE
+    if ASKING_TEMPORARY.search(part.lower()):
+        marks |= sql.ASKS_TEMPORARY
     if FORGETTING.search(part.lower()):
         marks |= sql.FORGETS | sql.DEALLOCATES
     return marks

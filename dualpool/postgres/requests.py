@@ -157,6 +157,12 @@ class RefusedSequenceStep:
     __slots__ = ()
 
 
+class RefusedTemporaryStep:
+    """A question that another client's temporary tables may answer: it is made to fail, and the client is told why."""
+
+    __slots__ = ()
+
+
 class EvictStep:
     """A Close of ours. If the server skips it, what `prepared` made is still there."""
 

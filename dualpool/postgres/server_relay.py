@@ -37,6 +37,7 @@ from dualpool.postgres.requests import (
     RefusedListenStep,
     RefusedNamesStep,
     RefusedSequenceStep,
+    RefusedTemporaryStep,
     StaleStep,
 )
 from dualpool.postgres.server_session import TAGS, ServerSession
@@ -105,6 +106,10 @@ SEQUENCE_UNKNOWN: Final = DualpoolError(
     hint="Take the value by RETURNING, or in the transaction in which nextval() was called;"
     ' or set sequence_values = "pin" for the database in the configuration of dualpool.',
     sqlstate="55000",
+)
+TEMPORARY_UNKNOWN: Final = FeatureRefused(
+    "whether this session has had temporary tables is not known in this transaction: the server connection is shared with other clients",
+    hint="Begin the transaction again: the client then has a server connection without temporary tables of others.",
 )
 UNKNOWN: Final = b"?"
 """`ServerRelay.unnamed` when nobody can tell which one the session has: not this client's, at any rate."""
@@ -558,6 +563,8 @@ class ServerRelay(ServerSession):
             return messages.error_message(NAMES_REFUSED)
         if isinstance(head, RefusedSequenceStep) and NEVER_PREPARED in payload:
             return messages.error_message(SEQUENCE_UNKNOWN)
+        if isinstance(head, RefusedTemporaryStep) and NEVER_PREPARED in payload:
+            return messages.error_message(TEMPORARY_UNKNOWN)
         if isinstance(head, StaleStep) and NEVER_PREPARED in payload:
             return head.before + STALE
         known = self.statements.known

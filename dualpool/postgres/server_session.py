@@ -141,11 +141,11 @@ class ServerSession(protocol.ServerRelay):
 
     __slots__ = (
         "_altered", "_asked", "_asked_names", "_doubtful", "_ends", "_founded", "_hiding", "_in_error", "_last", "_opaque", "_query",
-        "_retried", "_rows", "_telling",
-        "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes", "changes_in_transaction", "client",
-        "defined", "doubts", "has_temporary", "judge", "last_error", "lexis", "mode", "moved", "names_in_doubt", "owns_sequences",
-        "pending", "reader", "reported", "rereads", "savepoints", "segment_statement", "session_changed", "settings", "statements",
-        "strict", "suspect", "to_restore", "touched", "unnamed", "unread", "used_by",
+        "_retried", "_rows", "_telling", "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes",
+        "changes_in_transaction", "client", "defined", "doubts", "has_temporary", "judge", "last_error", "lexis", "mode", "moved",
+        "names_in_doubt", "owns_sequences", "pending", "reader", "reported", "rereads", "savepoints", "segment_statement",
+        "session_changed", "settings", "statements", "strict", "suspect", "temporary_of", "to_restore", "touched", "unnamed",
+        "unread", "used_by",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, reported: dict[str, str], catalog: Catalog | None = None) -> None:
@@ -182,6 +182,8 @@ class ServerSession(protocol.ServerRelay):
         """All numbers of sequences that the session remembers are those of the client that has it, and the client has no newer ones."""
         self.has_temporary = False
         """The session has a schema for temporary tables, though maybe no table in it. No reset takes that away."""
+        self.temporary_of: ClientRelay | None = None
+        """The client that had the first of them."""
         self.touched: set[str] = set()
         """Placeholders that this lease has set, if only for a transaction, or in one that was rolled back."""
         self.changes: list[sql.Change] = []
@@ -345,7 +347,13 @@ class ServerSession(protocol.ServerRelay):
         if marks & (sql.LIBRARY | sql.COMPUTED | sql.TOUCHES | sql.OPAQUE) or customizes(text) or b"seed" in text.lower():
             self.spent = LASTING
         if marks & sql.TEMPORARY:
+            self.note_temporary()
+
+    def note_temporary(self) -> None:
+        """The session may have had a temporary table, of its client if it had none before."""
+        if not self.has_temporary:
             self.has_temporary = self.picky = True
+            self.temporary_of = self.client
 
     def touch(self, names: Iterable[str]) -> None:
         """These settings are made for a transaction. Those that are new here, or to the client, are asked for afterwards."""
@@ -408,7 +416,7 @@ class ServerSession(protocol.ServerRelay):
             self._retried = False
             found = session_sql.holdings(values[0][1] or b"") | asked & sql.UNASKED
             if session_sql.TEMPORARY_SCHEMA in (values[0][1] or b""):
-                self.has_temporary = self.picky = True
+                self.note_temporary()
             if self.strict:
                 if self.pending:
                     self.doubts |= sql.ALWAYS

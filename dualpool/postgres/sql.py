@@ -320,9 +320,11 @@ ASKS_SEQUENCE: Final = 1 << 29
 USES_SEQUENCE: Final = 1 << 26
 TOUCHES: Final = 1 << 28
 """It makes a setting for its transaction alone, whose name the session does not forget."""
+ASKS_TEMPORARY: Final = 1 << 31
+"""What it does may tell whether the session has had temporary tables."""
 CANCELS: Final = 1 << 30
 """It calls pg_cancel_backend() or pg_terminate_backend()."""
-NOTABLE: Final = TELLING - 1 | ASKS_SEQUENCE | USES_SEQUENCE | TOUCHES | CANCELS
+NOTABLE: Final = TELLING - 1 | ASKS_SEQUENCE | ASKS_TEMPORARY | USES_SEQUENCE | TOUCHES | CANCELS
 """Of a simple Query: something must be done when it is sent."""
 LIKELY: Final = 1 << 22
 """What the marks say is not known for certain: it may turn out that the text is harmless."""

@@ -179,3 +179,56 @@ def test_session_mode_leaves_no_placeholders(world: World) -> None:
                 client.execute(statement.format(number))
             with world.connect() as other:
                 assert read(other, f"sess.a{number}") is None
+
+
+@pytest.fixture
+def used_by_another(world: World) -> Iterator[World]:
+    """The one connection that is left has had a temporary table of a client that is gone. Nobody has asked for such yet."""
+    with one_connection(world):
+        with world.connect() as client, client.transaction():
+            client.execute("CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1")
+        yield world
+
+
+ASKS_TEMPORARY = "SELECT pg_my_temp_schema() = 0 AND current_schemas(true) = '{pg_catalog,public}'"
+
+
+def test_another_clients_temporary_schema_is_not_there(used_by_another: World) -> None:
+    with used_by_another.connect() as other:
+        assert other.execute(ASKS_TEMPORARY).fetchone() == (True,)
+
+
+def test_another_clients_temporary_schema_is_not_told_by_a_prepared_statement(used_by_another: World) -> None:
+    with used_by_another.connect() as other:
+        assert other.execute(ASKS_TEMPORARY, prepare=True).fetchone() == (True,)
+        assert other.execute(ASKS_TEMPORARY, prepare=True).fetchone() == (True,)
+
+
+def test_in_a_transaction_the_first_question_for_the_temporary_schema_may_be_refused(used_by_another: World) -> None:
+    """Nobody knew that clients of this pool would ask."""
+    for prepare in (False, True):
+        with used_by_another.connect(autocommit=False) as other:
+            for _ in range(2):
+                other.execute("SELECT 1")
+                try:
+                    assert other.execute(ASKS_TEMPORARY, prepare=prepare).fetchone() == (True,)
+                    break
+                except psycopg.errors.FeatureNotSupported:
+                    other.rollback()
+            else:
+                pytest.fail("the second transaction has been refused, too")
+
+
+def test_another_clients_temporary_schema_is_not_told_by_a_function(world: World) -> None:
+    world.execute(
+        "CREATE FUNCTION asks_temporary() RETURNS bool STABLE LANGUAGE plpgsql AS"
+        " $$BEGIN RETURN (SELECT pg_my_temp_schema() <> 0); END$$; CREATE VIEW tells_temporary AS SELECT asks_temporary() AS has;"
+        " GRANT SELECT ON tells_temporary TO public"
+    )
+    with one_connection(world):
+        for _ in range(2):
+            with world.connect() as client, client.transaction():
+                client.execute("CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1")
+            with world.connect(autocommit=False) as other:
+                other.execute("SELECT 1")
+                assert other.execute("SELECT has FROM tells_temporary").fetchone() == (False,)

@@ -30,7 +30,7 @@ from dualpool.engines import ENGINES
 from dualpool.errors import ConnectFailed, DualpoolError
 from dualpool.exchange import drive
 from dualpool.lease import CHECKING, CLOSING, LEASED, RESETTING, Leasable
-from dualpool.link import Client, ServerConnection
+from dualpool.link import Client, ClientWaiter, ServerConnection
 from dualpool.log import LOGGER
 from dualpool.pool import Pool
 from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION, TRANSACTION, ConnectionClosed, FindAccount
@@ -188,6 +188,8 @@ class World:
         self.machines = {host: Machine(host, rng, database_type.roles) for host in self.config.backends["main"].hosts}
         make_fit(rng.choice(list(self.machines.values())), self.target)
         self.server: Server
+        self.renewed: set[ServerConnection] = set()
+        """Connections in whose place a client gets new ones."""
         self.nursery: trio.Nursery
         self.clock = trio.testing.MockClock()
         self.turns = Turns(seed)
@@ -243,6 +245,7 @@ class World:
             mock.patch.object(Pool, "condemn", self._heard(Pool.condemn, self._check_condemned)),
             mock.patch.object(connector_module.Connector, "dial", self._dial),
             mock.patch.object(Server, "log_fault", self._log_fault),
+            mock.patch.object(Server, "renew", self._renew),
             mock.patch.object(LOGGER, "disabled", True),
         ):
             yield
@@ -618,6 +621,10 @@ class World:
     def _log_fault(self, error: Exception, where: str) -> None:
         raise Violation(f"{where}: {error!r}") from error
 
+    def _renew(self, conn: ServerConnection, waiter: ClientWaiter) -> None:
+        self.renewed.add(conn)
+        self.server.upkeep.renew(conn, waiter)
+
     def tell(self, what: str) -> None:
         if self.traced:
             self.trace.append(what)
@@ -633,7 +640,9 @@ class World:
             for conn in pool.connections:
                 assert isinstance(conn, ServerConnection)
                 self._check_lease(conn)
-                if conn.state in EXCHANGES:
+                if conn.state == LEASED and conn.client is None:
+                    under_way[conn, "renewed"] = GOODBYE_SECONDS + DIAL_SECONDS
+                elif conn.state in EXCHANGES:
                     under_way[conn, conn.state] = EXCHANGES[conn.state]
                 elif isinstance(conn.client, LeaseCounter):
                     leases.add((conn, conn.client.id, conn.client.leases))
@@ -658,7 +667,8 @@ class World:
     def _check_lease(self, conn: ServerConnection) -> None:
         client = conn.client
         if conn.state == LEASED:
-            if client is None or client.server is not conn:
+            # (While a connection is renewed, the client that it is for only waits.)
+            if conn not in self.renewed if client is None else client.server is not conn:
                 raise Violation(f"{conn!r} is leased to nobody")
         elif client is not None:
             raise Violation(f"{conn!r} has a client")
