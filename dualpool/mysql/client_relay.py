@@ -32,6 +32,7 @@ MALFORMED: Final = 1835
 
 BEGINNING: Final = Struct("<IBI")
 """Of a command: the length and number of its packet, what it is, and the number of its statement, if it has one."""
+SHORTEST: Final = BEGINNING.size
 MAX_REMEMBERED: Final = 1024
 QUOTE: Final = ord("'")
 PAREN: Final = ord("(")
@@ -71,7 +72,13 @@ class ClientRelay(ClientSender):
     # ------------------------------------------------------------------------------------------------------ the client's bytes
 
     def on_client_bytes(self, data: bytes) -> int:
-        if self.at_rest and len(data) >= 9:
+        server = self.server
+        if (
+            self.state == IDLE
+            and len(data) >= SHORTEST
+            and not (self._held or self._partial.size or self.passing or self.goes_on or self.always)
+            and (server is None or not server.requests)
+        ):
             head, command, number = BEGINNING.unpack_from(data)
             # Most of all commands: one packet with the number 0, a query that is known to be harmless whatever its values, or an EXECUTE.
             # (Programs send the same queries again and again, but for the numbers and strings in them.)
@@ -86,19 +93,16 @@ class ClientRelay(ClientSender):
                         self._action = s.C_QUERY
                         self.text = text
             if plain:
-                self.at_rest = False
                 self._marks = 0
                 self._steps = ()
                 self._reading = NOTHING_READ
                 self._held = data
                 self._size = len(data)
-                self.state = WAITING
-                server = self.server
                 if server is None:
+                    self.state = WAITING
                     return NEEDS_SERVER
                 self.state = SYNCING
                 return self.advance(server)
-        self.at_rest = False
         if self._partial.size:
             data = self._partial.take(data)
             if not data:
@@ -109,10 +113,9 @@ class ClientRelay(ClientSender):
         state = self.state
         if state == SENDING_FILE:
             return self._send_file(data)
-        if self._passing or self._more:
+        if self.passing or self.goes_on:
             return self._go_on_passing(data)
         if state == IDLE:
-            server = self.server
             if server is None or not server.requests:
                 return self._commands(data)
             # Captures are under way: they belong to the command before this one.
@@ -125,14 +128,9 @@ class ClientRelay(ClientSender):
         """The server connection stays: handle what the client sent meanwhile."""
         data = self._held
         if not data:
-            self.at_rest = self._rests()
             return FORWARD
         self._held = b""
         return self._commands(data)
-
-    def _rests(self) -> bool:
-        """See `at_rest`: nobody has asked anything, and what comes next is a whole command."""
-        return self.state == IDLE and not (self._held or self._partial.size or self._passing or self._more or self.always)
 
     def _commands(self, data: bytes) -> int:
         """Take commands, until one must wait for its answer."""
@@ -152,7 +150,7 @@ class ClientRelay(ClientSender):
                 return verdict
             data = self._held
             self._held = b""
-            if self._passing or self._more:
+            if self.passing or self.goes_on:
                 return self._go_on_passing(data)
         else:
             need = 5
@@ -164,7 +162,7 @@ class ClientRelay(ClientSender):
     def _go_on_passing(self, data: bytes) -> int:
         """More of a command of which a part is on its way."""
         self._pass_on(data)
-        if self.state != IDLE or self._passing or self._more:
+        if self.state != IDLE or self.passing or self.goes_on:
             return FORWARD
         # The answer was there before the whole question.
         server = self.server
@@ -261,7 +259,6 @@ class ClientRelay(ClientSender):
         server.sequences = NO_SEQUENCES
         server.client = None
         self.server = None
-        self.at_rest = self._rests()
 
     def error_message(self, error: DualpoolError) -> bytes:
         return error_message(error)

@@ -21,7 +21,6 @@ from dualpool.mysql.requests import (
     CAPTURE_FOUND_ROWS,
     CAPTURE_INSERT_ID,
     CAPTURE_STATUS,
-    CAPTURE_VALUES,
     CAPTURE_WARNINGS,
     CLIENT_REQUEST,
     FOR_CLIENT,
@@ -79,14 +78,12 @@ class ClientSender(ClientSession):
     """See the module. The bytes that wait are `_held`."""
 
     __slots__ = (
-        "_dropping", "_executed", "_head", "_held", "_more", "_partial", "_passing", "_shift", "_size", "_tail", "at_rest", "executing_on",
+        "_dropping", "_executed", "_head", "_held", "_partial", "_shift", "_size", "_tail", "executing_on", "goes_on", "passing",
         "quick", "state",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
         super().__init__(limits, capabilities, login_settings, connection_id)
-        self.at_rest = not self.always
-        """Nothing waits and nothing is under way. (False may mean only that nobody has looked.)"""
         self.quick = False
         """The command that is being answered was plain: a plain answer to it needs no looking at."""
         self.state = IDLE
@@ -100,9 +97,9 @@ class ClientSender(ClientSession):
         """Of the command's first packet, with its header."""
         self._head = b""
         """The command's payload, or as much of it as is held: what can be read of it."""
-        self._passing = 0
+        self.passing = 0
         """Bytes of the current packet that are still to come and go to the server unread."""
-        self._more = False
+        self.goes_on = False
         """The current packet is full, so the command goes on in another one."""
         self._dropping = False
         """The rest of the command goes nowhere: it was answered already."""
@@ -121,10 +118,6 @@ class ClientSender(ClientSession):
 
     def suits(self, server: protocol.ServerRelay) -> bool:
         return server.settings is self.settings and server.schema == self.schema  # type: ignore[attr-defined]
-
-    def is_sending(self) -> bool:
-        """True when a command has been passed on in part."""
-        return bool(self._passing or self._more)
 
     # ------------------------------------------------------------------------------------------------- in front of the command
 
@@ -334,8 +327,8 @@ class ClientSender(ClientSession):
             self._held = held[size:]
             return
         self._held = b""
-        self._passing = max(size - len(held), 0)
-        self._more = size == MAX_PAYLOAD + 4
+        self.passing = max(size - len(held), 0)
+        self.goes_on = size == MAX_PAYLOAD + 4
         server.unfinished = True
         self._pass_on(held[size:])
 
@@ -355,8 +348,8 @@ class ClientSender(ClientSession):
             self._held = b""
             return
         self._held = b""
-        self._passing = size
-        self._more = size == MAX_PAYLOAD + 4
+        self.passing = size
+        self.goes_on = size == MAX_PAYLOAD + 4
         server.unfinished = True
         self._pass_on(held)
 
@@ -379,22 +372,22 @@ class ClientSender(ClientSession):
         position = 0
         end = len(data)
         while position < end:
-            if self._passing:
-                taken = min(self._passing, end - position)
+            if self.passing:
+                taken = min(self.passing, end - position)
                 position += taken
-                self._passing -= taken
-            elif not self._more or end - position < 4:
+                self.passing -= taken
+            elif not self.goes_on or end - position < 4:
                 break
             else:
                 size = data[position] | data[position + 1] << 8 | data[position + 2] << 16
-                self._more = size == MAX_PAYLOAD
-                self._passing = size + 4
+                self.goes_on = size == MAX_PAYLOAD
+                self.passing = size + 4
         if not self._dropping:
             self.to_server += data[:position]
             if self._action == s.C_QUERY:
                 self._look_at(data[:position])
         self._held = data[position:]
-        if self._passing or self._more:
+        if self.passing or self.goes_on:
             return
         self._dropping = False
         if self.server is not None:
@@ -413,13 +406,13 @@ class ClientSender(ClientSession):
         held = self._held
         size = self._size
         self._head = b""
-        self._more = size == MAX_PAYLOAD + 4
+        self.goes_on = size == MAX_PAYLOAD + 4
         if len(held) >= size:
             self._held = held[size:]
         else:
-            self._passing = size - len(held)
+            self.passing = size - len(held)
             self._held = b""
-        self._dropping = bool(self._passing or self._more)
+        self._dropping = bool(self.passing or self.goes_on)
 
     def _forget_command(self) -> None:
         if self._execution is not None and self._action == s.C_EXECUTE:
@@ -441,10 +434,10 @@ class ClientSender(ClientSession):
         start = 0
         end = len(data)
         while position < end:
-            if self._passing:
-                taken = min(self._passing, end - position)
+            if self.passing:
+                taken = min(self.passing, end - position)
                 position += taken
-                self._passing -= taken
+                self.passing -= taken
                 continue
             if end - position < 4:
                 break
@@ -454,7 +447,7 @@ class ClientSender(ClientSession):
                 self.to_server += data[start:position] + wire.header(sequence, size)
                 start = position + 4
             position += 4
-            self._passing = size
+            self.passing = size
             if server is not None:
                 server.file_sequence = sequence
             if not size:
@@ -463,7 +456,7 @@ class ClientSender(ClientSession):
         self.to_server += data[start:position]
         self._held = data[position:]
         if server is not None:
-            server.unfinished = self._passing > 0
+            server.unfinished = self.passing > 0
         return FORWARD
 
     def _file_over(self) -> None:
@@ -506,7 +499,6 @@ class ClientSender(ClientSession):
         """
         self.state = IDLE
         self.quick = False
-        self._executed = b""
         marks = self._marks
         action = self._action
         captures = self.captures
@@ -546,7 +538,7 @@ class ClientSender(ClientSession):
                     server.sequences |= self._reading.makes_sequences
                 if marks & reading.M_STEPS and self._reading.alters_database:
                     self.schema_since = server.schema_read = next(MOMENTS)
-        self.captures = captures | CAPTURE_VALUES if self._suspects else captures
+        self.captures = captures
         if error:
             self.apply_steps(server, ok=False)
         if self.always or server.holds.one_shot:
@@ -556,6 +548,7 @@ class ClientSender(ClientSession):
             self.executing_on = None
             self._execution = None
             self._preparing = None
+            self._executed = b""
 
     def _inserted(self, server: ServerRelay, number: int) -> int:
         """The answer names `number`. Returns what must be asked because of it.

@@ -239,6 +239,8 @@ class ClientSession(protocol.ClientRelay):
         """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is."""
         if self._marks & reading.M_COLLATES:
             self._suspects.update(session_sql.to_be_verified(reports))
+            if self._suspects:
+                self.captures |= CAPTURE_VALUES
 
     def capture(self, server: ServerSession, leaving: bool) -> bool:
         """Ask what would be gone with the server connection. True if something was asked."""

@@ -1215,7 +1215,7 @@ class Texts:
         if len(self.plain) + len(self.shapes) >= MAX_SHAPES:
             self.forget()
         found, calls = shape(text)
-        if b"'" in text or calls:
+        if b"'" in text or b"(" in text:
             self.shapes[found] = (calls, *self.shapes.get(found, ())[: MAX_CALLS - 1])
         else:
             self.plain.add(found)

@@ -78,15 +78,24 @@ MOMENTS: Final = count(1)
 """Numbers that tell what was earlier: a login, the choice of a schema."""
 
 
-class Request:
-    """Something that the server was asked. `phase`: how its answer begins; `hidden`: the answer is not the client's."""
+PROBES: Final = frozenset(
+    (FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER, FOR_UNSEEN_LOCKS, FOR_HELD, FOR_DIFFERING)
+)
+LOOKS: Final = frozenset((FOR_BASELINE, FOR_VARIABLES, FOR_ANY_LOCKS, FOR_REST))
+KEPT: Final = PROBES | LOOKS | {FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES, FOR_COUNTED}
+"""Purposes for which the answer itself is wanted."""
 
-    __slots__ = ("hidden", "key", "names", "phase", "purpose", "subjects", "table", "text")
+
+class Request:
+    """Something that the server was asked. `phase`: how its answer begins; `hidden`: it is not the client's; `keeps`: we want all of it."""
+
+    __slots__ = ("hidden", "keeps", "key", "names", "phase", "purpose", "subjects", "table", "text")
 
     def __init__(self, purpose: int, phase: int = s.HEAD, text: bytes = b"", key: Key | None = None) -> None:
         self.purpose = purpose
         self.phase = phase
         self.hidden = purpose != FOR_CLIENT
+        self.keeps = purpose in KEPT
         self.text = text
         """FOR_SETTINGS: what is proven when it succeeds."""
         self.key = key
@@ -108,12 +117,6 @@ FIELDS_REQUEST: Final = Request(FOR_CLIENT, s.FIRST_FIELD)
 TEXT_REQUEST: Final = Request(FOR_CLIENT, s.TEXT)
 EXCHANGE_REQUEST: Final = Request(FOR_EXCHANGE)
 OPTION_REQUEST: Final = Request(FOR_SETTINGS)
-PROBES: Final = frozenset(
-    (FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER, FOR_UNSEEN_LOCKS, FOR_HELD, FOR_DIFFERING)
-)
-LOOKS: Final = frozenset((FOR_BASELINE, FOR_VARIABLES, FOR_ANY_LOCKS, FOR_REST))
-KEPT: Final = PROBES | LOOKS | {FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES, FOR_COUNTED}
-"""Purposes for which the answer itself is wanted."""
 PASSED_ON: Final = {s.C_FETCH: FETCH_REQUEST, s.C_FIELD_LIST: FIELDS_REQUEST, s.C_STATISTICS: TEXT_REQUEST}
 IN_FRONT: Final = frozenset((FOR_SCHEMA, FOR_STATEMENT))
 QUERY: Final = bytes((wire.COM_QUERY,))

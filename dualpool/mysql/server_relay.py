@@ -684,9 +684,10 @@ class ServerRelay(ServerSession):
             self._begin(self.requests[0])
         else:
             self._phase = s.DONE
-            self._hiding = False
             self._shift = 0
-            self._kept = None
+            if request.hidden:
+                self._hiding = False
+                self._kept = None
         purpose = request.purpose
         if purpose == FOR_CLIENT:
             self.copying_in = False
@@ -753,7 +754,7 @@ class ServerRelay(ServerSession):
         state = client.state
         if state == SYNCING:
             return client.advance(self)
-        if state != IDLE or client.is_sending():
+        if state != IDLE or client.passing or client.goes_on:
             return FORWARD
         free = s.RELEASING[self.mode][self.in_transaction]
         unsettled = self.holds.unsettled

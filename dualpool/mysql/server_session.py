@@ -30,7 +30,6 @@ from dualpool.mysql.requests import (
     FOR_UNSEEN_LOCKS,
     FOR_USER_VARIABLES,
     FOR_VARIABLES,
-    KEPT,
     MOMENTS,
     QUERY,
     Request,
@@ -192,7 +191,7 @@ class ServerSession(protocol.ServerRelay):
         self._phase = request.phase
         self._hiding = request.hidden
         self._shift = 0
-        self._kept = [] if request.purpose in KEPT else None
+        self._kept = [] if request.keeps else None
 
     def _keep(self, data: bytes) -> None:
         kept = self._kept

@@ -261,6 +261,7 @@ SHAPES = [
     (b"SELECT COUNT(*) FROM t1 WHERE b = 'x5'", b"SELECT COUNT(*) FROM t2 WHERE b = ''"),
     (b"INSERT INTO t (a) VALUES (1, 'a')", b"INSERT INTO t (a) VALUES (22, '; LOCK TABLES t READ; -- `\"')"),
     (b"SELECT `hex`(1), MD5(2)", b"SELECT `hex`(1), MD5(345)"),
+    (b"(SELECT 1)", b"(SELECT 22)"),
 ]
 OTHER_SHAPES = [
     (b"SELECT md5(1)", b"SELECT md7(1)"), (b"SELECT count(1)", b"SELECT count1(1)"), (b"SELECT count(1)", b"SELECT 1count(1)"),
@@ -272,8 +273,11 @@ OTHER_SHAPES = [
 def known(one: bytes, other: bytes) -> bool:
     texts = reading.Texts(mysql_lexis("utf8mb4", "", reading.MYSQL_8))
     texts.remember(one, read(one))
-    assert texts.knows(one)
-    return texts.knows(other)
+    if b"'" in one or b"(" in one:
+        assert texts.knows(one)
+        return texts.knows(other)
+    assert reading.shape(one)[0] in texts.plain
+    return reading.shape(other)[0] in texts.plain
 
 
 def test_texts_of_one_shape_are_equally_harmless() -> None:
