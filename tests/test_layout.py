@@ -23,7 +23,7 @@ HOT_IN_ENGINE: Final = frozenset(
 ENGINE_FILES: Final = HOT_IN_ENGINE | {"__init__", "messages", "auth", "frontend", "backend", "sql", "session_sql", "cancel", "console"}
 OF_ONE_ENGINE: Final = {
     "postgres": frozenset({"beginning", "catalog", "functions", "lexical", "own_names", "reading"}),
-    "mysql": frozenset({"reading", "functions", "knowledge", "defaults"}),
+    "mysql": frozenset({"reading", "functions", "knowledge", "defaults", "shapes"}),
 }
 """A subject that only one engine has is a file that only one has."""
 

@@ -12,10 +12,11 @@ from dualpool.mysql.client_session import NOTHING_READ
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.knowledge import NOTHING_KNOWN
 from dualpool.mysql.messages import error_message, error_payload
-from dualpool.mysql.reading import DIGITS, Reading
+from dualpool.mysql.reading import Reading
 from dualpool.mysql.requests import CAPTURE_OF_SESSION, IDLE, KILLING, SENDING_FILE, SYNCING, WAITING
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
+from dualpool.mysql.shapes import DIGITS
 from dualpool.mysql.statements import ClientStatement, bound_types, close_packet
 from dualpool.mysql.wire import INT16, INT32, MAX_PAYLOAD, packet, put_lenenc
 from dualpool.protocol import CANCEL, CLOSE, FORWARD, NEEDS_SERVER, REACCEPT, SESSION, VACATE, VERIFY_NEVER

@@ -13,7 +13,7 @@ from dualpool.mysql import states as s
 from dualpool.mysql.codec import first_row
 from dualpool.mysql.knowledge import NOTHING_KNOWN, Knowledge
 from dualpool.mysql.messages import error_text
-from dualpool.mysql.reading import Reading, texts_of
+from dualpool.mysql.reading import Reading
 from dualpool.mysql.requests import (
     CAPTURE_AT_ONCE,
     CAPTURE_FOUND_ROWS,
@@ -33,6 +33,7 @@ from dualpool.mysql.requests import (
 )
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_KNOWN, ServerSession
+from dualpool.mysql.shapes import texts_of
 from dualpool.mysql.statements import ClientStatement, ClientStatements
 from dualpool.mysql.wire import put_lenenc_bytes
 from dualpool.protocol import PIN_WARN, SESSION, VERIFY_ALWAYS, RelayLimits

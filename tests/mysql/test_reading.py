@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualpool.mysql import reading, sql, states
+from dualpool.mysql import reading, shapes, sql, states
 from dualpool.mysql.reading import Reading
 from dualpool.mysql.states import D_ALL, D_ANYTHING, D_CHANGES
 from dualpool.sql_text import MAX_READ, mysql_lexis
@@ -271,13 +271,13 @@ OTHER_SHAPES = [
 
 
 def known(one: bytes, other: bytes) -> bool:
-    texts = reading.Texts(mysql_lexis("utf8mb4", "", reading.MYSQL_8))
+    texts = shapes.Texts(mysql_lexis("utf8mb4", "", reading.MYSQL_8))
     texts.remember(one, read(one))
     if b"'" in one or b"(" in one:
         assert texts.knows(one)
         return texts.knows(other)
-    assert reading.shape(one)[0] in texts.plain
-    return reading.shape(other)[0] in texts.plain
+    assert shapes.shape(one)[0] in texts.plain
+    return shapes.shape(other)[0] in texts.plain
 
 
 def test_texts_of_one_shape_are_equally_harmless() -> None:
@@ -296,7 +296,7 @@ NO_SHAPES = [
 
 @pytest.mark.parametrize("text", NO_SHAPES)
 def test_texts_that_are_read_each_time(text: bytes) -> None:
-    assert not reading.may_vary(text, read(text))
+    assert not shapes.may_vary(text, read(text))
 
 
 TOKENS = st.lists(
@@ -310,11 +310,11 @@ TOKENS = st.lists(
 @given(TOKENS, st.lists(st.sampled_from([b" ", b"x", b"``", b"--", b"#", b'"', b"/*", b"\n", b"(", b";", b"@a:=1"]), max_size=3))
 def test_what_stands_in_strings_does_not_matter_where_a_shape_is_remembered(words: list[bytes], inside: list[bytes]) -> None:
     text = b"SELECT " + b"".join(words)
-    if reading.may_vary(text, read(text)):
+    if shapes.may_vary(text, read(text)):
         parts = text.split(b"'")
         content = b"".join(inside).replace(b"'", b"")
         other = b"'".join(content if number % 2 and part else part for number, part in enumerate(parts))
-        assert reading.shape(other) == reading.shape(text)
+        assert shapes.shape(other) == shapes.shape(text)
         assert not read(other).steps
         assert not read(other).marks
 
@@ -411,7 +411,7 @@ def test_long_texts_take_linear_time(pattern: bytes, size: int) -> None:
     began = time.process_time()
     found = read(text)
     found.with_values(text, KNOWN)
-    reading.shape(text)
+    shapes.shape(text)
     sql.masked(text)
     assert time.process_time() - began < 2
 
