@@ -6,7 +6,7 @@ statements may run (functions, triggers, views).
 
 from typing import Final
 
-from dualpool.mysql import reading
+from dualpool.mysql import shapes
 from dualpool.mysql.reading import MODES_UNKNOWN, flavour
 from dualpool.protocol import LEARNT, VERIFY_LEARN, RelayLimits
 
@@ -75,4 +75,4 @@ def something_was_defined() -> None:
 def forget() -> None:
     """Begin again, as a new process does."""
     _known.clear()
-    reading.forget()
+    shapes.forget()

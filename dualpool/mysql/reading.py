@@ -295,13 +295,13 @@ _guilty: set[bytes] = set()
 def accuse(texts: set[bytes], lexis: Lexis | None) -> None:
     """One of these has left in its session what nobody saw. From now on all of them, whatever their values, are in doubt.
 
-    (COMMIT and its like carry out what was said before; a text that calls a user's code is one that names something.)
+    (COMMIT and its like carry out what was said before; a text that calls a user's code is one that names something.) What was read before
+    is to be forgotten.
     """
     for text in texts:
         lexed = lex(text, lexis) if lexis is not None else None
         if lexed is not None and len(lexed) > 2 and len(_guilty) < MAX_GUILTY:
             _guilty.add(_masked(lexed))
-    forget()
 
 
 def flavour(version: str) -> str:
@@ -314,11 +314,9 @@ def flavour(version: str) -> str:
     return MYSQL_8 if numbers >= (8, 0, 31) else ""
 
 
-def forget() -> None:
-    """Forget what is remembered of texts."""
+def forget_readings() -> None:
+    """Read every text again. (Who remembers what `read` has said forgets it first: shapes.forget.)"""
     _readings.clear()
-    for texts in _texts.values():
-        texts.forget()
 
 
 # ---------------------------------------------------------------------------------------------------------------- not certain

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
 from dualpool.errors import FeatureRefused, RemoteProtocolError, StateLeaked
-from dualpool.mysql import codec, session_sql, sql, wire
+from dualpool.mysql import codec, session_sql, shapes, sql, wire
 from dualpool.mysql import states as s
 from dualpool.mysql.codec import first_row
 from dualpool.mysql.knowledge import NOTHING_KNOWN, Knowledge
@@ -453,6 +453,7 @@ class ServerSession(protocol.ServerRelay):
         if not client.always & M_STRICT:
             self.leak = f"{found}; {last}"
             accuse(self.sampled, client.texts.lexis)
+            shapes.forget()
             return
         self._refusal = StateLeaked(
             f"strict mode: {found}; {last}",

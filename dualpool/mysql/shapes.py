@@ -7,7 +7,7 @@ what stands before its brackets must be equal as well, for it may be a function.
 import re
 from typing import Final
 
-from dualpool.mysql.reading import MODES_UNKNOWN, Reading
+from dualpool.mysql.reading import MODES_UNKNOWN, Reading, forget_readings
 from dualpool.sql_text import Lexis, mysql_lexis
 
 DIGITS: Final = b"0123456789"
@@ -111,3 +111,10 @@ def texts_of(charset: str, modes: str, default_modes: str, flavour: str) -> Text
             _texts.clear()
         found = _texts[key] = Texts(lexis)
     return found
+
+
+def forget() -> None:
+    """Every text is to be read again: what one of them does is not what was known."""
+    forget_readings()
+    for texts in _texts.values():
+        texts.forget()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualpool.errors import CheckoutTimeout, RemoteProtocolError
-from dualpool.mysql import codec, knowledge, reading, server_relay, session_sql, sql, states, wire
+from dualpool.mysql import codec, knowledge, server_relay, session_sql, shapes, sql, states, wire
 from dualpool.mysql.client_relay import WARNING_COLUMNS, ClientRelay
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.messages import error_payload
@@ -206,7 +206,7 @@ def test_a_query_that_differs_in_its_strings_goes_on_as_it_is(text: bytes) -> No
         other = b"'".join(hidden if number % 2 else part for number, part in enumerate(parts))
         assert sql.masked(other) == sql.masked(text) or not hidden
         clients, servers = pair()
-        assert reading.shape(other) == reading.shape(text)
+        assert shapes.shape(other) == shapes.shape(text)
         assert clients.texts.knows(other)
         assert attached(clients, servers, b"\x03" + other) == sent(b"\x03" + other)
         assert servers.on_server_bytes(answer([ok()], MODERN)) == RELEASE
