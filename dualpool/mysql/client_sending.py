@@ -544,10 +544,16 @@ class ClientSender(ClientSession):
         if self.always or server.holds.one_shot:
             self._doubt(server)
         if action != s.C_QUERY:
-            self._after(server, ok)
+            statement = self._execution
+            if action != s.C_EXECUTE:
+                self._after(server, ok)
+                self._preparing = None
+            elif statement is not None and (
+                statement.long_bytes or statement.cursor is not None or (ok is not None and ok.status & wire.STATUS_CURSOR_EXISTS)
+            ):
+                self._after_execute(statement, server, ok)
             self.executing_on = None
             self._execution = None
-            self._preparing = None
             self._executed = b""
 
     def _inserted(self, server: ServerRelay, number: int) -> int:
@@ -604,20 +610,22 @@ class ClientSender(ClientSession):
         if self._reading.defines and self._marks & reading.M_STEPS:
             something_was_defined()
 
+    def _after_execute(self, statement: ClientStatement, server: ServerRelay, ok: Ok | None) -> None:
+        """What a COM_STMT_EXECUTE has used up, and the cursor that it has opened."""
+        if statement.long_bytes:
+            statement.forget_long_data()
+        if statement.cursor is not None:
+            self._cursor_over(statement, server)
+        if ok is not None and ok.status & wire.STATUS_CURSOR_EXISTS and self.executing_on is not None:
+            statement.cursor = self.executing_on
+            statement.cursor.user = statement
+            server.pins |= s.PIN_CURSOR
+
     def _after(self, server: ServerRelay, ok: Ok | None) -> None:
-        """What an answered command other than COM_QUERY has changed."""
+        """What an answered command other than COM_QUERY and COM_STMT_EXECUTE has changed."""
         action = self._action
         statement = self._execution
-        if action == s.C_EXECUTE and statement is not None:
-            if statement.long_bytes:
-                statement.forget_long_data()
-            if statement.cursor is not None:
-                self._cursor_over(statement, server)
-            if ok is not None and ok.status & wire.STATUS_CURSOR_EXISTS and self.executing_on is not None:
-                statement.cursor = self.executing_on
-                statement.cursor.user = statement
-                server.pins |= s.PIN_CURSOR
-        elif action == s.C_FETCH and statement is not None:
+        if action == s.C_FETCH and statement is not None:
             if ok is None or ok.status & wire.STATUS_LAST_ROW_SENT:
                 self._cursor_over(statement, server)
         elif action == s.C_RESET_STATEMENT and statement is not None:

@@ -245,8 +245,10 @@ class ServerRelay(ServerSession):
             if not passed or (client.executing_on is not None and not client.expects(data[4])):
                 return None
         self.to_client = self.to_client + passed if self.to_client else passed
-        self._phase = s.DONE
-        self._take_status(status)
+        # As _take_status, of flags among which are none of NOT_QUICK_STATUS.
+        self._status = status
+        self.in_transaction = status & wire.STATUS_IN_TRANS != 0
+        self._more = False
         if affected > 1 or insert_id:
             return Ok(affected, insert_id, status)
         key = (affected + 1) << 16 | status
