@@ -424,6 +424,8 @@ class ServerRelay(ServerSession):
                 self.to_restore.clear()
             else:
                 self._commit_changes()
+        if self.session_changed and status == wire.IDLE:
+            self.check_number_of_settings()
         if self.rereads and not pending:
             self.settle()
         if self._altered and status == wire.IDLE:

@@ -81,6 +81,8 @@ MAX_LEAK: Final = 2000
 """Characters of the statements that a leak is told with."""
 MAX_CHANGES: Final = 64
 """Of a lease that does not end, so many changes are kept as they came."""
+MAX_SETTINGS: Final = 1000
+"""Of one client in transaction mode."""
 LASTING: Final = "it has what lasts as long as the session"
 """Why a server connection is closed after a lease."""
 ASK_AGAIN: Final = 16
@@ -756,6 +758,15 @@ class ServerSession(protocol.ServerRelay):
         """A lease may go on for days."""
         if len(self.changes) > MAX_CHANGES:
             self.changes = lasting(self.changes)
+
+    def check_number_of_settings(self) -> None:
+        """Each client's settings are kept for it, and compared at each lease. Raises FeatureRefused if there are too many."""
+        client = self.client
+        if client is not None and self.mode != SESSION and len(client.settings.values) + len(self.changes) > MAX_SETTINGS + MAX_CHANGES:
+            raise FeatureRefused(
+                f"the session has more than {MAX_SETTINGS} settings of its own",
+                hint='Use fewer names, or a listener with pool_mode = "session".',
+            )
 
     def _drop_changes(self) -> None:
         """The transaction is over."""

@@ -232,3 +232,15 @@ def test_another_clients_temporary_schema_is_not_told_by_a_function(world: World
             with world.connect(autocommit=False) as other:
                 other.execute("SELECT 1")
                 assert other.execute("SELECT has FROM tells_temporary").fetchone() == (False,)
+
+
+def test_a_client_has_so_many_settings_and_no_more(world: World) -> None:
+    with world.connect() as client, world.connect() as other:
+        with client.transaction():
+            for number in range(1000):
+                client.execute(f"SET LOCAL many.x{number} = '1'")
+        assert read(client, "many.x999") == ""
+        with pytest.raises(psycopg.errors.FeatureNotSupported, match="more than 1000 settings of its own"):
+            for number in range(1000, 1100):
+                client.execute(f"SET many.x{number} = '1'")
+        assert read(other, "many.x1") is None
