@@ -184,6 +184,11 @@ def _postgres_pattern(string: bytes) -> re.Pattern[bytes]:
     )
 
 
+_PLAIN_PART: Final = re.compile(rb"((?:[^']++|'')*+)'", re.DOTALL)
+_ESCAPED_PART: Final = re.compile(rb"((?:[^'\\]++|\\.|'')*+)'", re.DOTALL)
+_NEXT_PART: Final = re.compile(_CONTINUE)
+_ESCAPE: Final = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
+_LETTERS: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _EDGE_OF_COMMENT: Final = re.compile(rb"/\*|\*/")
 _ESCAPE_OF_NAME: Final = r"({0}{0})|{0}([0-9A-Fa-f]{{4}})|{0}\+([0-9A-Fa-f]{{6}})|({0})"
 _UESCAPE: Final = re.compile(rb"(?:[ \t\n\r\f\v]++|--[^\n\r]*+)*+uescape[ \t\n\r\f\v]*+'([^'\"+0-9A-Fa-f\s\x80-\xff])'", re.IGNORECASE)
@@ -275,6 +280,51 @@ def unescaped(name: bytes, escape: bytes = b"\\") -> bytes | None:
         parts.append(chr(code))
     parts.append(text[position:])
     return "".join(parts).encode()
+
+
+def string_value(token: bytes, backslash: bool) -> bytes | None:
+    r"""What a PostgreSQL string means, in its text's encoding; None where that is not certain. `backslash`: an escape in ordinary strings.
+
+    Unicode escapes (U&'d\0061ta', E'\u0061') become UTF-8. Source: docs, "String Constants"; scan.l.
+    """
+    kind = token[:1]
+    if kind == b"$":
+        tag = token.index(b"$", 1) + 1
+        return token[tag:-tag]
+    if kind == b"'":
+        return _joined(token, 1, escapes=backslash)
+    if kind in b"eE":
+        return _joined(token, 2, escapes=True)
+    if kind in b"uU":
+        value = _joined(token, 3, escapes=False)
+        return value if b"\\" not in value else unescaped(value)
+    return None
+
+
+def _joined(token: bytes, position: int, *, escapes: bool) -> bytes:
+    """The parts of a string from behind its first quotation mark on."""
+    part, parts = _ESCAPED_PART if escapes else _PLAIN_PART, []
+    while (found := part.match(token, position)) is not None:
+        parts.append(found[1].replace(b"''", b"'") if not escapes else _ESCAPE.sub(_meaning, found[1].replace(b"''", b"'")))
+        following = _NEXT_PART.match(token, found.end())
+        if following is None:
+            break
+        position = following.end()
+    return b"".join(parts)
+
+
+def _meaning(escape: re.Match[bytes]) -> bytes:
+    """Of a backslash and what follows it."""
+    octal, hexadecimal, short, long, letter = escape.groups()
+    code = short or long
+    if octal:
+        return bytes((int(octal, 8) & 255,))
+    if hexadecimal:
+        return bytes((int(hexadecimal, 16),))
+    if code:
+        number = int(code, 16)
+        return chr(number).encode("utf-8", "replace") if number < 0x110000 else b""
+    return _LETTERS.get(letter, letter)
 
 
 def _end_of_comment(text: bytes, position: int) -> int:

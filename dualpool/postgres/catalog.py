@@ -65,7 +65,7 @@ WITH doubtful AS MATERIALIZED (
   UNION SELECT oid FROM pg_proc WHERE oid < {_OURS} AND proname = ANY ('{{{_RULED_NAMES}}}'::name[])
 ), opaque AS MATERIALIZED (
   SELECT oid, proname FROM doubtful WHERE oid >= {_OURS} AND (lanname NOT IN ('sql', 'plpgsql', 'c', 'internal')
-    OR prosrc ~* '\\mexecute\\M' OR prosrc ~* 'set_config\\s*\\(\\s*[^''[:space:]]')
+    OR prosrc ~* E'\\\\mexecute\\\\M' OR prosrc ~* E'set_config\\\\s*\\\\(\\\\s*[^''[:space:]]')
 ), pattern AS (
   SELECT CASE WHEN count(*) > 500 THEN ':(funcid|opfuncid|aggfnoid|winfnoid) '
     ELSE ':(funcid|opfuncid|aggfnoid|winfnoid) (' || coalesce(string_agg(oid::text, '|'), 'none') || ') ' END AS found,
@@ -93,9 +93,9 @@ WITH doubtful AS MATERIALIZED (
 SELECT 'call', proname, '' FROM called
 UNION SELECT 'opaque', proname, '' FROM opaque
 UNION SELECT 'name', lower(m[2]), '' FROM doubtful,
-  regexp_matches(prosrc, '(\\mset\\s+(?:session\\s+|local\\s+)?"?|set_config\\s*\\(\\s*'')([a-z_][\\w$]*(?:\\.[a-z_][\\w$]*)+)', 'gi') AS m
-  WHERE oid >= {_OURS}
-UNION SELECT 'name', lower(m[1]), '' FROM unseen, regexp_matches(source, '''([A-Za-z_][\\w$]*(?:\\.[A-Za-z_][\\w$]*)+)''', 'g') AS m
+  regexp_matches(prosrc, E'(\\\\mset\\\\s+(?:session\\\\s+|local\\\\s+)?"?|set_config\\\\s*\\\\(\\\\s*'')'
+  '([a-z_][\\\\w$]*(?:\\\\.[a-z_][\\\\w$]*)+)', 'gi') AS m WHERE oid >= {_OURS}
+UNION SELECT 'name', lower(m[1]), '' FROM unseen, regexp_matches(source, E'''([A-Za-z_][\\\\w$]*(?:\\\\.[A-Za-z_][\\\\w$]*)+)''', 'g') AS m
 UNION SELECT kind, '', '' FROM unseen
 UNION SELECT 'temporary', '', '' FROM pg_proc p WHERE oid >= {_OURS}
   AND (prosrc ~* '{_TEMPORARY_NAMES}' OR to_jsonb(p)->>'prosqlbody' ~ '{_TEMPORARY_CALLS}')
@@ -109,7 +109,9 @@ UNION SELECT 'version', md5(coalesce(string_agg(oid || ':' || xmin, ',' ORDER BY
   SELECT 1 AS c, oid, xmin FROM pg_proc UNION ALL SELECT 2, oid, xmin FROM pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT 3, oid, xmin FROM pg_rewrite UNION ALL SELECT 4, oid, xmin FROM pg_policy
   UNION ALL SELECT 5, oid, xmin FROM pg_operator UNION ALL SELECT 6, oid, xmin FROM pg_cast) AS v WHERE oid >= {_OURS}"""
-"""Three columns: what it is, the name, and nothing. Under a search path of its own, which its transaction ends."""
+"""Three columns: what it is, the name, and nothing. Under a search path of its own, which its transaction ends.
+
+A backslash in its strings is an escape, whatever standard_conforming_strings says: they begin with E."""
 
 
 OPAQUE_KINDS: Final = {b"opaque all": sql.COMPUTES, b"opaque read": sql.READS, b"opaque write": sql.WRITES}

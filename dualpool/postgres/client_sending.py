@@ -461,7 +461,7 @@ class ClientSender(ClientSession):
         """A statement of which something must be noted is about to run. `values`: its parameters, as Bind has them."""
         self._suspect(marks, text, server)
         if marks & sql.SETTINGS:
-            server.names_in_doubt |= sql.names_among(bound_values(values))
+            server.doubts |= server.doubt_names(sql.names_among(bound_values(values)))
         elif marks & sql.TOUCHES:
             server.touch(sql.names_among(bound_values(values)))
 

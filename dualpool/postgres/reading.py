@@ -11,7 +11,7 @@ from collections.abc import Container, Iterator, Sequence
 from typing import Final
 
 from dualpool.postgres import own_names, sql
-from dualpool.sql_text import PARAMETER, POSTGRES, QUOTED, SIGN, STRING, WORD, Lexed, Lexis, lex
+from dualpool.sql_text import PARAMETER, POSTGRES, QUOTED, SIGN, STRING, WORD, Lexed, Lexis, lex, string_value
 from dualpool.sql_text import lexis as lexis_with
 
 HARMLESS_VERBS: Final = frozenset(
@@ -53,6 +53,8 @@ PLAIN_LANGUAGES: Final = frozenset((b"plpgsql", b"'plpgsql'", b"sql", b"'sql'"))
 
 
 PLAIN: Final = lexis_with(POSTGRES)
+MAX_DEPTH: Final = 2
+"""Strings in strings in strings."""
 LONGEST_CLUE: Final = 250
 """Bytes. What `customizes` looks for is no longer."""
 
@@ -60,13 +62,15 @@ LONGEST_CLUE: Final = 250
 class Reading:
     """One text, as a session reads it. Immutable."""
 
-    __slots__ = ("calls", "deallocates", "lexed", "listens", "marks", "names", "statements", "vacates")
+    __slots__ = ("calls", "deallocates", "lexed", "lexis", "listens", "marks", "names", "statements", "vacates")
 
     def __init__(self) -> None:
         self.marks: int = UNREAD_MARKS
         """What it may do: bits of sql.py."""
         self.lexed: Lexed | None = None
         """Its tokens; None if it is not certain what they are."""
+        self.lexis: Lexis = PLAIN
+        """By which they were found."""
         self.statements: list[list[bytes]] = []
         """The source of the tokens of each statement."""
         self.calls: frozenset[bytes] = frozenset()
@@ -128,8 +132,15 @@ class Reading:
             del call[:2]
         if words[0] != b"select" or call[:2] != [b"set_config", b"("] or call[3:4] != [b","] or self.calls - {b"set_config"}:
             return None
-        name = call[2].lower()
-        return name[1:-1] if name.startswith(b"'") and b"\\" not in name else name if name == b"$1" else None
+        value = _value(lexed, words.index(b"(") + start + 1, self.lexis)
+        return call[2] if call[2] == b"$1" else None if value is None else value.lower()
+
+    def dotted_names(self, text: bytes) -> set[str]:
+        """What may be the name of a custom setting in `text`, as it stands there or as its strings mean it."""
+        names = sql.dotted_names(text)
+        for value in () if self.lexed is None else _strings(self.lexed, self.lexis, MAX_DEPTH):
+            names |= sql.dotted_names(value)
+        return names
 
     def telling(self) -> list[list[bytes]]:
         """The statements whose tags must be told apart."""
@@ -163,21 +174,21 @@ def read(text: bytes, lexis: Lexis | None) -> Reading:
     if lexis is None and is_plain(text):
         lexis = PLAIN
     lexed = lex(text, lexis) if lexis is not None else None
-    if lexed is None or _has_body(lexed):
+    if lexed is None or lexis is None or _has_body(lexed):
         reading.marks = marks_of_part(text)
         return reading
-    reading.lexed = lexed
+    reading.lexed, reading.lexis = lexed, lexis
     reading.calls = frozenset(_calls(lexed))
-    reading.marks = _marks_of_calls(reading.calls, lexed)
+    reading.marks = _marks_of_calls(reading.calls, lexed, lexis)
     if own_names.may_name(text, lexed):
         reading.marks |= sql.NAMES
-    reading.names.update(_named_settings(lexed))
+    reading.names.update(_named_settings(lexed, lexis))
     for start, end in lexed.statements():
         reading.marks |= _marks_of_statement(lexed, start, end)
         reading.statements.append([_source(text, lexed, index) for index in range(start, end)])
         if lexed.is_word(start, b"execute"):
-            strings = (lexed.words[index] for index in range(start, end) if lexed.kinds[index] == STRING)
-            reading.names |= sql.names_among(word[1:-1] for word in strings)
+            strings = [_value(lexed, index, lexis) for index in range(start, end) if lexed.kinds[index] == STRING]
+            reading.names |= sql.names_among(filter(None, strings))
     for body in _bodies(lexed):
         _read_body(reading, body, lexis)
     if reading.calls & ASKS_TEMPORARY or not TEMP_BUFFERS.isdisjoint(lexed.words):
@@ -249,7 +260,24 @@ def _calls(lexed: Lexed) -> Iterator[bytes]:
             yield words[index]
 
 
-def _marks_of_calls(calls: frozenset[bytes], lexed: Lexed) -> int:
+def _value(lexed: Lexed, index: int, lexis: Lexis) -> bytes | None:
+    """What the token at `index` means, if it is a string of which that is certain."""
+    return string_value(lexed.words[index], lexis.backslash) if index < len(lexed.kinds) and lexed.kinds[index] == STRING else None
+
+
+def _strings(lexed: Lexed, lexis: Lexis, depth: int) -> Iterator[bytes]:
+    """What the strings of a text mean, and the strings in those of them that are SQL, too."""
+    for index, kind in enumerate(lexed.kinds):
+        value = _value(lexed, index, lexis) if kind == STRING else None
+        if value is None:
+            continue
+        yield value
+        inner = lex(value, lexis) if depth and (b"'" in value or b"$" in value) else None
+        if inner is not None:
+            yield from _strings(inner, lexis, depth - 1)
+
+
+def _marks_of_calls(calls: frozenset[bytes], lexed: Lexed, lexis: Lexis) -> int:
     """The functions that have rules of their own."""
     marks = 0
     if calls & TAKES_LOCK:
@@ -265,11 +293,11 @@ def _marks_of_calls(calls: frozenset[bytes], lexed: Lexed) -> int:
     if calls & USES_SEQUENCE:
         marks |= sql.USES_SEQUENCE
     if b"set_config" in calls:
-        marks |= _marks_of_set_config(lexed)
+        marks |= _marks_of_set_config(lexed, lexis)
     return marks
 
 
-def _marks_of_set_config(lexed: Lexed) -> int:
+def _marks_of_set_config(lexed: Lexed, lexis: Lexis) -> int:
     """set_config(name, value, is_local) matters unless it says that it is local."""
     words = [word.lower() if kind == STRING else word for kind, word in zip(lexed.kinds, lexed.words, strict=True)]
     marks = 0
@@ -281,8 +309,9 @@ def _marks_of_set_config(lexed: Lexed) -> int:
         arguments = sql.arguments(words[index + 2 : index + 2 + sql.MAX_CALL]) if count <= sql.MAX_CALLS else []
         name = arguments[0] if arguments else []
         is_parameter = len(name) > 0 and lexed.kinds[index + 2] == PARAMETER and name[1:2] in ([], [b":"])
-        is_constant = len(name) == 1 and name[0].startswith(b"'")
-        if not is_constant or name[0][1:-1].decode("latin-1") in sql.READING_SETTINGS or b"\\" in name[0]:
+        constant = _value(lexed, index + 2, lexis) if len(name) == 1 else None
+        is_constant = constant is not None
+        if constant is None or sql.setting_name(constant) in sql.READING_SETTINGS:
             marks |= sql.REREADS
         if not (is_parameter or is_constant):
             marks |= sql.SETTINGS | sql.COMPUTED
@@ -357,24 +386,24 @@ def _read_body(reading: Reading, body: bytes, lexis: Lexis | None) -> None:
     """DO: functions that the body calls are called, and settings that it makes are made."""
     inner = _unquoted(body)
     found = lex(inner, lexis) if inner is not None and lexis is not None else None
-    if found is None:
+    if found is None or lexis is None:
         reading.marks |= sql.COMPUTED
         return
     calls = frozenset(_calls(found))
-    if b"execute" in found.words or (b"set_config" in calls and _marks_of_set_config(found) & sql.COMPUTED):
+    if b"execute" in found.words or (b"set_config" in calls and _marks_of_set_config(found, lexis) & sql.COMPUTED):
         reading.marks |= sql.COMPUTED
     reading.calls |= calls
-    reading.names.update(_named_settings(found))
+    reading.names.update(_named_settings(found, lexis))
 
 
-def _named_settings(lexed: Lexed) -> Iterator[str]:
+def _named_settings(lexed: Lexed, lexis: Lexis) -> Iterator[str]:
     """The names in set_config('name', ..) and SET name."""
     kinds, words = lexed.kinds, lexed.words
     for index, word in enumerate(words):
         if word == b"set_config" and kinds[index] != STRING and lexed.is_sign(index + 1, b"(") and index + 2 < len(words):
-            name = words[index + 2]
-            if kinds[index + 2] == STRING and name.startswith(b"'") and name.isascii() and b"\\" not in name:
-                yield name[1:-1].replace(b"''", b"'").decode().lower()
+            value = _value(lexed, index + 2, lexis)
+            if value is not None:
+                yield sql.setting_name(value)
         elif word == b"set" and kinds[index] == WORD:
             first = index + 2 if lexed.is_word(index + 1, b"session") or lexed.is_word(index + 1, b"local") else index + 1
             parts = []
@@ -383,9 +412,7 @@ def _named_settings(lexed: Lexed) -> Iterator[str]:
                 if not lexed.is_sign(first + 1, b"."):
                     break
                 first += 2
-            name = b".".join(parts)
-            if name.isascii():
-                yield name.decode().lower()
+            yield sql.setting_name(b".".join(parts))
 
 
 def _unquoted(body: bytes) -> bytes | None:

@@ -134,7 +134,7 @@ def lasting(changes: list[sql.Change]) -> list[sql.Change]:
 
 def settings_in(rows: list[list[bytes | None]]) -> dict[str, str]:
     """What a probe's rows say of settings."""
-    found = {messages.text(name).lower(): session_sql.from_digits(value) for name, value in rows if name and value is not None}
+    found = {session_sql.told(name): session_sql.from_digits(value) for name, value in rows if name and value is not None}
     return {name: value for name, value in found.items() if name not in sql.OF_TRANSACTION}
 
 
@@ -321,12 +321,12 @@ class ServerSession(protocol.ServerRelay):
         doubts = marks & (sql.EVERYTHING | sql.UNASKED)
         if doubts:
             if doubts & sql.SETTINGS and not (text is self._doubtful and self.doubts & sql.SETTINGS):
-                names = self.reader.read(text).names or sql.setting_names(text)
-                self.names_in_doubt |= names
-                if marks & (sql.OPAQUE | sql.COMPUTED) or self.reader.facts is None or self.catalog.facts is None:
-                    self.names_in_doubt |= sql.dotted_names(text)
+                reading = self.reader.read(text)
+                names = reading.names or sql.setting_names(text)
+                more = bool(marks & (sql.OPAQUE | sql.COMPUTED)) or self.reader.facts is None or self.catalog.facts is None
+                doubts |= self.doubt_names(names | reading.dotted_names(text) if more else names)
                 # They may be made later, too: by EXECUTE, by the next FETCH, or by a trigger.
-                self.catalog.know(name for name in names if is_placeholder(name, self.defined))
+                self.catalog.know(name for name in names if is_placeholder(name, self.defined) and name in self.names_in_doubt)
             self.doubts |= doubts
             self._doubtful = text
             if not self._founded and self.reader.read(text).marks & (sql.EVERYTHING | sql.UNASKED):
@@ -343,6 +343,17 @@ class ServerSession(protocol.ServerRelay):
             self.rereads = True
             self.judge = self.catalog.judge(None, self.judge.verify)
         self._ends |= marks >> sql.ENDS & sql.PROBED
+
+    def doubt_names(self, names: Iterable[str]) -> int:
+        """These settings are to be asked for. Returns COMPUTED if there are some that the question cannot name.
+
+        Letters that are not ASCII's are known as the server has them only where the client's encoding is the server's.
+        """
+        reported = self.reported
+        is_plain = reported.get("client_encoding") == reported.get("server_encoding") and not (self.rereads and len(self.pending) > 1)
+        known = {name for name in names if is_plain or name.isascii()}
+        self.names_in_doubt |= known
+        return 0 if is_plain or all(map(str.isascii, names)) else sql.COMPUTED
 
     def leaves(self, marks: int, text: bytes) -> None:
         """Session mode: `text` is about to run. What of it a reset does not take away costs the connection, or binds it to some clients."""
@@ -363,8 +374,7 @@ class ServerSession(protocol.ServerRelay):
         wanted = self.client.settings.values if self.client is not None else known
         for name in names:
             if is_placeholder(name, self.defined) and not (name in known and name in wanted):
-                self.names_in_doubt.add(name)
-                self.doubts |= sql.SETTINGS
+                self.doubts |= sql.SETTINGS | self.doubt_names((name,))
 
     def _ask_what_is_due(self) -> None:
         """The session is idle, and something is pinned or in doubt."""
@@ -415,7 +425,7 @@ class ServerSession(protocol.ServerRelay):
                 self._unasked = ASK_AGAIN - 2  # with the next transaction, and not at once
                 self.pins |= sql.UNKNOWN
         else:
-            self._retried = False
+            retried, self._retried = self._retried, False
             found = session_sql.holdings(values[0][1] or b"") | asked & sql.UNASKED
             if session_sql.TEMPORARY_SCHEMA in (values[0][1] or b""):
                 self.note_temporary()
@@ -431,12 +441,19 @@ class ServerSession(protocol.ServerRelay):
             if asked & sql.LISTENING and client.subscriptions is not None:
                 client.subscriptions.own = frozenset(messages.text(value) for name, value in values[1:] if name is None and value)
             if asked & sql.SETTINGS:
-                self._track(values[1:])
+                self._track(values[1:] if not retried else self._with_own_limit(values[1:]))
         if not self.pins & ~before:
             return b""
         if not before:
             self.pin_text = sql.masked(self._doubtful)
         return self._pinned(self.pins & ~before, client)
+
+    def _with_own_limit(self, rows: list[list[bytes | None]]) -> list[list[bytes | None]]:
+        """The rows of a question that has lifted statement_timeout for itself (UNHURRIED): that is what they tell."""
+        self.dirty = True
+        believed = self._believed().get("statement_timeout")
+        kept = [row for row in rows if row[0] != b"statement_timeout"]
+        return kept if believed is None else [*kept, [b"statement_timeout", messages.raw(believed).hex().encode()]]
 
     def _without_facts(self, rows: list[list[bytes | None]]) -> list[list[bytes | None]]:
         """A probe's rows; what the catalog has answered behind them is learnt."""

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from dualpool.postgres import messages, wire
-from dualpool.postgres.sql import COMPUTED, CURSOR, LIBRARY, LISTENING, LOCK, PREPARED, SEQUENCE, SETTINGS, TEMPORARY, UNKNOWN
+from dualpool.postgres.sql import COMPUTED, CURSOR, LIBRARY, LISTENING, LOCK, PREPARED, SEQUENCE, SETTINGS, TEMPORARY, UNKNOWN, setting_name
 from dualpool.state import MAX_CACHED_BYTES, MAX_CACHED_DIFFERENCES, Settings
 
 PLAIN: Final = re.compile(r"[ -&(-\[\]-~]*+")
@@ -166,19 +166,29 @@ TEMPORARY_SCHEMA: Final = b"s"
 """Told with TEMPORARY: there is one, or was."""
 SESSION_SETTINGS: Final = (
     f" UNION ALL SELECT name, {digits_of('setting')} FROM pg_catalog.pg_settings WHERE source {_IS} 'session'"
-    f" UNION ALL SELECT name, {digits_of('pg_catalog.current_setting(name, true)')}"
-    " FROM (VALUES ('role'::pg_catalog.text), ('session_authorization')"
+    f" UNION ALL SELECT shown, {digits_of('pg_catalog.current_setting(name, true)')}"
+    " FROM (VALUES ('role'::pg_catalog.text, 'role'::pg_catalog.text), ('session_authorization', 'session_authorization')"
 )
 CHANNELS: Final = " UNION ALL SELECT NULL, channel FROM pg_catalog.pg_listening_channels() AS channel"
 UNHURRIED: Final = "SET LOCAL statement_timeout = 0; "
 """The client's own time limit is not for our questions."""
 
 
+def told_as(name: str) -> str:
+    """How the answer calls a setting: by what no client_encoding converts. No setting's name begins with an equals sign."""
+    return name if name.isascii() else f"={messages.raw(name).hex()}"
+
+
+def told(name: bytes) -> str:
+    """The name of a setting that the answer calls so."""
+    return from_digits(name[1:]) if name[:1] == b"=" else setting_name(name)
+
+
 def probe(kinds: int, names: Iterable[str] = ()) -> str:
     """SQL that tells which of `kinds` the session holds: a row with an empty name and the LETTERS of those.
 
-    With LISTENING, a row without a name for every channel. With SETTINGS, a row for every setting of the session, and for each of `names`
-    (in ASCII), with the digits of its value.
+    With LISTENING, a row without a name for every channel. With SETTINGS, a row for every setting of the session, and for each of `names`,
+    with the digits of its value. (Names that are not ASCII: see `told_as`.)
     """
     cases = "".join(f", CASE WHEN EXISTS ({QUESTIONS[kind]}) THEN '{LETTERS[kind]}' END" for kind in QUESTIONS if kinds & kind)
     if kinds & TEMPORARY:
@@ -187,8 +197,8 @@ def probe(kinds: int, names: Iterable[str] = ()) -> str:
     if kinds & LISTENING:
         text += CHANNELS
     if kinds & SETTINGS:
-        asked = "".join(f", ({constant(name)})" for name in sorted(names))
-        text += f"{SESSION_SETTINGS}{asked}) AS asked(name)"
+        asked = "".join(f", ({constant(told_as(name))}, {constant(name)})" for name in sorted(names))
+        text += f"{SESSION_SETTINGS}{asked}) AS asked(shown, name)"
     return text
 
 

@@ -341,8 +341,10 @@ MAX_CALLS: Final = 16
 """Calls of set_config that are read in one text, and the tokens of each."""
 MAX_CALL: Final = 500
 DATABASE_VERBS: Final = frozenset((b"drop", b"alter", b"create"))
-SETTING_NAME: Final = re.compile(rb"[A-Za-z_][\w$]*+(?:\.[A-Za-z_][\w$]*+)++|role|session_authorization")
-DOTTED: Final = re.compile(rb"(?<![\w$.\x80-\xff])[A-Za-z_][\w$]*+(?:\.[A-Za-z_][\w$]*+)++(?![\w$.\x80-\xff(])", re.ASCII)
+_NAME: Final = rb"[A-Za-z_\x80-\xff][\w$\x80-\xff]*+(?:\.[A-Za-z_\x80-\xff][\w$\x80-\xff]*+)++"
+"""A name that a custom setting may have (guc.c: valid_custom_variable_name)."""
+SETTING_NAME: Final = re.compile(_NAME + rb"|role|session_authorization", re.IGNORECASE)
+DOTTED: Final = re.compile(rb"(?<![\w$.\x80-\xff])" + _NAME + rb"(?![\w$.\x80-\xff(])")
 ESCAPED_BYTE: Final = re.compile(rb"\\(?:x([0-7][0-9A-Fa-f])|u?00([0-7][0-9A-Fa-f]))")
 MAX_DOTTED: Final = 64
 """Names in one text that are asked for because a function may make settings of them."""
@@ -382,19 +384,26 @@ def arguments(words: list[bytes]) -> list[list[bytes]]:
 
 def setting_names(text: bytes) -> set[str]:
     """The settings that calls of set_config, and SETs in a body, name."""
-    return {(match[1] or match[2]).decode("utf-8", "surrogateescape").lower() for match in NAMED_SETTING.finditer(text)}
+    return {setting_name(match[1] or match[2]) for match in NAMED_SETTING.finditer(text)}
+
+
+def setting_name(name: bytes) -> str:
+    """A setting's name as it is compared: only the letters of ASCII have no case (guc.c: guc_name_compare)."""
+    return name.lower().decode("utf-8", "surrogateescape")
 
 
 def dotted_names(text: bytes) -> set[str]:
-    """What may be the name of a custom setting in `text`, in which strings may be written with escapes."""
+    """What may be the name of a custom setting in `text`, in which strings may be written with escapes, or between dollar signs."""
     plain = text if b"\\" not in text else ESCAPED_BYTE.sub(lambda found: bytes((int(found[1] or found[2], 16),)), text)
-    found = {match[0].decode("ascii").lower() for match in islice(DOTTED.finditer(plain), MAX_DOTTED)}
-    return {name for name in found if len(name) <= 2 * MAX_NAME}
+    found = {match[0] for match in islice(DOTTED.finditer(plain), MAX_DOTTED)}
+    if b"$" in plain:
+        found.update(match[0] for match in islice(DOTTED.finditer(plain.replace(b"$", b" ")), MAX_DOTTED))
+    return {setting_name(name) for name in found if len(name) <= 2 * MAX_NAME}
 
 
 def names_among(values: Iterable[bytes]) -> set[str]:
     """Those of the parameters of set_config that may be the name of a setting which pg_settings does not show."""
-    return {value.decode().lower() for value in values if SETTING_NAME.fullmatch(value)}
+    return {setting_name(value) for value in values if SETTING_NAME.fullmatch(value)}
 
 
 def vacated_database(statement: list[bytes]) -> str:
