@@ -122,6 +122,10 @@ class ClientRelay(ClientSender):
             or bool(beginning.first_reading(first).marks & sql.ASKS_TEMPORARY)
         )
 
+    def _asks_for_temporary(self, request: bytes, server: ServerRelay) -> bool:
+        """Does `request` ask for what another client has left here? As long as the lease may end before it, that need not be refused."""
+        return server.has_temporary and server.temporary_of is not self and bool(beginning.first_reading(request).marks & sql.ASKS_TEMPORARY)
+
     def _sees_no_difference(self, request: bytes, foreign: list[str]) -> bool:
         """Are the `foreign` placeholders, the names of others, no difference to a client that begins with `request`?"""
         return not foreign or (len(foreign) == 1 and beginning.gives_value_to(request, foreign[0]))
@@ -157,8 +161,8 @@ class ClientRelay(ClientSender):
         if not data:
             return FORWARD
         if server is not None:
-            if self._careful and server.is_asked():
-                # Strict mode: so that it goes to another server connection.
+            if server.attentive and server.is_asked() and (self._careful or self._asks_for_temporary(data, server)):
+                # So that it goes to another server connection: in strict mode, or because it would be refused here.
                 self._held.keep(data, 0)
                 return FORWARD
             return self._behind_begin(data, server) if self._begun else self._process(data, server)

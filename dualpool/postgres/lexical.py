@@ -5,6 +5,9 @@ Only two settings matter to where a text's tokens are. (backslash_quote decides 
 Source: PostgreSQL docs, "Character Set Support"; src/common/encnames.c for the names of encodings.
 """
 
+import codecs
+import re
+from functools import lru_cache
 from typing import Final
 
 from dualpool.sql_text import POSTGRES, Lexis, lexis
@@ -29,6 +32,7 @@ _SAFE: Final = (
 _TRUE: Final = frozenset(("on", "true", "yes", "1", "t", "tr", "tru", "y", "ye"))
 _FALSE: Final = frozenset(("off", "of", "false", "no", "0", "f", "fa", "fal", "fals", "n"))
 
+_WINDOWS: Final = re.compile(r"win(?:dows)?(?=[0-9])")
 MAX_FOUND: Final = 1000
 _found: dict[tuple[str, str], Lexis | None] = {}
 
@@ -44,8 +48,23 @@ def lexis_of(encoding: str, conforming: str) -> Lexis | None:
 
 
 def _lexis(encoding: str, conforming: str) -> Lexis | None:
-    name = "".join(letter for letter in encoding.lower() if letter.isascii() and letter.isalnum())
+    name = _bare(encoding)
     codec = _CODECS.get(name)
     if (codec is None and not name.startswith(_SAFE)) or conforming not in _TRUE | _FALSE:
         return None
     return lexis(POSTGRES, codec or "", conforming in _FALSE)
+
+
+def _bare(encoding: str) -> str:
+    """The name of an encoding as PostgreSQL compares it (clean_encoding_name)."""
+    return "".join(letter for letter in encoding.lower() if letter.isascii() and letter.isalnum())
+
+
+@lru_cache(64)
+def codec_of(encoding: str) -> str:
+    """Python's name of one of PostgreSQL's encodings; "" where there is none."""
+    name = _bare(encoding)
+    try:
+        return codecs.lookup(_CODECS.get(name) or _WINDOWS.sub("cp", name)).name
+    except LookupError:
+        return ""

@@ -355,9 +355,10 @@ class ServerRelay(ServerSession):
         if ready and RELEASING[self.mode][wire.IDLE]:
             if self.is_quiet():
                 verdict |= RELEASE
-            elif self.pins or self.doubts:
-                self.look()
-                if self.strict and self._rows is None and self.client is not None:
+            else:
+                if self.pins or self.doubts:
+                    self.look()
+                if self._rows is None and self.client is not None and not self.pending:
                     verdict |= self.client.catch_up(self)
         return verdict
 

@@ -13,7 +13,7 @@ from dualpool import protocol
 from dualpool.errors import FeatureRefused, StateLeaked
 from dualpool.postgres import catalog, messages, session_sql, sql, wire
 from dualpool.postgres.catalog import Catalog, Facts, Judge, SamplingJudge
-from dualpool.postgres.lexical import LEXICAL_SETTINGS, lexis_of
+from dualpool.postgres.lexical import LEXICAL_SETTINGS, codec_of, lexis_of
 from dualpool.postgres.reading import customizes
 from dualpool.postgres.requests import HIDDEN_QUERY, PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.session_sql import LIMITS, RESTORATIONS, ROLES, is_placeholder
@@ -236,8 +236,8 @@ class ServerSession(protocol.ServerRelay):
         """Of `pending`, what was answered last."""
 
     def is_asked(self) -> bool:
-        """Strict mode: is the session being asked what it holds?"""
-        return self.strict and self._rows is not None
+        """Is the session being asked what it holds?"""
+        return self._rows is not None
 
     def asked(self) -> int:
         """The kinds that the session is being asked about."""
@@ -324,7 +324,9 @@ class ServerSession(protocol.ServerRelay):
                 reading = self.reader.read(text)
                 names = reading.names or sql.setting_names(text)
                 more = bool(marks & (sql.OPAQUE | sql.COMPUTED)) or self.reader.facts is None or self.catalog.facts is None
-                doubts |= self.doubt_names(names | reading.dotted_names(text) if more else names)
+                doubts |= self.doubt_names(names)
+                if more:
+                    self.doubt_names(reading.dotted_names(text))
                 # They may be made later, too: by EXECUTE, by the next FETCH, or by a trigger.
                 self.catalog.know(name for name in names if is_placeholder(name, self.defined) and name in self.names_in_doubt)
             self.doubts |= doubts
@@ -345,15 +347,26 @@ class ServerSession(protocol.ServerRelay):
         self._ends |= marks >> sql.ENDS & sql.PROBED
 
     def doubt_names(self, names: Iterable[str]) -> int:
-        """These settings are to be asked for. Returns COMPUTED if there are some that the question cannot name.
+        """These settings are to be asked for. Returns COMPUTED if there are some that the question cannot name."""
+        unknown = 0
+        for name in names:
+            known = name if name.isascii() else self._as_server_has(name)
+            if known is None:
+                unknown = sql.COMPUTED
+            else:
+                self.names_in_doubt.add(known)
+        return unknown
 
-        Letters that are not ASCII's are known as the server has them only where the client's encoding is the server's.
-        """
-        reported = self.reported
-        is_plain = reported.get("client_encoding") == reported.get("server_encoding") and not (self.rereads and len(self.pending) > 1)
-        known = {name for name in names if is_plain or name.isascii()}
-        self.names_in_doubt |= known
-        return 0 if is_plain or all(map(str.isascii, names)) else sql.COMPUTED
+    def _as_server_has(self, name: str) -> str | None:
+        """A name in the client's encoding in that of the server; None where that is not certain."""
+        encoding, servers = self.reported.get("client_encoding", ""), self.reported.get("server_encoding", "")
+        if encoding == servers:
+            return name
+        codec = codec_of(encoding) if servers == "UTF8" else ""
+        try:
+            return messages.raw(name).decode(codec) if codec else None
+        except UnicodeDecodeError:
+            return None
 
     def leaves(self, marks: int, text: bytes) -> None:
         """Session mode: `text` is about to run. What of it a reset does not take away costs the connection, or binds it to some clients."""
