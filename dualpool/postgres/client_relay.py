@@ -124,7 +124,9 @@ class ClientRelay(ClientSender):
 
     def _asks_for_temporary(self, request: bytes, server: ServerRelay) -> bool:
         """Does `request` ask for what another client has left here? As long as the lease may end before it, that need not be refused."""
-        return server.has_temporary and server.temporary_of is not self and bool(beginning.first_reading(request).marks & sql.ASKS_TEMPORARY)
+        return (
+            server.has_temporary and server.temporary_of is not self and bool(beginning.first_reading(request).marks & sql.ASKS_TEMPORARY)
+        )
 
     def _sees_no_difference(self, request: bytes, foreign: list[str]) -> bool:
         """Are the `foreign` placeholders, the names of others, no difference to a client that begins with `request`?"""
