@@ -41,9 +41,13 @@ from dualpool.postgres.statements import (
     OWN_READING,
     SERVER_PREFIX,
     STAND_IN_CLOSE,
+    Change,
+    ReadBy,
     Version,
+    changes_for,
     describe,
     described,
+    kept_reading,
     shared,
     undescribed,
 )
@@ -189,8 +193,11 @@ class ClientSender(ClientSession):
         parts = [self._close_all(server)] if shows_all else []
         for name in names:
             version = self._current(self.statements.names[name], server, name)
-            pending.extend((OwnNameStep(alone=True), HIDDEN_SYNC))
-            parts += (version.parse(name), wire.SYNC_MESSAGE)
+            parts += (
+                server.parse_hidden(version.parse(name), OwnNameStep(alone=True), self._changes_for(version, server)),
+                wire.SYNC_MESSAGE,
+            )
+            pending.append(HIDDEN_SYNC)
         pending.extend(asked)
         parts += (query, self._close_own_names(names, server))
         return b"".join(parts)
@@ -219,7 +226,7 @@ class ClientSender(ClientSession):
             if name not in server.own_names:
                 version = self._current(self.statements.names[name], server, name)
                 server.own_names.append(name)
-                parts.append(server.parse_hidden(version.parse(name), OwnNameStep()))
+                parts.append(server.parse_hidden(version.parse(name), OwnNameStep(), self._changes_for(version, server)))
         return b"".join(parts)
 
     def end_own_names(self, server: ServerRelay) -> bytes:
@@ -309,7 +316,7 @@ class ClientSender(ClientSession):
                 instead, own = b"", next(reversed(server.statements.known.values())).name  # what it is now
             server.pending.append(DuplicateStep(name, own))
             return instead + wire.message(wire.PARSE, own + b"\0" + key)
-        statement = shared(key, OWN_READING if server.rereads else self.reading)
+        statement = shared(key, self._reading_now(server))
         if statement.judged_by is not server.judge:
             statement.judged(server.judge)
         if statement.marks & sql.ASKS_TEMPORARY:
@@ -596,24 +603,36 @@ class ClientSender(ClientSession):
         step = server.step_of(version, self.statements, name)
         if step is not None:
             return b"", step.name
+        changes = self._changes_for(version, server)
         if version.columns is None or learns:
             version = self.statements.names[name] = version.again()
-            prefix, step, _ = server.prepare_and_describe(version, self, name)
+            prefix, step, _ = server.prepare_and_describe(version, self, name, changes=changes)
             return prefix, step.name
-        prefix, step, asked = server.prepare_and_describe(version, self, name)
+        prefix, step, asked = server.prepare_and_describe(version, self, name, changes=changes)
         raise self._ask(asked, prefix, server)
 
     def _current(self, version: Version, server: ServerRelay, name: bytes) -> Version:
         """What the client means by `name` now."""
         while version.settled is not None:
             version = version.settled
-        statement, now = version.statement, OWN_READING if server.rereads else self.reading
-        if statement.reading != ANY_READING and (statement.reading != now or now == OWN_READING):
-            statement = shared(statement.key, now)
+        statement, now = version.statement, self._reading_now(server)
+        kept = now if OWN_READING in (now, statement.reading) else kept_reading(statement.reading, now)
+        if statement.reading != ANY_READING and (kept != statement.reading or kept == OWN_READING):
+            statement = shared(statement.key, kept)
             columns = version.columns
             version = Version(statement, version.types, None) if columns is None else described(statement, version.types, columns)
         self.statements.names[name] = version
         return version
+
+    def _reading_now(self, server: ServerRelay) -> ReadBy:
+        """The settings by which the server reads what is sent next; OWN_READING: nobody can tell."""
+        return server.reading_now() if server.rereads else self.reading
+
+    def _changes_for(self, version: Version, server: ServerRelay) -> list[Change]:
+        """What must be set otherwise while `version` is prepared: the client had other settings when it did that."""
+        statement = version.statement
+        changes = changes_for(statement.reading, self._reading_now(server))
+        return changes if changes and statement.read(server.judge).has_constants() else []
 
 
 def bound_to(name: bytes, data: bytes, position: int, portal_end: int, name_end: int, end: int, length: int) -> bytes:

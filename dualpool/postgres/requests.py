@@ -49,6 +49,11 @@ FORGET: Final = 13
 DONE: Final = 14
 """A do-nothing Close behind what the client executes: once it is answered, a notice is one of the hidden Parse that follows."""
 
+SETTING: Final = 15
+"""A hidden Parse of what sets the settings by which the next Parse of ours is read, or sets them back. What follows it is hidden, too, up
+to the second SETTING_OVER."""
+SETTING_OVER: Final = 16
+
 READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE, RESTORE, COPY_SYNC, FORGET))
 SYNCS: Final = frozenset((SYNC, HIDDEN_SYNC, COPY_SYNC))
 HIDDEN_QUERIES: Final = frozenset((HIDDEN_QUERY, PROBE, RESTORE, FORGET))

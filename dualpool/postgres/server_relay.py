@@ -2,11 +2,12 @@
 
 import re
 import struct
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 from dualpool.buffer import HeldBytes
 from dualpool.errors import DualpoolError, FeatureRefused, RemoteProtocolError, ServerLost
-from dualpool.postgres import messages, wire
+from dualpool.postgres import messages, session_sql, wire
 from dualpool.postgres.catalog import Catalog
 from dualpool.postgres.codec import check_length, skip_rows
 from dualpool.postgres.requests import (
@@ -25,6 +26,8 @@ from dualpool.postgres.requests import (
     PROBE,
     READY_MARKS,
     RUNNING,
+    SETTING,
+    SETTING_OVER,
     SYNC,
     SYNCED,
     SYNCS,
@@ -47,6 +50,7 @@ from dualpool.postgres.statements import (
     NO_COLUMNS,
     SERVER_PREFIX,
     STAND_IN_CLOSE,
+    Change,
     ClientStatements,
     PreparedStep,
     Version,
@@ -456,6 +460,9 @@ class ServerRelay(ServerSession):
             return False
         if step == HIDDEN_PARSE:
             return True
+        if step == SETTING:
+            self._hiding = HIDES
+            return True
         if isinstance(step, PreparedStep):
             step.confirmed = step.sure = True
             if step.version.columns is None and not step.leaving:
@@ -474,6 +481,10 @@ class ServerRelay(ServerSession):
             return False, b""
         if isinstance(step, EvictStep):
             self.statements.remove(step.prepared)
+            return True, b""
+        if step == SETTING_OVER:
+            if not self.pending or self.pending[0] != SETTING_OVER:
+                self._hiding = 0
             return True, b""
         if step in {HIDDEN_CLOSE, BARRIER, DONE} or isinstance(step, OwnNameStep):
             return True, b""
@@ -521,7 +532,7 @@ class ServerRelay(ServerSession):
                 self.statements.keep(step.prepared)
         elif isinstance(step, DeallocatedStep):
             step.client.statements.restore(step.name, step.version)
-        elif isinstance(step, int) and step != DONE:
+        elif isinstance(step, int) and step not in {DONE, SETTING, SETTING_OVER}:
             # PARSE, CLOSING and their hidden forms. Was this one refused, or never read? The unnamed statement is one or the other.
             self.unnamed = UNKNOWN
             if step == PARSE and self.client is not None and PARSE not in self.pending:
@@ -531,19 +542,28 @@ class ServerRelay(ServerSession):
     def _is_of_ours(self) -> bool:
         """Is a notice that comes now one of a Parse that the client did not ask for?"""
         step = self.pending[0] if self.pending else None
-        return step == HIDDEN_PARSE or isinstance(step, OwnNameStep) or (isinstance(step, PreparedStep) and not step.visible)
+        return step in {HIDDEN_PARSE, SETTING} or isinstance(step, OwnNameStep) or (isinstance(step, PreparedStep) and not step.visible)
 
-    def parse_hidden(self, frame: bytes, step: object) -> bytes:
-        """`frame`, a Parse that the client did not ask for, and what tells its notices from those of what the client executes before."""
-        if self.unsynced != RUNNING:
+    def parse_hidden(self, frame: bytes, step: object, changes: Sequence[Change] = ()) -> bytes:
+        """`frame`, a Parse that the client did not ask for, and what tells its notices from those of what the client executes before.
+
+        Around it, `changes` of the settings by which it is read.
+        """
+        before = b""
+        if self.unsynced == RUNNING:
+            self.pending.append(DONE)
+            before = STAND_IN_CLOSE
+        if not changes:
             self.pending.append(step)
-            return frame
-        self.pending.extend((DONE, step))
-        return STAND_IN_CLOSE + frame
+            return before + frame
+        self.pending.extend((SETTING, SETTING_OVER, SETTING_OVER, step, SETTING, SETTING_OVER, SETTING_OVER))
+        there = session_sql.set_inside([(name, then) for name, then, _ in changes])
+        back = session_sql.set_inside([(name, now) for name, _, now in changes])
+        return before + there + frame + back
 
     def _is_own_name(self, payload: bytes) -> bool:
         """Is it an error of what we prepare in front of a Query? Then it is kept, to be told when the Query fails for want of it."""
-        head = self.pending[0] if self.pending else None
+        head = next((step for step in self.pending if step not in {SETTING, SETTING_OVER}), None)
         if isinstance(head, OwnNameStep) and head.alone:
             self.own_name_error = payload
             return True
@@ -666,8 +686,10 @@ class ServerRelay(ServerSession):
 
     # -------------------------------------------------------------------------------------------------------------- statements
 
-    def prepare(self, version: Version, owner: ClientStatements, owner_name: bytes, *, visible: bool = False) -> tuple[bytes, PreparedStep]:
-        """The messages that prepare `version` under a new name, and make room for it. See PreparedStep."""
+    def prepare(
+        self, version: Version, owner: ClientStatements, owner_name: bytes, *, visible: bool = False, changes: Sequence[Change] = ()
+    ) -> tuple[bytes, PreparedStep]:
+        """The messages that prepare `version` under a new name, by `changes` of the settings, and make room for it. See PreparedStep."""
         self.parses += 1
         statements = self.statements
         step = PreparedStep(version, statements.new_name(), owner, owner_name, visible=visible)
@@ -680,13 +702,13 @@ class ServerRelay(ServerSession):
         if visible:
             self.pending.append(step)
             return closing + version.parse(step.name), step
-        return closing + self.parse_hidden(version.parse(step.name), step), step
+        return closing + self.parse_hidden(version.parse(step.name), step, changes), step
 
     def prepare_and_describe(
-        self, version: Version, client: "ClientSession", owner_name: bytes, *, visible: bool = False
+        self, version: Version, client: "ClientSession", owner_name: bytes, *, visible: bool = False, changes: Sequence[Change] = ()
     ) -> tuple[bytes, PreparedStep, DescribedStep]:
         """The same, and ask for its shape."""
-        data, step = self.prepare(version, client.statements, owner_name, visible=visible)
+        data, step = self.prepare(version, client.statements, owner_name, visible=visible, changes=changes)
         asked = DescribedStep(client, step, hidden=True)
         self.pending.append(asked)
         return data + describe(step.name), step, asked

@@ -17,7 +17,7 @@ from dualpool.postgres.lexical import LEXICAL_SETTINGS, codec_of, lexis_of
 from dualpool.postgres.reading import customizes
 from dualpool.postgres.requests import HIDDEN_QUERY, PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.session_sql import LIMITS, RESTORATIONS, ROLES, is_placeholder
-from dualpool.postgres.statements import PreparedStep, ServerStatements, Statement
+from dualpool.postgres.statements import OWN_READING, PreparedStep, ReadBy, ServerStatements, Statement, reading
 from dualpool.protocol import LISTEN_ERROR, PIN_WARN, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
 
@@ -291,6 +291,23 @@ class ServerSession(protocol.ServerRelay):
 
     # ----------------------------------------------------------------------------------------------------------------- reading
 
+    def reading_now(self) -> ReadBy:
+        """The settings by which the session reads what is sent next; OWN_READING if nobody can tell."""
+        if any(step != PROBE for step in self.pending):
+            return OWN_READING
+        values = dict(self.settings.values)
+        for name, value in (*self.changes, *self.changes_in_transaction):
+            apply_change(values, name, value, {}, self.defined)
+        for name, value in self.reported.items():
+            lowered = name.lower()
+            if name in self.moved or lowered in values:
+                if value == self.baseline.get(name):
+                    values.pop(lowered, None)
+                else:
+                    values[lowered] = value
+        found = reading(settings(values))
+        return found if all(value.isascii() and value[:1] != "\0" for _, value in found) else OWN_READING
+
     def settle(self) -> None:
         """A setting may have changed by which texts are read; all is answered, and what is reported is true."""
         lexis = lexis_of(*(self.reported.get(name, "") for name in LEXICAL_SETTINGS))
@@ -321,12 +338,12 @@ class ServerSession(protocol.ServerRelay):
         doubts = marks & (sql.EVERYTHING | sql.UNASKED)
         if doubts:
             if doubts & sql.SETTINGS and not (text is self._doubtful and self.doubts & sql.SETTINGS):
-                reading = self.reader.read(text)
-                names = reading.names or sql.setting_names(text)
+                found = self.reader.read(text)
+                names = found.names or sql.setting_names(text)
                 more = bool(marks & (sql.OPAQUE | sql.COMPUTED)) or self.reader.facts is None or self.catalog.facts is None
                 doubts |= self.doubt_names(names)
                 if more:
-                    self.doubt_names(reading.dotted_names(text))
+                    self.doubt_names(found.dotted_names(text))
                 # They may be made later, too: by EXECUTE, by the next FETCH, or by a trigger.
                 self.catalog.know(name for name in names if is_placeholder(name, self.defined) and name in self.names_in_doubt)
             self.doubts |= doubts

@@ -54,6 +54,23 @@ def set_all(values: Iterable[tuple[str, str | None]]) -> list[str]:
     return ["SELECT " + ", ".join(calls[start : start + MAX_ARGUMENTS]) for start in range(0, len(calls), MAX_ARGUMENTS)]
 
 
+INSIDE: Final = b"dualpool_settings"
+"""The name of a statement and a portal that are there only between other messages of ours."""
+
+
+def set_inside(values: list[tuple[str, str | None]]) -> bytes:
+    """Messages that give settings their values within an extended query: they are taken back with the rest of it if that fails."""
+    return b"".join(
+        (
+            wire.message(wire.PARSE, b"%b\0%b\0\0\0" % (INSIDE, set_all(values)[0].encode())),
+            wire.message(wire.BIND, b"%b\0%b\0\0\0\0\0\0\0" % (INSIDE, INSIDE)),
+            wire.message(wire.EXECUTE, INSIDE + b"\0\0\0\0\0"),
+            wire.message(wire.CLOSE, b"P%b\0" % INSIDE),
+            wire.message(wire.CLOSE, b"S%b\0" % INSIDE),
+        )
+    )
+
+
 def is_placeholder(name: str, defined: Container[str] = ()) -> bool:
     """Is it a setting that the server does not know before it is set, and never forgets: RESET leaves an empty text?
 

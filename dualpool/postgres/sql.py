@@ -356,6 +356,8 @@ READING_SETTINGS: Final = (
     "standard_conforming_strings", "timezone", "xmloption",
 )  # fmt: skip
 """What the constants in a text mean when it is prepared."""
+LEXING_SETTINGS: Final = ("backslash_quote", "client_encoding", "standard_conforming_strings")
+"""Those of them by which a text is cut into tokens."""
 SHARING_SETTINGS: Final = (*READING_SETTINGS, "search_path")
 """A prepared statement is shared only where these are equal. (When the search path changes the server reads the text again, but then its
 columns must still be the same.)"""

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 from dualpool.errors import RemoteProtocolError
 from dualpool.postgres.catalog import Judge
 from dualpool.postgres.reading import Reading
-from dualpool.postgres.sql import LISTENS, NOTABLE, SHARING_SETTINGS, TELLING, USES_SEQUENCE, WRITES, masked_safely
+from dualpool.postgres.sql import LEXING_SETTINGS, LISTENS, NOTABLE, SHARING_SETTINGS, TELLING, USES_SEQUENCE, WRITES, masked_safely
 from dualpool.postgres.wire import BIND, CLOSE, DESCRIBE, INT16, PARSE, QUERY, message
 from dualpool.state import Settings
 
@@ -27,12 +27,18 @@ STAND_IN_CLOSE: Final = message(CLOSE, b"S" + NEVER_PREPARED + b"\0")
 """A Close that does nothing and is answered in turn: it takes the place of a message that the server need not see."""
 
 
+ReadBy = tuple[tuple[str, str], ...]
+"""Of SHARING_SETTINGS those that are not the server's defaults, with their values."""
+Change = tuple[str, str | None, str | None]
+"""A setting, its value while a text is prepared, and the one that it has; None: the server's default."""
+
+
 class Statement:
     """A text with its declared parameter types, read in a certain way: the same object for every client that prepares the same."""
 
     __slots__ = ("__weakref__", "judged_by", "key", "marks", "notable", "reading", "telling")
 
-    def __init__(self, key: bytes, reading: str) -> None:
+    def __init__(self, key: bytes, reading: ReadBy) -> None:
         self.key = key
         self.reading = reading
         """The settings by which the text is read (`reading`). It is not to be prepared where others hold."""
@@ -89,16 +95,16 @@ class Version:
         return f"<Version of {self.statement!r} {self.types!r} {self.columns!r}>"
 
 
-_shared: "WeakValueDictionary[tuple[bytes, str], Statement]" = WeakValueDictionary()
+_shared: "WeakValueDictionary[tuple[bytes, ReadBy], Statement]" = WeakValueDictionary()
 _versions: "WeakValueDictionary[tuple[Statement, bytes, bytes], Version]" = WeakValueDictionary()
 
-ANY_READING: Final = "any"
+ANY_READING: Final[ReadBy] = (("any", ""),)
 """Of a text that means the same whatever the settings are."""
-OWN_READING: Final = "own"
+OWN_READING: Final[ReadBy] = (("own", ""),)
 """Nobody can say what the settings were: the statement is not shared."""
 
 
-def shared(key: bytes, reading: str = "") -> Statement:
+def shared(key: bytes, reading: ReadBy = ()) -> Statement:
     """The one Statement for `key` (text, null byte, and parameter types, as they stand in a Parse message) that is read in this way."""
     if reading == OWN_READING:
         return Statement(key, reading)
@@ -146,12 +152,31 @@ def describe(name: bytes) -> bytes:
     return message(DESCRIBE, b"S" + name + b"\0")
 
 
-def reading(wanted: Settings) -> str:
-    """The settings by which a session with the settings `wanted` reads texts, as a Statement needs them. Empty: the server's defaults."""
+def reading(wanted: Settings) -> ReadBy:
+    """The settings by which a session with the settings `wanted` reads texts, as a Statement needs them."""
     values = wanted.values
-    if not values:
-        return ""
-    return ";".join(f"{name}={values[name]}" for name in SHARING_SETTINGS if name in values)
+    return tuple((name, values[name]) for name in SHARING_SETTINGS if name in values) if values else ()
+
+
+def kept_reading(prepared: ReadBy, now: ReadBy) -> ReadBy:
+    """How a session with the settings `now` understands a statement that it has prepared with others.
+
+    As when it was prepared. Only with another search path it reads all again but the text's characters (plancache.c:
+    RevalidateCachedQuery).
+    """
+    then, today = dict(prepared), dict(now)
+    if prepared in (ANY_READING, now) or then.get("search_path") == today.get("search_path"):
+        return prepared
+    values = {name: value for name, value in now if name not in LEXING_SETTINGS} | {n: v for n, v in prepared if n in LEXING_SETTINGS}
+    return tuple((name, values[name]) for name in SHARING_SETTINGS if name in values)
+
+
+def changes_for(prepared: ReadBy, now: ReadBy) -> list[Change]:
+    """What must be set otherwise in a session with the settings `now` while a statement is prepared as if they were `prepared`."""
+    if prepared == now or {ANY_READING, OWN_READING} & {prepared, now}:
+        return []
+    then, today = dict(prepared), dict(now)
+    return [(name, then.get(name), today.get(name)) for name in SHARING_SETTINGS if then.get(name) != today.get(name)]
 
 
 class ClientStatements:

@@ -93,7 +93,7 @@ def shared_statements() -> None:
 
     for module in list(sys.modules.values()):
         if getattr(module, "reading", None) is statements.reading:
-            module.reading = lambda _: ""  # type: ignore[attr-defined]
+            module.reading = lambda _: ()  # type: ignore[attr-defined]
 
 
 # ------------------------------------------------------------------------------------------------------------------ MySQL
