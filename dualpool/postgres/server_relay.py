@@ -436,7 +436,7 @@ class ServerRelay(ServerSession):
         if self._altered and status == wire.IDLE:
             # Only now can others see it.
             self._altered = False
-            self.catalog.outdate()
+            self._outdate()
         self._in_error = False
         if status != wire.IDLE and self.mode == STATEMENT and mark != HIDDEN_QUERY:
             self.suspect = bool(pending)

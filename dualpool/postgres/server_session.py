@@ -7,6 +7,7 @@ SQL only says when to ask: it is a query of ours, hidden from the client, that s
 
 from collections import deque
 from collections.abc import Container, Iterable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from dualpool import protocol
@@ -227,7 +228,7 @@ class ServerSession(protocol.ServerRelay):
         """The rows of the probe under way, `_asked`: which kinds it is about, `_retried`: the one before it has failed."""
         self._asked = 0
         self._asked_names: frozenset[str] = frozenset()
-        """Of `names_in_doubt`, those that it is about. (Others may have come since.)"""
+        """Of what was in `names_in_doubt`, those that it is about."""
         self._retried = False
         self._unasked = 0
         """How often the session has been idle, while pinned, since it was asked last."""
@@ -367,23 +368,21 @@ class ServerSession(protocol.ServerRelay):
         """These settings are to be asked for. Returns COMPUTED if there are some that the question cannot name."""
         unknown = 0
         for name in names:
-            known = name if name.isascii() else self._as_server_has(name)
-            if known is None:
-                unknown = sql.COMPUTED
-            else:
-                self.names_in_doubt.add(known)
+            known = (name,) if name.isascii() else self._as_server_has(name)
+            self.names_in_doubt.update(known)
+            unknown = unknown if known else sql.COMPUTED
         return unknown
 
-    def _as_server_has(self, name: str) -> str | None:
-        """A name in the client's encoding in that of the server; None where that is not certain."""
-        encoding, servers = self.reported.get("client_encoding", ""), self.reported.get("server_encoding", "")
-        if encoding == servers:
-            return name
-        codec = codec_of(encoding) if servers == "UTF8" else ""
-        try:
-            return messages.raw(name).decode(codec) if codec else None
-        except UnicodeDecodeError:
-            return None
+    def _as_server_has(self, name: str) -> tuple[str, ...]:
+        """What a name in the client's encoding may be in that of the server; none where that is not certain."""
+        if self.reported.get("server_encoding") != "UTF8":
+            return ()
+        found = []
+        # What was written as Unicode escapes is UTF-8 already.
+        for codec in dict.fromkeys(("utf-8", codec_of(self.reported.get("client_encoding", "")))):
+            with suppress(UnicodeDecodeError, LookupError):
+                found.append(messages.raw(name).decode(codec))
+        return tuple(found)
 
     def leaves(self, marks: int, text: bytes) -> None:
         """Session mode: `text` is about to run. What of it a reset does not take away costs the connection, or binds it to some clients."""
@@ -428,8 +427,9 @@ class ServerSession(protocol.ServerRelay):
         self.pending.append(PROBE)
         self.unnamed = None  # a simple Query ends it (docs: Extended Query)
         kinds = sql.EVERYTHING if self.strict or kinds & sql.ALWAYS else kinds
-        names = self.names_in_doubt | self.catalog.names if kinds & sql.SETTINGS else self.names_in_doubt
-        self._asked_names = frozenset(self.names_in_doubt)
+        # What is sent while the question is under way may make the same settings again.
+        self._asked_names, self.names_in_doubt = frozenset(self.names_in_doubt), set()
+        names = self._asked_names | self.catalog.names if kinds & sql.SETTINGS else self._asked_names
         text = session_sql.probe(kinds, names)
         if self._retried:
             text = session_sql.UNHURRIED + text
@@ -450,6 +450,7 @@ class ServerSession(protocol.ServerRelay):
             # Cancelled, or out of time.
             self._retried = not self._retried
             self.doubts |= asked
+            self.names_in_doubt |= self._asked_names
             if not self._retried:
                 self.doubts = 0
                 self._unasked = ASK_AGAIN - 2  # with the next transaction, and not at once
@@ -549,7 +550,7 @@ class ServerSession(protocol.ServerRelay):
             if name not in found and "." not in name and name not in ROLES:
                 self.changes.append((name, None))
         for name, value in found.items():
-            if not value and is_placeholder(name, self.defined) and name not in self.names_in_doubt and not believed.get(name):
+            if not value and is_placeholder(name, self.defined) and name not in self._asked_names and not believed.get(name):
                 # Some client before has left it, or this one in a transaction that was undone.
                 self.touched.add(name)
                 continue
@@ -561,7 +562,6 @@ class ServerSession(protocol.ServerRelay):
                 self.moved[name] = self.reported[name]
                 self._set_baseline(name, self.reported[name])
         self._shorten_changes()
-        self.names_in_doubt -= self._asked_names
         self.session_changed = self.rereads = True
 
     def _believed(self) -> dict[str, str]:
@@ -671,7 +671,7 @@ class ServerSession(protocol.ServerRelay):
         if tag >= T_DOUBT:
             if tag == T_DDL:
                 self._altered = True
-                self.catalog.outdate()
+                self._outdate()
             return b""
         instead = self._stood_in() if tag == T_UNLISTEN else b""
         if instead:
@@ -712,6 +712,13 @@ class ServerSession(protocol.ServerRelay):
             if not self.pins:
                 self.pinned_at = 0.0
         return b""
+
+    def _outdate(self) -> None:
+        """DDL has run: from now on the lease's texts are in doubt, and so are those that were sent behind it."""
+        self.catalog.outdate()
+        self.judge = self.catalog.judge(self.judge.lexis, self.judge.verify)
+        if len(self.pending) > 1:
+            self.doubts |= sql.EVERYTHING
 
     def _set(self, statement: list[bytes]) -> None:
         """A SET or RESET has run. What it has set is told by the server, or certain from its text; else the server is asked."""

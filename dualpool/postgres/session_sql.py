@@ -50,7 +50,9 @@ def from_digits(digits: bytes) -> str:
 
 def set_all(values: Iterable[tuple[str, str | None]]) -> list[str]:
     """Statements that give settings their values; None: the default."""
-    calls = [f"pg_catalog.set_config({constant(name)}, {'NULL' if value is None else constant(value)}, false)" for name, value in values]
+    calls = [
+        f"pg_catalog.set_config({constant(name)}, {'NULL' if value is None else constant(value)}, false) IS NULL" for name, value in values
+    ]
     return ["SELECT " + ", ".join(calls[start : start + MAX_ARGUMENTS]) for start in range(0, len(calls), MAX_ARGUMENTS)]
 
 

@@ -1,6 +1,7 @@
 """What clients of PostgreSQL do: a random script is made of small scenes, each of one client, in all spellings and ways to send it."""
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
@@ -62,6 +63,8 @@ HIDING: Final = {"shift_jis": "表", "big5": "功", "gbk": "縗", "gb18030": "�
 """Letters whose last byte is a backslash in that encoding."""
 ROLES: Final = ("hunt_reader", "hunt_writer")
 CHANNELS: Final = ("c1", "c2", "C 3")
+RESETS: Final = re.compile(r"reset|default|discard", re.IGNORECASE)
+"""Statements that give settings back what they were at the start of the session."""
 Scene = Callable[["PostgresSessions"], None]
 
 
@@ -70,6 +73,7 @@ class Model:
     """What the generator thinks of a client: only so that most of what it does makes sense."""
 
     index: int
+    login: int = 0
     in_transaction: bool = False
     encoding: str = "utf8"
     statements: dict[str, int] = field(default_factory=dict)
@@ -92,7 +96,8 @@ class PostgresSessions:
         """A script of one to four clients."""
         rng = self.rng
         count = rng.choice((1, 1, 2, 2, 3, CLIENTS))
-        models = [Model(i) for i in range(count)]
+        logins = tuple(rng.choice((0, 0, 0, 1, 2, 3, 4)) for _ in range(CLIENTS))
+        models = [Model(i, logins[i]) for i in range(count)]
         self.wildness = rng.choice((0.0, 0.05, 0.15, 0.4))
         if rng.random() < 0.1:
             self.steps.append(Probe(new=False))
@@ -113,7 +118,6 @@ class PostgresSessions:
                 self.steps.append(View(model.index))
             self.steps.append(Leave(model.index, rng.random() < 0.3))
             self.steps.append(self.a_probe())
-        logins = tuple(rng.choice((0, 0, 0, 1, 2, 3, 4)) for _ in range(CLIENTS))
         return Script(self.seed, rng.choice((1, 1, 2)), logins, tuple(self.steps))
 
     def a_probe(self) -> Probe:
@@ -151,7 +155,10 @@ class PostgresSessions:
         """Send a statement, one way or the other."""
         rng = self.rng
         way = rng.random()
-        if way < 0.45:
+        if self._resets_login(text):
+            # What a start-up packet has set is there again when the answer is there: documented.
+            self.say(Message("Query", (text,)))
+        elif way < 0.45:
             self.say(Message("Query", (text,)))
         elif way < 0.6:
             around = [self.sql("select 1"), text, self.sql("select 'b'")]
@@ -179,9 +186,13 @@ class PostgresSessions:
             *([Message("Sync")] if sync else []),
         ]
 
+    def _resets_login(self, text: Text) -> bool:
+        """May `text` take away what the client's start-up packet has set?"""
+        return bool(self.me.login) and RESETS.search(str(text)) is not None
+
     def run_all(self, texts: list[Text]) -> None:
         """Several statements: as one text, as several, in one transaction or each in its own."""
-        if len(texts) > 1 and self.rng.random() < 0.35:
+        if len(texts) > 1 and not any(map(self._resets_login, texts)) and self.rng.random() < 0.35:
             self.say(Message("Query", (joined(texts),)))
             return
         for text in texts:
@@ -426,7 +437,9 @@ class PostgresSessions:
         """A statement of its own kind, as it is or made up by another."""
         texts = self.statement()
         way = self.rng.random()
-        if way < 0.1:
+        if any(map(self._resets_login, texts)):
+            pass
+        elif way < 0.1:
             texts = [self.sql("do {b}", b=Lit(f"begin execute {self.sql('{s}', s=Lit(str(text)))}; end")) for text in texts]
         elif way < 0.2:
             texts = [self.sql("select ~hunt_exec({s})", s=Lit(str(text))) for text in texts]
@@ -580,7 +593,7 @@ class PostgresSessions:
         messages: list[Message] = []
         for _ in range(self.rng.randrange(2, 6)):
             texts = self.carried(self.expression()) if self.rng.random() < 0.5 else self.statement()
-            if self.rng.random() < 0.15:
+            if self.rng.random() < 0.15 or any(map(self._resets_login, texts)):
                 texts = [self.sql("select 1/0")]
             for text in texts:
                 if self.rng.random() < 0.4:
@@ -607,7 +620,7 @@ class PostgresSessions:
 
     def by_seed(self) -> None:
         """random() as a seed has it."""
-        self.run(self.sql("select setseed(0.5)"))
+        self.run(verbatim("select setseed(0.5)"))
         self.steps.append(self.a_probe())
         self.run(self.sql("select random()"))
 

@@ -28,12 +28,17 @@ LOGINS: Final[tuple[dict[str, str], ...]] = (
 SEEDS: Final = (0.25, 0.5)
 """What scripts give to setseed()."""
 OWN_ERRORS: Final = (
+    # The first question of all, if its transaction has begun on a session that has had them.
+    ("0A000", r"^whether this session has had temporary tables is not known in this transaction"),
     ("55000", r"^the last value of the sequence is not known in this transaction"),
     # EXECUTE of a name of the protocol in a simple query behind Bind or Execute without Sync.
     ("0A000", r"^a simple query behind an extended query without Sync cannot mean prepared statements by their names$"),
 )
 """Errors of dualpool's own where a direct connection has a value: SQLSTATE, and what the text must contain. Each says what to do."""
 STALE: Final = ("0A000", "cached plan must not change result type")
+WRONG_NUMBER: Final = "wrong number of parameters for prepared statement"
+UNFIT: Final = ("0A000", "42703", "42P01")
+"""What an EXECUTE says of a statement whose table has changed; a server looks at the number of its parameters first."""
 INTERNAL: Final = "XX000"
 """A direct connection's internal error (`SET` in a simple query behind an extended one without Sync): nobody can do the same."""
 
@@ -328,12 +333,21 @@ def elements(array: bytes | None) -> set[bytes]:
 
 def is_refused_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
     """Both refuse to run a statement whose table has changed: dualpool at once, the server for its parameters (22...) first."""
-    if not direct or len(direct) != len(pooled):
+    if not direct or is_said_sooner(direct, pooled):
+        return bool(direct)
+    if len(direct) != len(pooled):
         return False
     differing = [(one, other) for one, other in zip(direct, pooled, strict=True) if one != other]
-    return len(differing) == 1 and all(
-        isinstance(one[1], tuple) and one[0] == other[0] == "E" and one[1][0][:2] == "22" and other[1] == STALE for one, other in differing
-    )
+    if len(differing) != 1 or not all(isinstance(reply[1], tuple) and reply[0] == "E" for reply in differing[0]):
+        return False
+    (_, (code, text)), (_, ours) = differing[0]  # type: ignore[misc]
+    return (code[:2] == "22" and ours == STALE) or (code == "42601" and text.startswith(WRONG_NUMBER) and ours[0] in UNFIT)
+
+
+def is_said_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+    """Do both say the same error, dualpool where a text with EXECUTE is prepared, the server where it is described or runs?"""
+    kinds = "".join(kind for kind, _ in direct)
+    return re.fullmatch("12?[nT]?EZ", kinds) is not None and direct[-2:] == pooled
 
 
 def segments(answer: Answer) -> list[list[tuple[str, object]]]:
