@@ -225,6 +225,8 @@ def test_another_clients_temporary_schema_is_not_told_by_a_function(world: World
         " $$BEGIN RETURN (SELECT pg_my_temp_schema() <> 0); END$$; CREATE VIEW tells_temporary AS SELECT asks_temporary() AS has;"
         " GRANT SELECT ON tells_temporary TO public"
     )
+    with world.connect() as client:
+        client.execute("CREATE TABLE changes_the_catalog ()")
     with one_connection(world):
         for _ in range(2):
             with world.connect() as client, client.transaction():

@@ -65,6 +65,7 @@ ROLES: Final = ("hunt_reader", "hunt_writer")
 CHANNELS: Final = ("c1", "c2", "C 3")
 RESETS: Final = re.compile(r"reset|default|discard", re.IGNORECASE)
 """Statements that give settings back what they were at the start of the session."""
+FORGETS: Final = re.compile(r"deallocate|discard", re.IGNORECASE)
 Scene = Callable[["PostgresSessions"], None]
 
 
@@ -437,8 +438,10 @@ class PostgresSessions:
         """A statement of its own kind, as it is or made up by another."""
         texts = self.statement()
         way = self.rng.random()
-        if any(map(self._resets_login, texts)):
-            pass
+        if any(map(self._resets_login, texts)) or any(
+            "deallocate" in str(text).lower() or "discard" in str(text).lower() for text in texts
+        ):
+            pass  # what a function deallocates is there again
         elif way < 0.1:
             texts = [self.sql("do {b}", b=Lit(f"begin execute {self.sql('{s}', s=Lit(str(text)))}; end")) for text in texts]
         elif way < 0.2:

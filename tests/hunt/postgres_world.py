@@ -338,16 +338,25 @@ def is_refused_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, 
     if len(direct) != len(pooled):
         return False
     differing = [(one, other) for one, other in zip(direct, pooled, strict=True) if one != other]
-    if len(differing) != 1 or not all(isinstance(reply[1], tuple) and reply[0] == "E" for reply in differing[0]):
+    return len(differing) == 1 and are_errors_in_turn(*differing[0])
+
+
+def are_errors_in_turn(direct: tuple[str, object], pooled: tuple[str, object]) -> bool:
+    """Are both errors of a statement whose table has changed, of which dualpool looks at another one first?"""
+    if direct[0] != "E" or pooled[0] != "E" or not isinstance(direct[1], tuple) or not isinstance(pooled[1], tuple):
         return False
-    (_, (code, text)), (_, ours) = differing[0]  # type: ignore[misc]
-    return (code[:2] == "22" and ours == STALE) or (code == "42601" and text.startswith(WRONG_NUMBER) and ours[0] in UNFIT)
+    code, text = direct[1]
+    if code == "42601" and text.startswith(WRONG_NUMBER):
+        return pooled[1][0] in UNFIT
+    return pooled[1] == STALE and (code[:2] == "22" or code == "08P01")
 
 
 def is_said_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
     """Do both say the same error, dualpool where a text with EXECUTE is prepared, the server where it is described or runs?"""
     kinds = "".join(kind for kind, _ in direct)
-    return re.fullmatch("12?[nT]?EZ", kinds) is not None and direct[-2:] == pooled
+    if re.fullmatch("12?[nT]?EZ", kinds) is None or len(pooled) != 2 or direct[-1] != pooled[-1]:
+        return False
+    return direct[-2] == pooled[0] or are_errors_in_turn(direct[-2], pooled[0])
 
 
 def segments(answer: Answer) -> list[list[tuple[str, object]]]:
