@@ -155,7 +155,8 @@ def test_a_restoration_lifts_limits_first_and_sets_them_last() -> None:
     found = Restoration({"statement_timeout": "1", "role": "a", "app.x": "1"}, {"app.x": "1", "role": "b", "lock_timeout": "5"})
     assert found.data == query(b"SELECT pg_catalog.set_config('statement_timeout', '0', false) IS NULL") + query(
         b"BEGIN ISOLATION LEVEL READ COMMITTED; SELECT pg_catalog.set_config('role', NULL, false) IS NULL;"
-        b" SELECT pg_catalog.set_config('statement_timeout', NULL, false) IS NULL, pg_catalog.set_config('lock_timeout', '5', false) IS NULL;"
+        b" SELECT pg_catalog.set_config('statement_timeout', NULL, false) IS NULL,"
+        b" pg_catalog.set_config('lock_timeout', '5', false) IS NULL;"
         b" SELECT pg_catalog.set_config('role', 'b', false) IS NULL; COMMIT"
     )
     assert (found.queries, found.picky, found.tiny) == (2, True, False)
