@@ -70,6 +70,7 @@ class MysqlEngine(EngineOfModules[ServerRelay]):
         modes = login.parameters.get("sql_mode", "")
         relay.knowledge = knowledge_of(target.host, target.port, target.database, login.version, modes)
         relay.defaults = session_sql.defaults(login.defaults)
+        relay.login_role = login.parameters.get(session_sql.ROLE, session_sql.NO_ROLE)
         relay.process_id = login.process_id
         relay.address = (target.host, target.port)
         return relay

@@ -16,7 +16,7 @@ from dualpool.errors import ConnectFailed, LocalProtocolError, RemoteProtocolErr
 from dualpool.mysql import auth, session_sql, wire
 from dualpool.mysql.client_sending import ANY_SCHEMA
 from dualpool.mysql.client_session import SESSION_FLAGS
-from dualpool.mysql.defaults import ask_defaults, read_defaults, read_result
+from dualpool.mysql.defaults import ask_defaults, ask_role, read_defaults, read_result, read_role
 from dualpool.mysql.messages import (
     NONCE_SIZE,
     Conversation,
@@ -27,6 +27,7 @@ from dualpool.mysql.messages import (
     parse_greeting,
     text,
 )
+from dualpool.mysql.server_session import ROLE_STAYS
 from dualpool.protocol import BROKEN, ConnectionClosed, Exchange, Offload, ReceiveSome, Send, StartTls, TlsInfo
 
 if TYPE_CHECKING:
@@ -117,7 +118,11 @@ def connect(target: ServerTarget) -> Exchange[ServerLogin]:
     """Log in at a server and prepare the session. Raises ConnectFailed, with the server's code and message where it gave one."""
     session = yield from log_in(target)
     parameters = yield from session.prepare()
-    return session.result(parameters, (yield from session.read_defaults()))
+    defaults = yield from session.read_defaults()
+    current = yield from session.read_role()
+    if current:
+        parameters[session_sql.ROLE] = current
+    return session.result(parameters, defaults)
 
 
 def log_in(target: ServerTarget) -> "Exchange[ServerSession]":
@@ -236,6 +241,13 @@ class ServerSession:
         """What the server gives its sessions, and so has given this one."""
         try:
             return (yield from read_defaults(self.talk, self.version, self.capabilities))
+        except ServerLost as lost:
+            raise ConnectFailed(lost.message, errno=2013) from lost
+
+    def read_role(self) -> Exchange[str]:
+        """The role that the session has from its login."""
+        try:
+            return (yield from read_role(self.talk, self.version, self.capabilities))
         except ServerLost as lost:
             raise ConnectFailed(lost.message, errno=2013) from lost
 
@@ -408,7 +420,7 @@ def reset(relay: "ServerRelay") -> Exchange[None]:
     """COM_RESET_CONNECTION, and again what every session of the pool begins with. Raises ServerLost. See `Engine.reset`.
 
     Never COM_CHANGE_USER: Vitess has none, and it would be a whole login. COM_RESET_CONNECTION keeps the schema, but gives the session
-    the server's character set in the place of the schema's. So the schema is chosen again.
+    the server's character set in the place of the schema's. So the schema is chosen again. A role stays, too, and cannot be taken back.
     """
     data = wire.packet(0, bytes((wire.COM_RESET_CONNECTION,))) + query(setup_sql(relay))
     schema = relay.login_schema.encode("utf-8", "surrogateescape")
@@ -419,6 +431,8 @@ def reset(relay: "ServerRelay") -> Exchange[None]:
     if relay.last_error:
         for name, value in session_sql.trackers(relay.version).items():
             yield from _run(relay, query("SET " + session_sql.assignments({name: value})), 1, tolerated=UNKNOWN_VARIABLE)
+    if (yield from ask_role(relay.version, relay.capabilities)) != relay.login_role:
+        raise ServerLost(ROLE_STAYS)
     relay.was_reset(tracks=True)
     relay.defaults = session_sql.defaults((yield from ask_defaults(relay.version, relay.capabilities)))
 

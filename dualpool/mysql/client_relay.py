@@ -1,19 +1,21 @@
 """The hot path of MySQL, the client's side: what its commands ask of a server connection, and which of them need none. See requests.py."""
 
 from struct import Struct
-from typing import Final
+from typing import Any, Final
+
+from pymysql.charset import _charsets
 
 from dualpool import protocol
 from dualpool.errors import DualpoolError, FeatureRefused
 from dualpool.mysql import codec, reading, session_sql, wire
 from dualpool.mysql import states as s
-from dualpool.mysql.client_sending import LOGIN_SCHEMA, UNKNOWN_STATEMENT, ClientSender
-from dualpool.mysql.client_session import NOTHING_READ
+from dualpool.mysql.client_sending import CLEARING, LOGIN_SCHEMA, UNKNOWN_STATEMENT, ClientSender
+from dualpool.mysql.client_session import NOTHING_READ, error_row
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.knowledge import NOTHING_KNOWN
 from dualpool.mysql.messages import error_message, error_payload
 from dualpool.mysql.reading import Reading
-from dualpool.mysql.requests import CAPTURE_OF_SESSION, IDLE, KILLING, SENDING_FILE, SYNCING, WAITING
+from dualpool.mysql.requests import CAPTURE_OF_SESSION, IDLE, KILLING, OF_ONE_STATEMENT, SENDING_FILE, SYNCING, WAITING
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
 from dualpool.mysql.shapes import DIGITS
@@ -27,7 +29,6 @@ UNKNOWN_THREAD: Final = 1094
 TOO_LARGE: Final = 1153
 OUT_OF_ORDER: Final = 1156
 WRONG_ARGUMENTS: Final = 1210
-UNSUPPORTED_PREPARED: Final = 1295
 NO_OPEN_CURSOR: Final = 1421
 MALFORMED: Final = 1835
 
@@ -49,6 +50,7 @@ NOT_KNOWN_NUMBERS: Final[dict[str, int | None]] = {
 FOUND_ROWS: Final[dict[str, int | None]] = {reading.N_FOUND_ROWS: None}
 TO_BE_READ: Final = reading.M_LOCAL | reading.M_KILL | reading.M_DIAGNOSTICS
 ABOUT_ERRORS: Final = frozenset((reading.Q_SHOW_ERRORS, reading.Q_ERROR_COUNT))
+ABOUT_PREVIOUS: Final = reading.M_FOUND_BEHIND | reading.M_PREVIOUS | reading.M_COUNT_UNREAD
 COUNTS: Final = frozenset((reading.Q_WARNING_COUNT, reading.Q_ERROR_COUNT))
 TEXTS: Final = frozenset((wire.COM_STMT_PREPARE, wire.COM_STMT_SEND_LONG_DATA))
 MAY_BE_LONG: Final = frozenset((s.C_QUERY, s.C_EXECUTE))
@@ -58,11 +60,16 @@ NOT_KNOWN_WARNINGS: Final = (
     "Outside a transaction the warnings of the statement before are only known to a text that asks for nothing else."
     " Send SHOW WARNINGS alone, or use a listener in session mode."
 )
-WARNING_COLUMNS: Final = [
-    codec.column(b"Level", codec.VAR_STRING, 45, 28, 1),
-    codec.column(b"Code", codec.LONG, 63, 4, 0x21),
-    codec.column(b"Message", codec.VAR_STRING, 45, 2048, 1),
-]
+NOT_KNOWN_COUNT: Final = (
+    "Outside a transaction ROW_COUNT() is only known to a text without comments of a certain version (/*!99999 */)."
+    " Send it without them, or use a listener in session mode."
+)
+UTF8: Final = 33
+"""What is sent where the client has set character_set_results = NULL."""
+UTF8MB4: Final = 45
+LETTERS: Final = {"utf8": 3, "utf8mb3": 3, "utf8mb4": 4, "gbk": 2, "gb2312": 2, "big5": 2, "euckr": 2, "sjis": 2, "cp932": 2, "gb18030": 4,
+                  "ujis": 3, "eucjpms": 3, "ucs2": 2, "utf16": 4, "utf16le": 4, "utf32": 4}  # fmt: skip
+"""How many bytes a letter may have, of character sets where that is not one."""
 
 
 class ClientRelay(ClientSender):
@@ -258,6 +265,7 @@ class ClientRelay(ClientSender):
             # command has left whose answer nobody waits for any more.
             server.dirty = True
         server.sequences = NO_SEQUENCES
+        self.disturbed = True
         server.client = None
         self.server = None
 
@@ -285,10 +293,12 @@ class ClientRelay(ClientSender):
             answered = self._answer_ourselves(found)
             if answered is not None:
                 return answered
-        if marks & reading.M_FOUND_BEHIND and not self._has_counted_rows():
-            return self._refuse_found_rows()
-        if marks & reading.M_PREVIOUS and (self.server is None or self.disturbed) and self._warnings:
-            return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_WARNINGS)
+        if marks & reading.M_EXECUTES:
+            marks |= self._asked_by(found)
+        if marks & ABOUT_PREVIOUS:
+            refused = self._refuse_previous(marks)
+            if refused is not None:
+                return refused
         if marks & CHANGED:
             changed = found.with_values(text, self._own_numbers(marks))
             if changed is None:
@@ -327,16 +337,34 @@ class ClientRelay(ClientSender):
             values[reading.N_WARNINGS] = len(self._warnings)
             values[reading.N_ERRORS] = len(self._errors())
         elif marks & reading.M_NUMBERS and not self._has_counted_rows():
-            values[reading.N_FOUND_ROWS] = None
+            found = self.found_rows()
+            values[reading.N_FOUND_ROWS] = found if found >= 0 else None
         return values
 
     def _has_counted_rows(self) -> bool:
         """Does the server connection say of FOUND_ROWS() what is the client's own? Only the last statement is known to have run there."""
-        return self.server is not None and not self.disturbed and self._row_count < 0 and not self._errors()
+        return self.server is not None and not self.disturbed and self._has_rows and not self._errors()
 
     def _errors(self) -> list[bytes]:
         """Of the last statement's warnings, those that are errors."""
         return [row for row in self._warnings if row.startswith(ERROR_LEVEL)]
+
+    def _asked_by(self, found: Reading) -> int:
+        """ABOUT_PREVIOUS, as far as it is asked by what was prepared by PREPARE and is executed now."""
+        if self.server is None:
+            return 0
+        asking = self.server.holds.asking
+        return ABOUT_PREVIOUS if any(kind == s.E_UNKNOWN and name in asking for kind, name in found.steps) else 0
+
+    def _refuse_previous(self, marks: int) -> int | None:
+        """Refuse a text in which not all can be replaced that it tells of the statement before; None if it may go to the server."""
+        if marks & reading.M_FOUND_BEHIND and not self._has_counted_rows():
+            return self._refuse_found_rows()
+        if self.server is not None and not self.disturbed:
+            return None
+        if marks & reading.M_PREVIOUS and self._warnings:
+            return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_WARNINGS)
+        return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_COUNT) if marks & reading.M_COUNT_UNREAD else None
 
     def _refuse_found_rows(self) -> int:
         self.always |= reading.M_CALC_FOUND_ROWS
@@ -380,9 +408,9 @@ class ClientRelay(ClientSender):
     def _answer_question(self, question: reading.Question) -> int | None:
         kind = question.kind
         if kind == reading.Q_CONNECTION_ID:
-            return self._answer_number(question.name, self.connection_id) if self.connection_id and self.mode != SESSION else None
+            return self._answer_number(question, self.connection_id) if self.connection_id and self.mode != SESSION else None
         if kind == reading.Q_ROW_COUNT:
-            return self._answer_number(question.name, self._row_count)
+            return self._answer_number(question, self._row_count)
         if self.server is not None:
             # (Behind the last answer it may have been found to pin.)
             self.note(self.server.pins)
@@ -394,19 +422,24 @@ class ClientRelay(ClientSender):
                 return None  # the statement that it is about ran on this very server connection
         if kind == reading.Q_FOUND_ROWS:
             found = self.found_rows()
-            return self._answer_number(question.name, found) if found >= 0 else self._refuse_found_rows()
+            return self._answer_number(question, found) if found >= 0 else self._refuse_found_rows()
         rows = self._errors() if kind in ABOUT_ERRORS else self._warnings
         if kind in COUNTS:
-            return self._answer_number(question.name, len(rows))
+            return self._answer_number(question, len(rows))
         rows = rows[question.offset : question.offset + question.count]
-        self._reply_result(self._warning_columns or WARNING_COLUMNS, rows)
+        self._reply_result(warning_columns(self.settings.values.get("character_set_results", ""), "MariaDB" in self.server_version), rows)
         return FORWARD
 
-    def _answer_number(self, name: bytes, number: int) -> int:
+    def _answer_number(self, question: reading.Question, number: int) -> int:
         """A result of one number."""
         value = b"%d" % number
-        self._reply_result([codec.integer_column(name)], [put_lenenc(len(value)) + value])
+        mariadb = "MariaDB" in self.server_version
+        self._reply_result([number_column(question, mariadb)], [put_lenenc(len(value)) + value])
+        if question.kind not in COUNTS and not mariadb:
+            # (MariaDB's stay until a statement uses a table.)
+            self._forget_warnings()
         self._row_count = -1
+        self._has_rows = False
         self._found_rows = 1
         return FORWARD
 
@@ -436,8 +469,20 @@ class ClientRelay(ClientSender):
             self._reply_ok()
         else:
             self._reply_error(UNKNOWN_THREAD, "HY000", f"Unknown thread id: {self.cancel_key}")
+            self._has_failed(error_payload(UNKNOWN_THREAD, "HY000", f"Unknown thread id: {self.cancel_key}"))
+
+    def _has_failed(self, error: bytes) -> None:
+        """The last statement has failed, and no server connection knows of it."""
+        self.captures &= ~OF_ONE_STATEMENT
+        self._forget_warnings()
+        self._warnings.append(error_row(error))
+        self._answer = b""
+        self._row_count = self._found_rows = -1
+        self._has_rows = False
+        self.disturbed = True
 
     def _ping(self) -> int:
+        self._row_count = 0
         self._drop_command()
         self._reply_ok()
         return FORWARD
@@ -452,6 +497,7 @@ class ClientRelay(ClientSender):
         if option not in (0, 1):
             return self._refuse_command(UNKNOWN_COMMAND, "08S01", "Unknown command")
         self.multi = option == 0
+        self._row_count = -1
         self._drop_command()
         self.to_client += packet(1, build_ok(Ok(0, 0, self._status(), 0), self.capabilities, wire.EOF))
         return FORWARD
@@ -485,10 +531,6 @@ class ClientRelay(ClientSender):
     def _prepare(self) -> int:
         text = self._head[1:]
         found = reading.read(text, self.texts.lexis)
-        if found.marks & reading.M_KILL:
-            return self._refuse_command(
-                UNSUPPORTED_PREPARED, "HY000", "This command is not supported in the prepared statement protocol yet"
-            )
         if found.marks & CHANGED:
             changed = found.with_values(text, self._own_numbers(reading.M_OWN_ID & found.marks))
             assert changed is not None
@@ -534,6 +576,12 @@ class ClientRelay(ClientSender):
         if types:
             statement.bind(types)
         self.binds += 1
+        if statement.marks & reading.M_KILL:
+            return self._answer_ourselves(statement.reading) or FORWARD
+        if statement.marks & ABOUT_PREVIOUS:
+            refused = self._refuse_previous(statement.marks)
+            if refused is not None:
+                return refused
         if statement.marks & ABOUT_SESSION and self._is_elsewhere(statement.reading):
             answered = self._execute_ourselves(statement)
             if answered is not None:
@@ -555,7 +603,8 @@ class ClientRelay(ClientSender):
         if found.question is not None:
             return self._answer_question(found.question)
         if statement.marks & reading.M_NUMBERS and found.reads(NOT_KNOWN_NUMBERS):
-            why = "Outside a transaction ROW_COUNT() and FOUND_ROWS() are only known to a prepared statement that asks for nothing else."
+            why = "Outside a transaction ROW_COUNT(), FOUND_ROWS() and counts of warnings are only known to a prepared statement that asks"
+            why += " for nothing else."
             return self._refuse_command(NOT_SUPPORTED, "42000", why)
         return None
 
@@ -627,6 +676,8 @@ class ClientRelay(ClientSender):
         self.to_client += packet(1, error_payload(errno, sqlstate, text))
 
     def _refuse_command(self, errno: int, sqlstate: str, text: str) -> int:
+        if self._action in CLEARING:
+            self._has_failed(error_payload(errno, sqlstate, text))
         self._drop_command()
         self._reply_error(errno, sqlstate, text)
         return FORWARD
@@ -637,6 +688,31 @@ class ClientRelay(ClientSender):
         self._held = b""
         self._head = b""
         return CLOSE
+
+
+def number_column(question: reading.Question, mariadb: bool) -> bytes:
+    """The column of an answer to `question`, as the servers define it."""
+    if question.kind in COUNTS:
+        return codec.integer_column(question.name, codec.NULLABLE_UNSIGNED)
+    if question.kind != reading.Q_CONNECTION_ID:
+        return codec.integer_column(question.name)
+    if question.variable:
+        return codec.integer_column(question.name, codec.NULLABLE_UNSIGNED)
+    if mariadb:
+        return codec.column(question.name, codec.LONG, 63, 10, codec.UNSIGNED)
+    return codec.integer_column(question.name, codec.UNSIGNED)
+
+
+def warning_columns(charset: str, mariadb: bool) -> list[bytes]:
+    """The columns of SHOW WARNINGS, in a session that has `charset`, as SQL, as character_set_results."""
+    known: Any = _charsets.by_name(charset.strip("'"))
+    number, size = (UTF8, 3) if charset == "NULL" else (known.id, LETTERS.get(known.name, 1)) if known else (UTF8MB4, 4)
+    decimals = 39 if mariadb else 31
+    return [
+        codec.column(b"Level", codec.VAR_STRING, number, 7 * size, 1, decimals),
+        codec.column(b"Code", codec.LONG, 63, 4 if mariadb else 5, codec.UNSIGNED),
+        codec.column(b"Message", codec.VAR_STRING, number, 512 * size, 1, decimals),
+    ]
 
 
 HANDLERS: Final = {

@@ -181,7 +181,7 @@ class ClientSender(ClientSession):
             server.parses += 1
             self.to_server += server.ask(Request(FOR_STATEMENT, s.PREPARED, key=key), bytes((wire.COM_STMT_PREPARE,)) + execution.text)
             return FORWARD
-        if self._marks & reading.M_PREVIOUS and not server.in_transaction and not server.pins:
+        if self._marks & reading.M_PREVIOUS and self.disturbed:
             # What it reads may be what another client, or a question of ours, has left there.
             self.to_server += server.ask(Request(FOR_STATE), FORGET_WARNINGS)
         self._send_command(server, found)
@@ -503,13 +503,17 @@ class ClientSender(ClientSession):
         action = self._action
         captures = self.captures
         if error or not (action in KEEPING or (marks and marks & reading.M_DIAGNOSTICS)):
-            captures &= ~OF_ONE_STATEMENT
-            self.disturbed = False
+            if ok is not None and (self.disturbed or captures or self._warnings) and self._keeps_warnings(server, ok):
+                captures &= ~OF_ONE_STATEMENT | CAPTURE_WARNINGS
+            else:
+                captures &= ~OF_ONE_STATEMENT
+                self.disturbed = False
+                if self._warnings:
+                    self._forget_warnings()
             self._answer = b""
             self._found_rows = -1
             self._row_count = -1
-            if self._warnings:
-                self._forget_warnings()
+            self._has_rows = False
         elif action == s.C_PREPARE and "MariaDB" not in server.version:
             # (MariaDB does this where the statement uses tables.)
             captures &= ~CAPTURE_WARNINGS
@@ -523,6 +527,7 @@ class ClientSender(ClientSession):
             self.flags = ok.status & SESSION_FLAGS
             if action != s.C_PREPARE:
                 self._row_count = affected
+                self._has_rows = affected < 0
             if answer and not (marks and marks & reading.M_CALC_FOUND_ROWS):
                 self._answer = answer
             if ok.insert_id:
@@ -556,6 +561,15 @@ class ClientSender(ClientSession):
             self._execution = None
             self._executed = b""
 
+    def _keeps_warnings(self, server: ServerRelay, ok: Ok) -> bool:
+        """MariaDB forgets the warnings of a statement when another one warns, fails or uses a table.
+
+        So behind one that does nothing of that, the list on the server connection may still be that of another client.
+        """
+        if "MariaDB" not in server.version or ok.warnings > self._noted or self._action not in CLEARING:
+            return False
+        return not reading.read(self.text, self.texts.lexis).names_tables
+
     def _inserted(self, server: ServerRelay, number: int) -> int:
         """The answer names `number`. Returns what must be asked because of it.
 
@@ -588,15 +602,12 @@ class ClientSender(ClientSession):
             server.holds.unsettled |= s.PIN_VARIABLE
         if self.always & reading.M_STRICT:
             server.holds.unsettled |= s.DOUBT
-        if self.always & reading.M_DOUBT and self._action in MAY_NAME_TABLES and self._names_tables(server):
+        if self.always & reading.M_DOUBT and self._action in MAY_NAME_TABLES and self._names_tables():
             server.holds.ask(s.D_ALL)
 
-    def _names_tables(self, server: ServerRelay) -> bool:
-        """May the statement meet a trigger or a view, which do what no text says? (That it is in doubt anyway, its steps say.)
-
-        MariaDB does not tell of locks, so each of its clients would have to be asked for them by taking them away.
-        """
-        return self._reading.names_tables and "MariaDB" not in server.version and not self.doubts()
+    def _names_tables(self) -> bool:
+        """May the statement meet a trigger or a view, which do what no text says? (That it is in doubt anyway, its steps say.)"""
+        return self._reading.names_tables and not self.doubts()
 
     def apply_steps(self, server: ServerRelay, ok: bool) -> None:
         """The statement is over: what of the session its text says that it has changed."""

@@ -56,8 +56,8 @@ class ClientSession(protocol.ClientRelay):
     """
 
     __slots__ = (
-        "_action", "_answer", "_execution", "_explained", "_found_rows", "_healed", "_login_settings", "_marks", "_noted", "_notes",
-        "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warning_columns", "_warnings", "always",
+        "_action", "_answer", "_execution", "_explained", "_found_rows", "_has_rows", "_healed", "_login_settings", "_marks", "_noted",
+        "_notes", "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warnings", "always",
         "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "insert_id", "knowledge", "limits", "login_flags",
         "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server", "server_version", "settings", "statements", "text",
         "texts", "told_id", "untold_pins",
@@ -121,6 +121,8 @@ class ClientSession(protocol.ClientRelay):
         self._explained: tuple[bytes, tuple[s.Step, ...], bool, bool] = (b"", (), False, False)
         """What was found of that text and its steps: do they explain a change, and do they if the server has told what changed?"""
         self._row_count = 0
+        self._has_rows = False
+        """The last statement had a result, on the server connection that it ran on."""
         self._found_rows = -1
         self._answer = b""
         """The whole answer to the last statement, if it was a short and plain result: if need be its rows can be counted."""
@@ -135,7 +137,6 @@ class ClientSession(protocol.ClientRelay):
         self._noted = 0
         self._notes: list[bytes] = []
         """Rows that are to be among the warnings of the statement that is being answered."""
-        self._warning_columns: list[bytes] = []
         self._suspects: set[str] = set()
         self._execution: ClientStatement | None = None
         self._preparing: ClientStatement | None = None
@@ -165,7 +166,7 @@ class ClientSession(protocol.ClientRelay):
     def _status(self) -> int:
         """The status flags of an answer of ours."""
         server = self.server
-        return self.flags | (wire.STATUS_IN_TRANS if server is not None and server.in_transaction else 0)
+        return self.flags | (server.transaction_flags() if server is not None else 0)
 
     def _quoted_schema(self, server: ServerRelay) -> bytes:
         """The current schema, to be put in front of a table's name; nothing if there is none."""
@@ -288,7 +289,6 @@ class ClientSession(protocol.ClientRelay):
         if purpose == FOR_WARNINGS:
             result = codec.parse_result(b"".join(kept), server.capabilities)
             self._warnings = self._warnings[: self._noted] + result.rows
-            self._warning_columns = result.columns
             return
         values = first_row(kept, server.capabilities)
         if purpose == FOR_COUNTED:
@@ -307,7 +307,7 @@ class ClientSession(protocol.ClientRelay):
     def _last_id_is(self, server: ServerSession, number: int) -> None:
         """What LAST_INSERT_ID() says. If it is what another client has left there, and not what was told, no statement has changed it."""
         told, self.told_id = self.told_id, 0
-        if number == server.insert_id and told not in (ANY_ID, number):
+        if number == server.insert_id and (not told or told not in (ANY_ID, number)):
             return
         if number != server.insert_id and self._marks & reading.M_DOUBT:
             server.is_clean = False

@@ -282,9 +282,9 @@ NEWDECIMAL: Final = 246
 VAR_STRING: Final = 253
 
 
-def column(name: bytes, kind: int, charset: int, length: int, flags: int) -> bytes:
+def column(name: bytes, kind: int, charset: int, length: int, flags: int, decimals: int = 0) -> bytes:
     """A column definition of the expression `name`."""
-    fixed = b"\x0c" + INT16.pack(charset) + INT32.pack(length) + bytes((kind,)) + INT16.pack(flags) + b"\0\0\0"
+    fixed = b"\x0c" + INT16.pack(charset) + INT32.pack(length) + bytes((kind,)) + INT16.pack(flags) + bytes((decimals, 0, 0))
     return b"\x03def" + _EMPTY_NAME * 3 + put_lenenc_bytes(name) + _EMPTY_NAME + fixed
 
 
@@ -298,9 +298,13 @@ def column_type(definition: bytes) -> tuple[int, int]:
     return definition[position + 7], INT16.unpack_from(definition, position + 8)[0]
 
 
-def integer_column(name: bytes) -> bytes:
-    """A BIGINT that is not null, in the binary character set, as functions return it."""
-    return column(name, LONGLONG, 63, 21, 0x0081)
+UNSIGNED: Final = 0x00A1
+NULLABLE_UNSIGNED: Final = 0x00A0
+
+
+def integer_column(name: bytes, flags: int = 0x0081) -> bytes:
+    """A BIGINT, in the binary character set, as functions (not null, `flags` as they are) and system variables return it."""
+    return column(name, LONGLONG, 63, 21, flags)
 
 
 def binary_row(columns: list[bytes], row: bytes) -> bytes:

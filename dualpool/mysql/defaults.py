@@ -38,6 +38,23 @@ def ask_defaults(version: str, capabilities: int) -> Exchange[dict[str, str]]:
     return found
 
 
+def ask_role(version: str, capabilities: int) -> Exchange[str]:
+    """As `read_role`, of a session that nobody uses."""
+    talk = Conversation(MAX_REPLY)
+    talk.eager = True
+    return (yield from read_role(talk, version, capabilities))
+
+
+def read_role(talk: Conversation, version: str, capabilities: int) -> Exchange[str]:
+    """Ask for the current role; NO_ROLE where the server has none. Raises ServerLost."""
+    query = session_sql.select_role(version)
+    try:
+        rows = (yield from _rows(talk, query, capabilities)) if query else []
+    except (ConnectionClosed, RemoteProtocolError) as error:
+        raise ServerLost("the server did not answer when it was asked for its role") from error
+    return text(rows[0][0] or b"") if len(rows) == 1 else session_sql.NO_ROLE
+
+
 def read_defaults(talk: Conversation, version: str, capabilities: int) -> Exchange[dict[str, str]]:
     """Ask for what new sessions get, by name; nothing from a server that cannot tell. Raises ServerLost."""
     try:

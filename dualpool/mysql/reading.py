@@ -22,6 +22,7 @@ from dualpool.mysql.states import (
     D_INSERT_ID,
     D_LOCKS,
     D_VARIABLES,
+    E_ASKING,
     E_ASSIGN,
     E_BEGIN,
     E_DEALLOCATE,
@@ -88,6 +89,14 @@ M_PREVIOUS: Final = 65536
 M_FOUND_BEHIND: Final = 131072
 """It reads FOUND_ROWS() behind statements that leave it as it was before them."""
 
+M_COUNT_UNREAD: Final = 262144
+"""It is not certain, and may read ROW_COUNT()."""
+
+M_EXECUTES: Final = 524288
+"""It is EXECUTE of what PREPARE has prepared."""
+ASKS_PREVIOUS: Final = M_LOCAL | M_DIAGNOSTICS | M_NUMBERS | M_PREVIOUS | M_FOUND_BEHIND | M_COUNT_UNREAD
+"""One of these is there where a statement may tell of the one before it."""
+
 # What we answer ourselves.
 Q_CONNECTION_ID: Final = 1
 Q_ROW_COUNT: Final = 2
@@ -106,15 +115,18 @@ N_WARNINGS: Final = "warnings"
 N_ERRORS: Final = "errors"
 
 
+SIGNED_NUMBERS: Final = frozenset((N_ROW_COUNT, N_FOUND_ROWS))
 OVER: Final = ord("o")
 
 
 class Question:
     """A statement whose answer is the session's own: `kind` is a Q_ number, `name` the name of its column, the rest is its LIMIT."""
 
-    __slots__ = ("count", "kind", "name", "offset")
+    __slots__ = ("count", "kind", "name", "offset", "variable")
 
-    def __init__(self, kind: int, name: bytes, offset: int = 0, count: int = UNLIMITED) -> None:
+    def __init__(self, kind: int, name: bytes, offset: int = 0, count: int = UNLIMITED, *, variable: bool = False) -> None:
+        self.variable = variable
+        """It is asked as a system variable."""
         self.kind = kind
         self.name = name
         self.offset = offset
@@ -210,7 +222,11 @@ class Reading:
                 if value is None:
                     return None
                 put.append(number.start)
-                edits.append((number.start, number.end, b"CAST(%d AS %s)" % (value, b"SIGNED" if value < 0 else b"UNSIGNED")))
+                # (With few digits, MariaDB makes an INT of it.)
+                digits = b"%d" % value if number.name == N_CONNECTION_ID else b"%020d" % value
+                edits.append(
+                    (number.start, number.end, b"CAST(%b AS %s)" % (digits, b"SIGNED" if number.name in SIGNED_NUMBERS else b"UNSIGNED"))
+                )
         for begin, over in self.columns:
             if bisect_left(put, begin) < bisect_left(put, over):
                 edits.append((over, over, b" AS `" + text[begin:over].replace(b"`", b"``") + b"`"))
@@ -346,6 +362,14 @@ BEGUN_UNREAD: Final = {
 """What not every server tells, and no reset ends: it counts as begun where a text that is not certain looks like it."""
 
 
+ASKING_UNREAD: Final = {
+    M_FOUND_BEHIND: re.compile(rb"FOUND_ROWS", re.IGNORECASE),
+    M_COUNT_UNREAD: re.compile(rb"ROW_COUNT", re.IGNORECASE),
+    M_PREVIOUS: re.compile(rb"WARNING|ERROR|DIAGNOSTICS", re.IGNORECASE),
+}
+"""What a text that is not certain may tell of the statement before it."""
+
+
 def uncertain(text: bytes) -> Reading:
     """The Reading of a text that could not be lexed. Anything may be in it.
 
@@ -359,6 +383,9 @@ def uncertain(text: bytes) -> Reading:
     found.steps = ((E_DOUBT, bytes((doubt,))), *begun)
     found.calls_users = found.several = True
     found.marks = M_STEPS | M_DOUBT | M_INSERT_ID
+    for mark, about in ASKING_UNREAD.items():
+        if about.search(text):
+            found.marks |= mark
     if SEQUENCE_WORDS.search(text):
         found.marks |= M_SEQUENCE
         found.reads_sequences = None
@@ -632,6 +659,8 @@ class _Reader:
                     self._system(first + index)
         if b"sql_calc_found_rows" in words:
             found.marks |= M_CALC_FOUND_ROWS
+        if b"returning" in words:
+            found.marks |= M_SETS_INSERT_ID  # The end of a result does not tell it.
         if b"sql_auto_is_null" in words:
             found.marks |= M_INSERT_ID
         if not SEQUENCES.isdisjoint(words) or b"previous" in words or (b"next" in words and b"value" in words):
@@ -880,20 +909,23 @@ class _Reader:
             name = N_CONNECTION_ID if variable == b"pseudo_thread_id" else NUMBERS_OF_VARIABLES.get(variable, "")
         if not name:
             return None
-        title = self._source(index, last)
-        last += 1
-        if self._is(last, b"as"):
-            last += 1
-        if last == self.last:
-            return Question(QUESTIONS[name], title)
-        if last != self.last - 1:
+        title = self._alias(last + 1, self._source(index, last))
+        return None if title is None else Question(QUESTIONS[name], title, variable=self._sign(index, b"@@"))
+
+    def _alias(self, index: int, name: bytes) -> bytes | None:
+        """The alias, with or without AS, that the statement ends with; `name` if it ends without one, None if it ends otherwise."""
+        if self._is(index, b"as"):
+            index += 1
+        if index == self.last:
+            return name
+        if index != self.last - 1:
             return None
-        if self.kinds[last] == WORD:
-            return Question(QUESTIONS[name], self._source(last, last))
-        if self.kinds[last] == QUOTED:
-            return Question(QUESTIONS[name], self.words[last])
-        literal = PLAIN_STRING.match(self.words[last]) if self.kinds[last] == STRING else None
-        return Question(QUESTIONS[name], literal[1] or literal[2] or b"") if literal else None
+        if self.kinds[index] == STRING:
+            literal = PLAIN_STRING.match(self.words[index])
+            return (literal[1] or literal[2] or b"") if literal else None
+        if self.kinds[index] == QUOTED:
+            return self.words[index]
+        return self._source(index, index) if self.kinds[index] == WORD else None
 
     def _warnings_question(self, index: int) -> Question | None:
         """SHOW WARNINGS, SHOW ERRORS, SHOW COUNT(*) ..."""
@@ -1071,6 +1103,8 @@ class _Reader:
         inner = read(literal[1] or literal[2] or b"", self.lexis) if literal else None
         if inner is None or inner.marks or inner.steps:
             self._step(E_OPAQUE, name)
+        if inner is not None and inner.marks & ASKS_PREVIOUS:
+            self._step(E_ASKING, name)
         if inner is not None:
             # (What a server does not tell of afterwards, as a temporary table, is known only from here.)
             for kind, of in inner.sure_steps:
@@ -1080,7 +1114,7 @@ class _Reader:
     def _execute(self, first: int) -> None:
         """EXECUTE name, EXECUTE IMMEDIATE text. What is not opaque was read when it was prepared."""
         name = self._name(first + 1)
-        self.found.marks |= M_DOUBT
+        self.found.marks |= M_DOUBT | M_INSERT_ID | M_EXECUTES
         self._step(E_UNKNOWN, UNREAD if name == b"immediate" else name)
 
     def _lock(self, first: int) -> None:

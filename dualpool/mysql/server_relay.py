@@ -134,6 +134,10 @@ class ServerRelay(ServerSession):
     def is_quiet(self) -> bool:
         return not (self.requests or self.in_transaction or self.is_pinned() or self.unfinished or self._held.size or self._skip)
 
+    def transaction_flags(self) -> int:
+        """What the status flags say of the transaction that is open, if one is."""
+        return wire.STATUS_IN_TRANS | self._status & wire.STATUS_IN_TRANS_READONLY if self.in_transaction else 0
+
     def is_midway(self) -> bool:
         # Also between two packets of an answer: the client wants the next one under a number that is not known here.
         begun = self._more or (self._phase not in BEGINNINGS and not self._file_refused)

@@ -60,7 +60,8 @@ class ServerSession(protocol.ServerRelay):
     __slots__ = (
         "_changed", "_counts_locks", "_hiding", "_kept", "_leaked", "_phase", "_refusal", "_shift", "_sure", "_tells_held", "_told_pins",
         "address", "asked_about", "baseline", "capabilities", "client", "defaults", "holds", "insert_id", "is_clean", "knowledge",
-        "last_error", "login_schema", "mode", "multi", "process_id", "proven", "requests", "sampled", "sampled_every", "schema",
+        "last_error", "login_role", "login_schema", "mode", "multi", "process_id", "proven", "requests", "sampled", "sampled_every",
+        "schema",
         "schema_read", "sequences", "settings", "spoiled", "statements", "tracks", "until_sample", "version",
     )  # fmt: skip
 
@@ -77,6 +78,8 @@ class ServerSession(protocol.ServerRelay):
         self.schema: str | None = None
         """The current schema; None: the one of the login; "": none is selected."""
         self.login_schema = schema
+        self.login_role = session_sql.NO_ROLE
+        """What a login gives."""
         self.schema_read = next(MOMENTS)
         """When the session has learnt what the schema's collation is: ALTER DATABASE reaches those that choose it afterwards."""
         self.holds = s.Holdings()
@@ -261,6 +264,9 @@ class ServerSession(protocol.ServerRelay):
         if doubt & s.D_HELD:
             if self._tells_held:
                 asked.append((FOR_HELD, (bytes((doubt,)),), session_sql.select_held(self.version)))
+                if "MariaDB" in self.version:
+                    # (The end of SET STATEMENT is a change that no OK packet tells until there is another one: it must not be a client's.)
+                    asked.append((FOR_STATE, (), session_sql.TELL_ALL))
             else:
                 self._not_told(doubt)
             if "MariaDB" in self.version:
@@ -350,6 +356,10 @@ class ServerSession(protocol.ServerRelay):
             return
         found = {(row[0] or b"").decode(): row[1] or b"" for row in map(codec.row_values, result.rows)}
         names = session_sql.unexpected(self.settings, self.baseline or {}, found)
+        if session_sql.ROLE in names:
+            names.remove(session_sql.ROLE)
+            self.is_clean = self.is_clean and self.holds.role
+            self.holds.role = True
         if names:
             self.is_clean = False
             self._new_settings({name: found[name] for name in names})

@@ -333,11 +333,14 @@ VARIABLES: Final = "SELECT LOWER(s.VARIABLE_NAME), CAST(s.VARIABLE_VALUE AS BINA
 MARIADB_VARIABLES: Final = (
     "SELECT LOWER(VARIABLE_NAME), CAST(SESSION_VALUE AS BINARY) FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_SCOPE <> 'GLOBAL'"
 )
+ROLE: Final = "current_role()"
+NO_ROLE: Final = ""
+ROLES_SINCE: Final = 8
 DIFFERING: Final = (
     f"{VARIABLES} LEFT JOIN performance_schema.global_variables g ON g.VARIABLE_NAME = s.VARIABLE_NAME"
-    " WHERE NOT (s.VARIABLE_VALUE <=> g.VARIABLE_VALUE) OR s.VARIABLE_NAME IN ({}) LIMIT {}"
+    " WHERE NOT (s.VARIABLE_VALUE <=> g.VARIABLE_VALUE) OR s.VARIABLE_NAME IN ({}){} LIMIT {}"
 )
-MARIADB_DIFFERING: Final = f"{MARIADB_VARIABLES} AND (NOT (SESSION_VALUE <=> GLOBAL_VALUE) OR VARIABLE_NAME IN ({{}})) LIMIT {{}}"
+MARIADB_DIFFERING: Final = f"{MARIADB_VARIABLES} AND (NOT (SESSION_VALUE <=> GLOBAL_VALUE) OR VARIABLE_NAME IN ({{}})){{}} LIMIT {{}}"
 THREAD: Final = "(SELECT THREAD_ID FROM performance_schema.threads WHERE PROCESSLIST_ID = CONNECTION_ID())"
 REST: Final = (
     "SELECT CAST(CONCAT('VARIABLE:', VARIABLE_NAME) AS BINARY) FROM performance_schema.user_variables_by_thread"
@@ -366,20 +369,35 @@ HELD: Final = (
 )
 """The names of all that the server tells of a session, and whether it tells of locks."""
 MARIADB_HELD: Final = f"SELECT CAST(CONCAT('VARIABLE:', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES LIMIT {MANY}"
+TELL_ALL: Final = b"SET SESSION session_track_schema=ON"
+"""MariaDB: it changes nothing, but its OK packet tells of all changes that wait to be told."""
 READ_UTF8: Final = b"SET SESSION character_set_client=utf8mb4"
 RELEASE_ALL_LOCKS: Final = b"SELECT RELEASE_ALL_LOCKS() LIMIT 1"
 """Its answer is how many there were. (The LIMIT is there in the place of sql_select_limit.)"""
 
 
 def select_all(version: str) -> bytes:
-    """A query for all session variables. (The global ones may change while the session lasts.)"""
-    return f"{MARIADB_VARIABLES if 'MariaDB' in version else VARIABLES} LIMIT {MANY}".encode()
+    """A query for all session variables, and ROLE. (The global ones may change while the session lasts.)"""
+    return f"{MARIADB_VARIABLES if 'MariaDB' in version else VARIABLES}{_union_role(version)} LIMIT {MANY}".encode()
+
+
+def select_role(version: str) -> str:
+    """A query for the current role, NO_ROLE if there is none; nothing where the server has no roles."""
+    number = re.match(r"\d+", version)
+    return f"SELECT COALESCE(NULLIF(CURRENT_ROLE(), 'NONE'), '{NO_ROLE}') LIMIT 1" if number and int(number[0]) >= ROLES_SINCE else ""
+
+
+def _union_role(version: str) -> str:
+    """More of a query: the current role, in the place of a variable."""
+    query = select_role(version)
+    return f" UNION ALL SELECT '{ROLE}', CAST(({query}) AS BINARY)" if query else ""
 
 
 def select_differing(version: str, names: Iterable[str]) -> bytes:
     """A query for the session variables whose values are not the global ones, and those of `names`."""
     template = MARIADB_DIFFERING if "MariaDB" in version else DIFFERING
-    return template.format(",".join(f"'{name}'" for name in ("", *sorted(names)) if name[:1] != "@"), MANY).encode()
+    listed = ",".join(f"'{name}'" for name in ("", *sorted(names)) if name[:1] != "@")
+    return template.format(listed, _union_role(version), MANY).encode()
 
 
 def select_held(version: str) -> bytes:
@@ -434,7 +452,8 @@ def select_user_variables(names: tuple[bytes, ...]) -> bytes:
 
 
 def user_variables(names: tuple[bytes, ...], result: codec.Result) -> dict[str, str | None] | None:
-    """From the answer to that query: the variables' values as SQL, None for NULL. None where there is no answer."""
+    """From the answer to that query: the variables' values as SQL, None for NULL. None where there is no answer, and where a value has
+    bytes that its character set has not: no SQL makes such a value."""
     if not result.ended or len(result.rows) != 1 or len(result.columns) != PARTS * len(names):
         return None
     row = codec.row_values(result.rows[0])
@@ -444,12 +463,46 @@ def user_variables(names: tuple[bytes, ...], result: codec.Result) -> dict[str, 
         literal = None
         if value is not None:
             literal = _variable_literal(result.columns[PARTS * index], value, digits or b"", charset or b"", collation or b"")
+            if literal is None:
+                return None
         found["@" + name.decode("utf-8", "surrogateescape")] = literal
     return found
 
 
-def _variable_literal(definition: bytes, value: bytes, digits: bytes, charset: bytes, collation: bytes) -> str:
-    """SQL for a value of exactly this type."""
+TWO_BYTES: Final = rb"(?:[\x00-\x7f]|[%b][%b])*+\Z"
+WELL_FORMED: Final = {
+    b"ascii": re.compile(rb"[\x00-\x7f]*+\Z"),
+    b"big5": re.compile(TWO_BYTES % (rb"\xa1-\xf9", rb"\x40-\x7e\xa1-\xfe")),
+    b"gb2312": re.compile(TWO_BYTES % (rb"\xa1-\xf7", rb"\xa1-\xfe")),
+    b"gbk": re.compile(TWO_BYTES % (rb"\x81-\xfe", rb"\x40-\x7e\x80-\xfe")),
+    b"euckr": re.compile(TWO_BYTES % (rb"\x81-\xfe", rb"\x41-\x5a\x61-\x7a\x81-\xfe")),
+    b"gb18030": re.compile(rb"(?:[\x00-\x7f]|[\x81-\xfe](?:[\x40-\x7e\x80-\xfe]|[0-9][\x81-\xfe][0-9]))*+\Z"),
+    **dict.fromkeys((b"sjis", b"cp932"), re.compile(rb"(?:[\x00-\x7f\xa1-\xdf]|[\x81-\x9f\xe0-\xfc][\x40-\x7e\x80-\xfc])*+\Z")),
+    **dict.fromkeys((b"ujis", b"eucjpms"),
+                    re.compile(rb"(?:[\x00-\x7f]|\x8e[\xa0-\xdf]|\x8f[\xa1-\xfe][\xa1-\xfe]|[\xa1-\xfe][\xa1-\xfe])*+\Z")),
+}  # fmt: skip
+"""What a literal of these character sets may have in it. (Those that are not here or in UNICODE have one byte for each letter.)"""
+UNICODE: Final = {
+    b"utf8": "utf-8", b"utf8mb3": "utf-8", b"utf8mb4": "utf-8", b"ucs2": "utf-16-be", b"utf16": "utf-16-be", b"utf16le": "utf-16-le",
+    b"utf32": "utf-32-be",
+}  # fmt: skip
+
+
+def _is_well_formed(digits: bytes, charset: bytes) -> bool:
+    """Is the value with these hexadecimal digits text in this character set? (PREPARE in gbk makes literals that are UTF-8, called gbk.)"""
+    data = bytes.fromhex(digits.decode())
+    pattern = WELL_FORMED.get(charset)
+    if pattern is not None:
+        return pattern.match(data) is not None
+    try:
+        data.decode(UNICODE.get(charset, "latin-1"))
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _variable_literal(definition: bytes, value: bytes, digits: bytes, charset: bytes, collation: bytes) -> str | None:
+    """SQL for a value of exactly this type; None where no literal has it."""
     kind, flags = codec.column_type(definition)
     text = value.decode("ascii", "replace")
     if kind == codec.LONGLONG:
@@ -458,6 +511,8 @@ def _variable_literal(definition: bytes, value: bytes, digits: bytes, charset: b
         return text if "." in text else f"CAST({text} AS DECIMAL(65,0))"
     if kind == codec.DOUBLE:
         return text if "e" in text else text + "e0"
+    if not _is_well_formed(digits, charset):
+        return None
     literal = f"x'{digits.decode()}'"
     return literal if charset == b"binary" else f"_{charset.decode()} {literal} COLLATE {collation.decode()}"
 

@@ -223,6 +223,8 @@ E_KEPT: Final = 22
 """Something that only a reset takes back; what it is."""
 E_INNER: Final = 23
 """A step of the statement that is prepared: the name of that, a NUL, the step's kind as a byte, the step's name."""
+E_ASKING: Final = 24
+"""The statement that is prepared may tell of the statement that runs before it."""
 
 # What is to be asked of the server because of a doubt.
 D_HELD: Final = 1
@@ -266,6 +268,7 @@ class Holdings:
     """
 
     __slots__ = (
+        "asking",
         "assigned",
         "doubt",
         "handlers",
@@ -295,6 +298,8 @@ class Holdings:
         self.temporary: set[bytes] = set()
         self.prepared: set[bytes] = set()
         self.opaque: set[bytes] = set()
+        self.asking: set[bytes] = set()
+        """Of those, what may tell of the statement before it."""
         self.inner: dict[bytes, tuple[Step, ...]] = {}
         """What EXECUTE of a name does, as far as its text was read when it was prepared."""
         self.handlers: set[bytes] = set()
@@ -342,7 +347,7 @@ class Holdings:
             elif kind == E_DOUBT:
                 self.ask(name[0])
             elif kind == E_UNKNOWN:
-                if not name or name in self.opaque:
+                if not name or name in self.opaque or (ok and name not in self.prepared):
                     self.ask(D_ALL | D_ANYTHING)
                 self.apply(self.inner.get(name, ()), ok, schema, several)
             elif ok or several:
@@ -357,10 +362,13 @@ class Holdings:
         """A step of a statement that does nothing if it fails."""
         if kind == E_PREPARE:
             self.inner.pop(name, None)
+            self.asking.discard(name)
         if kind in BEGINNINGS:
             self._add(getattr(self, BEGINNINGS[kind]), schema + name if kind == E_TEMPORARY and b"." not in name and name else name)
         elif kind == E_OPAQUE:
             self._add(self.opaque, name)
+        elif kind == E_ASKING:
+            self._add(self.asking, name)
         elif kind == E_INNER:
             prepared, _, step = name.partition(b"\0")
             if prepared in self.prepared:
@@ -388,6 +396,8 @@ class Holdings:
             self.locks.clear()
         elif kind == E_DEALLOCATE:
             self.prepared.discard(name)
+            self.opaque.discard(name)
+            self.asking.discard(name)
             self.inner.pop(name, None)
         elif kind == E_HANDLER_CLOSE:
             self.handlers.discard(name)

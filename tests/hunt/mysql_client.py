@@ -92,6 +92,8 @@ class Client:
     def read(self, seconds: float) -> Answer | None:
         """The answer to what was sent; None if it is not there in time."""
         deadline = time.monotonic() + seconds
+        # (A server's last error may have come behind the answer before.)
+        self._take(self._rest)
         while self._reading and not self.closed:
             if not select.select([self.socket], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 return None
@@ -206,7 +208,7 @@ class Client:
             return self._rows(replies)
         if said.kind == "ChangeUser":
             return self._changed_user(replies)
-        if said.kind in ("Ping", "InitDb"):
+        if said.kind in ("Ping", "InitDb", "SetOption"):
             return self._pinged(replies)
         return self._results(replies)
 
@@ -297,7 +299,8 @@ class Client:
     def _pinged(self, replies: list[tuple[object, ...]]) -> Packets:
         yield from self._results(replies)
         # Whether it counts the warnings of the statement before is of no use to anyone.
-        replies[:] = [(*reply[:4], 0, b"") if reply[0] == "OK" else reply for reply in replies]
+        without = {"OK": lambda reply: (*reply[:4], 0, b""), "EOF": lambda reply: ("EOF", 0, reply[2])}
+        replies[:] = [without[str(reply[0])](reply) if reply[0] in without else reply for reply in replies]
 
     def _changed_user(self, replies: list[tuple[object, ...]]) -> Packets:
         yield from self._authentication(replies, b"")

@@ -162,7 +162,11 @@ def test_warnings_are_there_after_the_server_connection_is_gone(pooler: Pooler) 
             one(client, "SELECT * FROM no_such_table")
         assert one(client, "SHOW ERRORS")[:2] == ("Error", 1146)
         assert one(second, "SHOW WARNINGS") is None
-        one(client, "SELECT 1")
+        # MariaDB forgets what a statement has warned of when another one uses a table.
+        mariadb = "MariaDB" in one(client, "SELECT VERSION()")
+        assert (one(client, "SHOW WARNINGS") is not None) == mariadb
+        assert one(second, "SHOW WARNINGS") is None
+        one(client, "SELECT 1 FROM information_schema.ENGINES LIMIT 1")
         assert one(client, "SHOW WARNINGS") is None
 
 

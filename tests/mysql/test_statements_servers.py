@@ -277,6 +277,17 @@ def test_a_statement_that_the_server_has_lost_is_prepared_again(pooler: Pooler) 
             assert binary.result() == [text(f"{n}a")]
 
 
+def test_kill_can_be_prepared(pooler: Pooler) -> None:
+    with pooler.connect(autocommit=True) as client:
+        binary = Binary(client)
+        statement = binary.prepare("KILL 5")
+        binary.execute(statement)
+        with pytest.raises(pymysql.err.MySQLError) as caught:
+            binary.packet()
+        assert caught.value.args[0] == 1094
+        assert one(client, "SHOW ERRORS")[1] == 1094
+
+
 def test_wrong_commands_are_refused_and_nothing_else_happens(pooler: Pooler) -> None:
     with pooler.connect(autocommit=True) as client:
         binary = Binary(client)
@@ -288,7 +299,6 @@ def test_wrong_commands_are_refused_and_nothing_else_happens(pooler: Pooler) -> 
             (wire.COM_STMT_FETCH, struct.pack("<II", 99, 1), 1243),
             (wire.COM_STMT_RESET, INT32.pack(99), 1243),
             (wire.COM_STMT_RESET, b"", 1243),
-            (wire.COM_STMT_PREPARE, b"KILL 5", 1295),
             (wire.COM_STMT_PREPARE, b"SELECT nonsense", 1054),
             (wire.COM_SET_OPTION, b"\x07\x00", 1047),
             (wire.COM_BINLOG_DUMP, b"", 1047),

@@ -491,6 +491,9 @@ class MysqlSession(Session):
     def _show_defaults(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         self._result(["a"], [["\n".join(GLOBAL[name] for name in re.findall(r"@@global\.(\w+)", match[1]))]], more=more)
 
+    def _show_current_role(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._result(["a"], [[""]], more=more)
+
     def _kill(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         victim = self.database.sessions.get(int(match[1]))
         if victim is None or victim.ended:
@@ -742,6 +745,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"SHOW CREATE TABLE (?:`\w+`\.)?`?(\w+)`?", MysqlSession._show_create),
         (r"SELECT LOWER\(VARIABLE_NAME\), 0 FROM performance_schema.global_variables .*", MysqlSession._show_names),
         (r"SELECT CONCAT_WS\(0x0A,(.*)\) LIMIT 1", MysqlSession._show_defaults),
+        (r"SELECT COALESCE\(NULLIF\(CURRENT_ROLE.*", MysqlSession._show_current_role),
         (r"SHOW GLOBAL VARIABLES .*read_only.*", MysqlSession._show_role),
         (r"SHOW (?:SESSION|GLOBAL) VARIABLES .*", MysqlSession._show_variables),
         (r"KILL (?:QUERY |CONNECTION )?(\d+)", MysqlSession._kill),
