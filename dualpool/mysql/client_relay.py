@@ -336,14 +336,18 @@ class ClientRelay(ClientSender):
             values[reading.N_FOUND_ROWS] = found if found >= 0 else None
             values[reading.N_WARNINGS] = len(self._warnings)
             values[reading.N_ERRORS] = len(self._errors())
-        elif marks & reading.M_NUMBERS and not self._has_counted_rows():
+            return values
+        if marks & reading.M_NUMBERS and self.foreign_list:
+            values[reading.N_WARNINGS] = len(self._warnings)
+            values[reading.N_ERRORS] = len(self._errors())
+        if marks & reading.M_NUMBERS and not self._has_counted_rows():
             found = self.found_rows()
             values[reading.N_FOUND_ROWS] = found if found >= 0 else None
         return values
 
     def _has_counted_rows(self) -> bool:
         """Does the server connection say of FOUND_ROWS() what is the client's own? Only the last statement is known to have run there."""
-        return self.server is not None and not self.disturbed and self._has_rows and not self._errors()
+        return self.server is not None and not self.disturbed and self._has_rows
 
     def _errors(self) -> list[bytes]:
         """Of the last statement's warnings, those that are errors."""
@@ -356,14 +360,18 @@ class ClientRelay(ClientSender):
         asking = self.server.holds.asking
         return ABOUT_PREVIOUS if any(kind == s.E_UNKNOWN and name in asking for kind, name in found.steps) else 0
 
+    def _has_no_list(self) -> bool:
+        """Does no server connection say what SHOW WARNINGS shows to this client?"""
+        return self.server is None or self.disturbed or self.foreign_list
+
     def _refuse_previous(self, marks: int) -> int | None:
         """Refuse a text in which not all can be replaced that it tells of the statement before; None if it may go to the server."""
         if marks & reading.M_FOUND_BEHIND and not self._has_counted_rows():
             return self._refuse_found_rows()
+        if marks & reading.M_PREVIOUS and self._warnings and self._has_no_list():
+            return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_WARNINGS)
         if self.server is not None and not self.disturbed:
             return None
-        if marks & reading.M_PREVIOUS and self._warnings:
-            return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_WARNINGS)
         return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_COUNT) if marks & reading.M_COUNT_UNREAD else None
 
     def _refuse_found_rows(self) -> int:
@@ -393,7 +401,7 @@ class ClientRelay(ClientSender):
             target, connection = found.kill
             return self._kill(self.connection_id if target < 0 else target, connection)
         if found.marks & reading.M_DIAGNOSTICS:
-            return self._diagnostics(found) if self.server is None or self.disturbed else None
+            return self._diagnostics(found) if self._has_no_list() else None
         return None if found.question is None else self._answer_question(found.question)
 
     def _diagnostics(self, found: Reading) -> int | None:
@@ -418,7 +426,7 @@ class ClientRelay(ClientSender):
             if kind == reading.Q_FOUND_ROWS:
                 if self._has_counted_rows():
                     return None
-            elif not self.disturbed and not self._noted:
+            elif not self._has_no_list() and not self._noted:
                 return None  # the statement that it is about ran on this very server connection
         if kind == reading.Q_FOUND_ROWS:
             found = self.found_rows()
@@ -595,6 +603,8 @@ class ClientRelay(ClientSender):
 
     def _is_elsewhere(self, found: Reading) -> bool:
         """Is what the statement asks about not to be had of this server connection?"""
+        if found.marks & (reading.M_LOCAL | reading.M_NUMBERS) and self.foreign_list:
+            return True
         return self.server is None or self.disturbed or (found.reads(FOUND_ROWS) and not self._has_counted_rows())
 
     def _execute_ourselves(self, statement: ClientStatement) -> int | None:

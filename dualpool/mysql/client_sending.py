@@ -181,7 +181,7 @@ class ClientSender(ClientSession):
             server.parses += 1
             self.to_server += server.ask(Request(FOR_STATEMENT, s.PREPARED, key=key), bytes((wire.COM_STMT_PREPARE,)) + execution.text)
             return FORWARD
-        if self._marks & reading.M_PREVIOUS and self.disturbed:
+        if self._marks & reading.M_PREVIOUS and (self.disturbed or self.foreign_list):
             # What it reads may be what another client, or a question of ours, has left there.
             self.to_server += server.ask(Request(FOR_STATE), FORGET_WARNINGS)
         self._send_command(server, found)
@@ -503,13 +503,15 @@ class ClientSender(ClientSession):
         action = self._action
         captures = self.captures
         if error or not (action in KEEPING or (marks and marks & reading.M_DIAGNOSTICS)):
-            if ok is not None and (self.disturbed or captures or self._warnings) and self._keeps_warnings(server, ok):
+            if ok is not None and (self.disturbed or self.foreign_list or captures or self._warnings) and self._keeps_warnings(server, ok):
                 captures &= ~OF_ONE_STATEMENT | CAPTURE_WARNINGS
+                self.foreign_list = self.foreign_list or self.disturbed
             else:
                 captures &= ~OF_ONE_STATEMENT
-                self.disturbed = False
+                self.foreign_list = False
                 if self._warnings:
                     self._forget_warnings()
+            self.disturbed = False
             self._answer = b""
             self._found_rows = -1
             self._row_count = -1
@@ -568,7 +570,7 @@ class ClientSender(ClientSession):
         """
         if "MariaDB" not in server.version or ok.warnings > self._noted or self._action not in CLEARING:
             return False
-        return not reading.read(self.text, self.texts.lexis).names_tables
+        return not reading.read(self.text, self.texts.lexis).forgets_warnings
 
     def _inserted(self, server: ServerRelay, number: int) -> int:
         """The answer names `number`. Returns what must be asked because of it.

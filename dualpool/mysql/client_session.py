@@ -58,7 +58,8 @@ class ClientSession(protocol.ClientRelay):
     __slots__ = (
         "_action", "_answer", "_execution", "_explained", "_found_rows", "_has_rows", "_healed", "_login_settings", "_marks", "_noted",
         "_notes", "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warnings", "always",
-        "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "insert_id", "knowledge", "limits", "login_flags",
+        "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "foreign_list", "insert_id", "knowledge", "limits",
+        "login_flags",
         "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server", "server_version", "settings", "statements", "text",
         "texts", "told_id", "untold_pins",
     )  # fmt: skip
@@ -120,6 +121,8 @@ class ClientSession(protocol.ClientRelay):
         """The server was asked something of ours since the client's last statement, so what it says of that one is not so any more."""
         self._explained: tuple[bytes, tuple[s.Step, ...], bool, bool] = (b"", (), False, False)
         """What was found of that text and its steps: do they explain a change, and do they if the server has told what changed?"""
+        self.foreign_list = False
+        """What the server connection has for SHOW WARNINGS may be of another client's statement. (MariaDB: see `_keeps_warnings`.)"""
         self._row_count = 0
         self._has_rows = False
         """The last statement had a result, on the server connection that it ran on."""

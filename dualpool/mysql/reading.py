@@ -154,6 +154,7 @@ class Reading:
         "defines",
         "diagnostics",
         "drops",
+        "forgets_warnings",
         "ids",
         "key",
         "kill",
@@ -190,6 +191,8 @@ class Reading:
         """The database that it drops."""
         self.names_tables = False
         """Its statements work on tables, which may be views, or have triggers."""
+        self.forgets_warnings = True
+        """MariaDB: a statement in it uses a table, as far as is known, by which the warnings of the one before are forgotten."""
         self.several = False
         """It is of several statements, or may be: of these, some may have been carried out when it fails."""
         self.sets = False
@@ -430,6 +433,8 @@ FOR_NEXT_TRANSACTION: Final = frozenset((b"transaction_isolation", b"transaction
 """`SET @@name` of these is for the next transaction, `SET @@session.name` is not (Reference Manual, "SET TRANSACTION Statement")."""
 LOCK_NAME: Final = re.compile(rb"['\"]([ !#-&(-\[\]-~]+)['\"]\Z")
 PLAIN_STRING: Final = re.compile(rb"(?:'([^'\\]*)'|\"([^\"\\]*)\")\Z")
+MAX_TITLE: Final = 256
+"""A server cuts the text by which it calls a column."""
 MAX_ALIAS: Final = 60
 """A name of a column may have 64 characters in a table, 256 in a result."""
 ZERO: Final = re.compile(rb"0(?:\.0*)?\Z")
@@ -451,6 +456,10 @@ ABOUT_PREVIOUS: Final = frozenset((b"warnings", b"errors", b"diagnostics", b"war
 COUNTED: Final = frozenset((b"select", b"show", b"(", b"with", b"values", b"table", b"explain", b"desc", b"describe"))
 """How statements begin that set FOUND_ROWS()."""
 ON_TABLES: Final = frozenset(b"from insert update delete replace load table join call handler execute".split())
+FORGETTING: Final = frozenset(
+    b"tables show describe desc help truncate view trigger function procedure sequence nextval setval lastval value checksum grant revoke "
+    b"user database schema".split()
+)
 PERHAPS: Final = frozenset(b"select if ifnull nullif nvl nvl2 coalesce case elt decode and or xor duplicate returning".split())
 """Beside these, what stands in a list of values may not be worked out."""
 ABOUT_SESSIONS: Final = re.compile(rb"processlist|thread_id", re.IGNORECASE)
@@ -528,6 +537,7 @@ class _Reader:
             found.calls_users = True
             self._mark_doubt(D_ALL, learnable=False)
         found.names_tables = not ON_TABLES.isdisjoint(self.words)
+        found.forgets_warnings = found.names_tables or not FORGETTING.isdisjoint(self.words)
         found.sure_steps = tuple(self.steps)
         if self.doubt:
             found.marks |= M_DOUBT
@@ -909,7 +919,7 @@ class _Reader:
             name = N_CONNECTION_ID if variable == b"pseudo_thread_id" else NUMBERS_OF_VARIABLES.get(variable, "")
         if not name:
             return None
-        title = self._alias(last + 1, self._source(index, last))
+        title = self._alias(last + 1, self._source(index, last)[:MAX_TITLE])
         return None if title is None else Question(QUESTIONS[name], title, variable=self._sign(index, b"@@"))
 
     def _alias(self, index: int, name: bytes) -> bytes | None:

@@ -354,6 +354,7 @@ def test_rows_and_warnings_of_another_client_stay_unknown(each_mysql: World, tab
         rows(client, "SELECT 1 UNION SELECT 2")
         assert rows(client, "SELECT FOUND_ROWS()") == [(2,)]
         rows(client, "ROLLBACK")
+        rows(client, f"SELECT * FROM {table} LIMIT 0")
         for text in ("SHOW WARNINGS; SELECT 1", "SELECT 1; SHOW WARNINGS"):
             rows(other, "SELECT CAST('x' AS SIGNED)")
             with client.cursor() as cursor:
