@@ -61,6 +61,15 @@ ENCODINGS: Final = {"utf8": "utf8", "latin1": "latin-1", "sjis": "shift_jis", "b
                     "win1252": "cp1252", "euc_jp": "euc_jp", "sql_ascii": "utf8"}  # fmt: skip
 HIDING: Final = {"shift_jis": "表", "big5": "功", "gbk": "縗", "gb18030": "縗"}
 """Letters whose last byte is a backslash in that encoding."""
+SHARED: Final = (
+    ("datestyle", "German", "select date '01/02/2024' - date '2024-01-01', $1::int"),
+    ("timezone", "Asia/Tokyo", "select extract(epoch from timestamptz '2024-01-01 00:00'), $1::int"),
+    ("intervalstyle", "sql_standard", "select extract(epoch from interval '-1 2:03:04'), $1::int"),
+    ("search_path", "other, public", "select v, $1::int from hunt_where"),
+    ("standard_conforming_strings", "off", "select length('a\\b'), $1::int"),
+    ("transform_null_equals", "on", "select 1 where $1::int = null"),
+)
+"""A setting, a value of it, and a text that means something else by it."""
 ROLES: Final = ("hunt_reader", "hunt_writer")
 CHANNELS: Final = ("c1", "c2", "C 3")
 RESETS: Final = re.compile(r"reset|default|discard", re.IGNORECASE)
@@ -92,6 +101,7 @@ class PostgresSessions:
         self.kills = kills
         self.steps: list[Step] = []
         self.me = Model(0)
+        self.models = [self.me]
 
     def script(self) -> Script:
         """A script of one to four clients."""
@@ -99,6 +109,7 @@ class PostgresSessions:
         count = rng.choice((1, 1, 2, 2, 3, CLIENTS))
         logins = tuple(rng.choice((0, 0, 0, 1, 2, 3, 4)) for _ in range(CLIENTS))
         models = [Model(i, logins[i]) for i in range(count)]
+        self.models = models
         self.wildness = rng.choice((0.0, 0.05, 0.15, 0.4))
         if rng.random() < 0.1:
             self.steps.append(Probe(new=False))
@@ -544,16 +555,7 @@ class PostgresSessions:
     def by_shared_text(self) -> None:
         """One of few texts, which mean something else by each client's settings."""
         rng = self.rng
-        name, value, text = rng.choice(
-            (
-                ("datestyle", "German", "select date '01/02/2024' - date '2024-01-01', $1::int"),
-                ("timezone", "Asia/Tokyo", "select extract(epoch from timestamptz '2024-01-01 00:00'), $1::int"),
-                ("intervalstyle", "sql_standard", "select extract(epoch from interval '-1 2:03:04'), $1::int"),
-                ("search_path", "other, public", "select v, $1::int from hunt_where"),
-                ("standard_conforming_strings", "off", "select length('a\\b'), $1::int"),
-                ("transform_null_equals", "on", "select 1 where $1::int = null"),
-            )
-        )
+        name, value, text = rng.choice(SHARED)
         if rng.random() < 0.5:
             self.run(self.sql("set {n} = {v}", n=Name(name), v=Lit(value)))
         self.say(Message("Close", ("S", "z")), Message("Parse", ("z", verbatim(text))), Message("Describe", ("S", "z")), Message("Sync"))
@@ -561,6 +563,26 @@ class PostgresSessions:
             self.say(Message("Bind", ("", "z", False, "1")), Message("Execute", ("", 0)), Message("Sync"))
             if rng.random() < 0.3:
                 self.run(self.sql(rng.choice(("reset {n}", "set {n} = {v}")), n=Name(name), v=Lit(value)))
+
+    def by_text_of_two(self) -> None:
+        """One of these texts, prepared by two clients with different settings, and used by both."""
+        name, value, text = self.rng.choice(SHARED)
+        prepared = (Message("Close", ("S", "z")), Message("Parse", ("z", verbatim(text))), Message("Describe", ("S", "z")), Message("Sync"))
+        used = (Message("Bind", ("", "z", False, "1")), Message("Execute", ("", 0)), Message("Sync"))
+        me = self.me
+        self.say(*prepared)
+        self.say(*used)
+        self.me = self.rng.choice(self.models)
+        self.run(self.sql("set {n} = {v}", n=Name(name), v=Lit(value)))
+        self.say(*prepared)
+        self.say(*used)
+        self.me = me
+        self.say(*used)
+
+    def by_prepare(self) -> None:
+        """PREPARE, and a look by somebody else at once."""
+        self.say(Message("Query", (self.sql(f"prepare ~q{self.me.index} as select 1"),)))
+        self.steps.append(self.a_probe())
 
     def by_portal(self) -> None:
         """A portal that is read in parts, in a transaction."""
@@ -656,6 +678,8 @@ SCENES: Final[tuple[tuple[Scene, int], ...]] = (
     (PostgresSessions.by_backslash, 3),
     (PostgresSessions.by_statement_of_protocol, 8),
     (PostgresSessions.by_shared_text, 3),
+    (PostgresSessions.by_text_of_two, 2),
+    (PostgresSessions.by_prepare, 2),
     (PostgresSessions.by_portal, 2),
     (PostgresSessions.by_transaction, 10),
     (PostgresSessions.by_pipeline, 5),

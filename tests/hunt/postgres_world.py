@@ -38,7 +38,7 @@ OWN_ERRORS: Final = (
 STALE: Final = ("0A000", "cached plan must not change result type")
 WRONG_NUMBER: Final = "wrong number of parameters for prepared statement"
 UNFIT: Final = ("0A000", "42703", "42P01")
-"""What an EXECUTE says of a statement whose table has changed; a server looks at the number of its parameters first."""
+"""What is said of a statement whose table has changed; a server looks at its parameters first."""
 INTERNAL: Final = "XX000"
 """A direct connection's internal error (`SET` in a simple query behind an extended one without Sync): nobody can do the same."""
 
@@ -346,9 +346,8 @@ def are_errors_in_turn(direct: tuple[str, object], pooled: tuple[str, object]) -
     if direct[0] != "E" or pooled[0] != "E" or not isinstance(direct[1], tuple) or not isinstance(pooled[1], tuple):
         return False
     code, text = direct[1]
-    if code == "42601" and text.startswith(WRONG_NUMBER):
-        return pooled[1][0] in UNFIT
-    return pooled[1] == STALE and (code[:2] == "22" or code == "08P01")
+    is_of_parameters = code[:2] == "22" or code == "08P01" or (code == "42601" and text.startswith(WRONG_NUMBER))
+    return is_of_parameters and pooled[1][0] in UNFIT
 
 
 def is_said_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:

@@ -16,7 +16,7 @@ PATIENCE: Final = 0.03
 """Seconds after which a client without an answer is left waiting. More time changes the order of things, never the verdict."""
 SETTLE: Final = 0.1
 """Seconds before one more client is sent away for one that must be answered."""
-HANG: Final = 20.0
+HANG: Final = 60.0
 """Seconds without an answer although all other clients are gone."""
 DIRECT: Final = 8.0
 """Seconds in which a direct connection must answer: scripts in which clients wait for each other's locks are given up."""
