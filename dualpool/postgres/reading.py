@@ -147,6 +147,9 @@ class Reading:
         names = sql.dotted_names(text)
         for value in () if self.lexed is None else _strings(self.lexed, self.lexis, MAX_DEPTH):
             names |= sql.dotted_names(value)
+            inner = lex(value, self.lexis) if b'"' in value else None
+            if inner is not None:
+                names.update(_named_settings(inner, self.lexis))
         return names
 
     def telling(self) -> list[list[bytes]]:

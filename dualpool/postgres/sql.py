@@ -353,7 +353,7 @@ NAMED_SETTING: Final = re.compile(
 )
 READING_SETTINGS: Final = (
     "array_nulls", "backslash_quote", "bytea_output", "client_encoding", "datestyle", "extra_float_digits", "intervalstyle", "lc_monetary",
-    "standard_conforming_strings", "timezone", "xmloption",
+    "standard_conforming_strings", "timezone", "timezone_abbreviations", "transform_null_equals", "xmloption",
 )  # fmt: skip
 """What the constants in a text mean when it is prepared."""
 LEXING_SETTINGS: Final = ("backslash_quote", "client_encoding", "standard_conforming_strings")

@@ -20,6 +20,7 @@ SPELLED: Final = (
     ("s{}.d", "$a$s{}.d$a$"),
     ("s{}.e", r"U&'\0073{}.e'"),
     ("s{}.ö", r"E's{}.\u00f6'"),
+    ("s{}.F", "'s{}.F'"),
 )
 """The name of a setting, and how it is written."""
 CALLS: Final = ("set_config({}, 'x', false)", "set_by_function({}, 'x')")
@@ -62,6 +63,30 @@ def test_values_that_a_clients_encoding_does_not_have(world: World) -> None:
         client.execute("SET client_encoding = 'latin1'")
         assert read(other, "app.spelled") is None
         assert client.execute("SELECT length(current_setting('app.spelled'))").fetchone() == (1,)
+
+
+QUOTED: Final = ("""SET quoted0."A" = ''x''""", """SET "quoted1".a = ''x''""", r"""SET quoted2.U&"\0061" = ''x''""")
+
+
+@pytest.mark.parametrize("number", range(len(QUOTED)))
+def test_names_in_quotes_in_what_a_function_runs(world: World, number: int) -> None:
+    with world.connect() as client:
+        client.execute(
+            "CREATE OR REPLACE FUNCTION runs(statement text) RETURNS text LANGUAGE plpgsql AS $$BEGIN EXECUTE statement; RETURN 1; END$$"
+        )
+    with one_connection(world), world.connect() as client, world.connect() as other:
+        client.execute(f"SELECT runs('{QUOTED[number]}')")
+        assert read(other, f"quoted{number}.a") is None
+        assert read(client, f"quoted{number}.a") == "x"
+
+
+def test_what_a_comparison_with_null_means_is_each_clients_own(world: World) -> None:
+    text = "SELECT 1 WHERE NULLIF(1, 1) = NULL"
+    with one_connection(world), world.connect() as one, world.connect() as two:
+        assert one.execute(text, prepare=True).fetchone() is None
+        two.execute("SET transform_null_equals = on")
+        assert two.execute(text, prepare=True).fetchone() == (1,)
+        assert one.execute(text, prepare=True).fetchone() is None
 
 
 @pytest.mark.parametrize(

@@ -242,6 +242,8 @@ class _Run:
         """Ask, and judge the answer; False if the prober has to wait for it."""
         prober.due = self.step
         answer = self._answer(prober, PATIENCE)  # of the login, if it is new
+        if answer is not None and prober.once and prober.pooled.closed:
+            raise Found(Difference(self.step, "login", "", str(answer.errors)))
         if answer is not None:
             prober.asked = True
             prober.pooled.send(self.world.probe)
