@@ -65,7 +65,7 @@ def test_values_that_a_clients_encoding_does_not_have(world: World) -> None:
         assert client.execute("SELECT length(current_setting('app.spelled'))").fetchone() == (1,)
 
 
-QUOTED: Final = ("""SET quoted0."A" = ''x''""", """SET "quoted1".a = ''x''""", r"""SET quoted2.U&"\0061" = ''x''""")
+QUOTED: Final = ('SET quoted0."A" = $$x$$', 'SET "quoted1".a = $$x$$', r'SET quoted2.U&"\0061" = $$x$$')
 
 
 @pytest.mark.parametrize("number", range(len(QUOTED)))
