@@ -452,6 +452,10 @@ class Engine:
         """Log a client in, from its first byte to the moment when its password (or certificate) has been accepted."""
         raise NotImplementedError
 
+    def login_now(self, login: "ClientLogin", relay: "ClientRelay") -> "ClientLogin":
+        """`login` of the client with this relay, as far as it still is what was agreed on then."""
+        return login
+
     def reaccept(self, policy: "FrontendPolicy", login: "ClientLogin", request: bytes) -> "Exchange[ClientLogin]":
         """Log a client in anew, who came in by `login` and asks for it with `request`. Only asked of engines whose relays say REACCEPT."""
         raise NotImplementedError

@@ -253,7 +253,8 @@ class Door:
             await stream.send_all(client.channel.take_unsent())
             policy = await self._policy(visit, client.id)
             request = client.relay.login_request
-            exchange, find_account = self.engine.reaccept(policy, client.login, request), partial(self._find_account, visit)
+            before = self.engine.login_now(client.login, client.relay)
+            exchange, find_account = self.engine.reaccept(policy, before, request), partial(self._find_account, visit)
             login = await drive(exchange, stream, find_account, until=until, too_late=too_late)
             try:
                 await self._trust(visit, login)

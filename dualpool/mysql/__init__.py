@@ -37,6 +37,11 @@ class MysqlEngine(EngineOfModules[ServerRelay]):
         login = yield from frontend.accept(policy)
         return attrs.evolve(login, connection_id=policy.connection_id)
 
+    def login_now(self, login: ClientLogin, relay: AnyClientRelay) -> ClientLogin:
+        # (What COM_SET_OPTION has set outlasts COM_CHANGE_USER.)
+        option = wire.CLIENT_MULTI_STATEMENTS if isinstance(relay, ClientRelay) and relay.multi else 0
+        return attrs.evolve(login, capabilities=login.capabilities & ~wire.CLIENT_MULTI_STATEMENTS | option)
+
     def reaccept(self, policy: FrontendPolicy, login: ClientLogin, request: bytes) -> Exchange[ClientLogin]:
         again = yield from frontend.reaccept(policy, login, request)
         return attrs.evolve(again, connection_id=login.connection_id)

@@ -317,6 +317,9 @@ class MySQLWorld:
             at += length
         charset, width, kind, flags, scale = struct.unpack_from("<HIBHB", definition, at + 1)
         told = (*names, self.charsets.get(charset, 0), kind, flags & ~SMALL_FLAGS)
+        if not names[2]:
+            # A server leaves an executable comment out of the text by which it calls a column.
+            told = (*names[:4], names[4].replace(b"/*! */", b"").replace(b" ", b""), *told[5:])
         # Of what is in no table, how long its values may get is a server's guess.
         return (*told, width, scale) if names[2] else told
 

@@ -121,4 +121,4 @@ def test_a_rule_that_is_broken_with_mysql_is_noticed(
 ) -> None:
     monkeypatch.setattr(owner, name, broken)
     with pytest.raises(SimulationFailure, match=r"python -m tests\.simulation --world mysql-links --seed \d+"):
-        run_schedules("mysql-links", 200)
+        run_schedules("mysql-links", 400)
