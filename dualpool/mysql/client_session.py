@@ -56,12 +56,11 @@ class ClientSession(protocol.ClientRelay):
     """
 
     __slots__ = (
-        "_action", "_answer", "_execution", "_explained", "_found_rows", "_has_rows", "_healed", "_login_settings", "_marks", "_noted",
-        "_notes", "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warnings", "always",
-        "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "foreign_list", "insert_id", "knowledge", "limits",
-        "login_flags",
-        "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server", "server_version", "settings", "statements", "text",
-        "texts", "told_id", "untold_pins",
+        "_action", "_answer", "_execution", "_explained", "_found_rows", "_has_rows", "_healed", "_login_settings", "_marks",
+        "_noted", "_notes", "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warnings",
+        "always", "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "foreign_list", "insert_id",
+        "knowledge", "limits", "login_flags", "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server",
+        "server_version", "settings", "statements", "text", "texts", "told_id", "untold_pins",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
