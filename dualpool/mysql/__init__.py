@@ -44,7 +44,9 @@ class MysqlEngine(EngineOfModules[ServerRelay]):
 
     def reaccept(self, policy: FrontendPolicy, login: ClientLogin, request: bytes) -> Exchange[ClientLogin]:
         again = yield from frontend.reaccept(policy, login, request)
-        return attrs.evolve(again, connection_id=login.connection_id)
+        # (MariaDB gives the session no IGNORE_SPACE then.)
+        lost = wire.CLIENT_IGNORE_SPACE if "MariaDB" in policy.server_version else 0
+        return attrs.evolve(again, connection_id=login.connection_id, capabilities=again.capabilities & ~lost)
 
     def welcome(self, login: ClientLogin, parameters: dict[str, str], process_id: int, secret: bytes) -> bytes:
         return frontend.welcome(login, parameters, process_id, secret)

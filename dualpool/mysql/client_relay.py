@@ -337,6 +337,8 @@ class ClientRelay(ClientSender):
             values[reading.N_WARNINGS] = len(self._warnings)
             values[reading.N_ERRORS] = len(self._errors())
             return values
+        if marks & reading.M_NUMBERS and self._counted_here:
+            values[reading.N_ROW_COUNT] = self._row_count
         if marks & reading.M_NUMBERS and self.foreign_list:
             values[reading.N_WARNINGS] = len(self._warnings)
             values[reading.N_ERRORS] = len(self._errors())
@@ -370,7 +372,7 @@ class ClientRelay(ClientSender):
             return self._refuse_found_rows()
         if marks & reading.M_PREVIOUS and self._warnings and self._has_no_list():
             return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_WARNINGS)
-        if self.server is not None and not self.disturbed:
+        if self.server is not None and not self.disturbed and not self._counted_here:
             return None
         return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_COUNT) if marks & reading.M_COUNT_UNREAD else None
 
@@ -443,10 +445,13 @@ class ClientRelay(ClientSender):
         value = b"%d" % number
         mariadb = "MariaDB" in self.server_version
         self._reply_result([number_column(question, mariadb)], [put_lenenc(len(value)) + value])
-        if question.kind not in COUNTS and not mariadb:
-            # (MariaDB's stay until a statement uses a table.)
+        if not mariadb and (question.variable or question.kind not in COUNTS):
+            # (SHOW COUNT(*) WARNINGS leaves them, and MariaDB's stay until a statement uses a table.)
+            self.captures &= ~OF_ONE_STATEMENT
             self._forget_warnings()
+            self.disturbed = True
         self._row_count = -1
+        self._counted_here = True
         self._has_rows = False
         self._found_rows = 1
         return FORWARD
@@ -491,6 +496,7 @@ class ClientRelay(ClientSender):
 
     def _ping(self) -> int:
         self._row_count = 0
+        self._counted_here = True
         self._drop_command()
         self._reply_ok()
         return FORWARD
@@ -506,6 +512,7 @@ class ClientRelay(ClientSender):
             return self._refuse_command(UNKNOWN_COMMAND, "08S01", "Unknown command")
         self.multi = option == 0
         self._row_count = -1
+        self._counted_here = True
         self._drop_command()
         self.to_client += packet(1, build_ok(Ok(0, 0, self._status(), 0), self.capabilities, wire.EOF))
         return FORWARD
@@ -636,6 +643,7 @@ class ClientRelay(ClientSender):
             self._execution = statement
             return self._to_server()
         self._row_count = 0
+        self._counted_here = True
         self._drop_command()
         self._reply_ok()
         return FORWARD
@@ -688,6 +696,9 @@ class ClientRelay(ClientSender):
     def _refuse_command(self, errno: int, sqlstate: str, text: str) -> int:
         if self._action in CLEARING:
             self._has_failed(error_payload(errno, sqlstate, text))
+        else:
+            self._row_count = -1
+            self._counted_here = True
         self._drop_command()
         self._reply_error(errno, sqlstate, text)
         return FORWARD

@@ -205,17 +205,18 @@ class ClientSender(ClientSession):
         """Ask for what brings the session to `wanted` and `schema`, which is chosen `again` if need be. True when the answers must be
         awaited."""
         text = b""
-        first = False
-        if server.settings is not wanted:
-            if session_sql.foreign_names(server.settings, wanted):
-                variables, text = session_sql.neutral_difference(server.settings, wanted, server.defaults)
+        first = not wanted.values.keys().isdisjoint(session_sql.OF_DATABASE)
+        again = again or not session_sql.keeps_database(server.settings, wanted)
+        # (The choice of a schema takes back what was set of these.)
+        actual = session_sql.of_schema(server.settings) if again or server.schema != schema else server.settings
+        if actual is not wanted:
+            if session_sql.foreign_names(actual, wanted):
+                variables, text = session_sql.neutral_difference(actual, wanted, server.defaults)
                 if variables:
                     self.to_server += server.ask(Request(FOR_SETTINGS), QUERY + session_sql.READ_UTF8)
                     self.to_server += server.ask(Request(FOR_SETTINGS), QUERY + variables)
             else:
-                text = server.defaults.difference(server.settings, wanted)
-            again = again or not server.settings.values.keys().isdisjoint(session_sql.OF_DATABASE)
-            first = not wanted.values.keys().isdisjoint(session_sql.OF_DATABASE)
+                text = server.defaults.difference(actual, wanted)
         # What is the schema's unless it is set must be set behind the choice of the schema.
         must_wait = first and self._choose(server, schema, again)
         first_use = not server.tracks
@@ -515,6 +516,7 @@ class ClientSender(ClientSession):
             self._answer = b""
             self._found_rows = -1
             self._row_count = -1
+            self._counted_here = False
             self._has_rows = False
         elif action == s.C_PREPARE and "MariaDB" not in server.version:
             # (MariaDB does this where the statement uses tables.)
@@ -529,6 +531,7 @@ class ClientSender(ClientSession):
             self.flags = ok.status & SESSION_FLAGS
             if action != s.C_PREPARE:
                 self._row_count = affected
+                self._counted_here = False
                 self._has_rows = affected < 0
             if answer and not (marks and marks & reading.M_CALC_FOUND_ROWS):
                 self._answer = answer

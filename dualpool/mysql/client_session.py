@@ -56,11 +56,11 @@ class ClientSession(protocol.ClientRelay):
     """
 
     __slots__ = (
-        "_action", "_answer", "_execution", "_explained", "_found_rows", "_has_rows", "_healed", "_login_settings", "_marks",
-        "_noted", "_notes", "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warnings",
-        "always", "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "foreign_list", "insert_id",
-        "knowledge", "limits", "login_flags", "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server",
-        "server_version", "settings", "statements", "text", "texts", "told_id", "untold_pins",
+        "_action", "_answer", "_counted_here", "_execution", "_explained", "_found_rows", "_has_rows", "_healed", "_login_settings",
+        "_marks", "_noted", "_notes", "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warnings",
+        "always", "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "foreign_list", "insert_id", "knowledge",
+        "limits", "login_flags", "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server", "server_version",
+        "settings", "statements", "text", "texts", "told_id", "untold_pins",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -123,6 +123,8 @@ class ClientSession(protocol.ClientRelay):
         self.foreign_list = False
         """What the server connection has for SHOW WARNINGS may be of another client's statement. (MariaDB: see `_keeps_warnings`.)"""
         self._row_count = 0
+        self._counted_here = False
+        """The last command was answered without the server, so that ROW_COUNT() is what we say."""
         self._has_rows = False
         """The last statement had a result, on the server connection that it ran on."""
         self._found_rows = -1

@@ -42,6 +42,7 @@ IGNORED: Final = frozenset(
 DATABASE_COLLATION: Final = "collation_database"
 OF_DATABASE: Final = ("character_set_database", DATABASE_COLLATION)
 """The current schema's, from when it was chosen: COM_INIT_DB alone brings them back. Each of the two changes the other when it is set."""
+IGNORING_SPACE: Final = "CONCAT_WS(',',NULLIF(@@global.sql_mode,''),'IGNORE_SPACE')"
 AFTER_RESET: Final = f"@@global.{DATABASE_COLLATION}"
 """What COM_RESET_CONNECTION leaves there, although the schema stays what it was."""
 
@@ -155,10 +156,18 @@ def of_schema(current: Settings) -> Settings:
     return settings(_without(current.values, OF_DATABASE))
 
 
+def keeps_database(actual: Settings, wanted: Settings) -> bool:
+    """True when no choice of a schema is needed to take back what `actual` has set of its character set."""
+    values = actual.values
+    return all(name not in values or wanted.values.get(name) == values[name] for name in OF_DATABASE)
+
+
 def after_reset(login: Settings, initial: "Defaults", version: str) -> Settings:
     """What a client has that came in with the settings `login`, behind a COM_RESET_CONNECTION: its character set is the server's default
-    one then, or in MariaDB that of the login."""
+    one then. In MariaDB it is that of the login, but CLIENT_IGNORE_SPACE counts no longer."""
     values = login.values | {DATABASE_COLLATION: AFTER_RESET}
+    if "MariaDB" in version and values.get("sql_mode") == IGNORING_SPACE:
+        del values["sql_mode"]
     names = initial.values
     if "MariaDB" not in version and names.keys() >= OF_CHARACTERS:
         values |= {name: names[name] for name in OF_CHARACTERS if name != COLLATION}
@@ -184,7 +193,7 @@ def login_settings(charset: str, collation: str) -> Settings:
 
 def with_ignore_space(wanted: Settings) -> Settings:
     """CLIENT_IGNORE_SPACE: the login adds a mode to those that the server gives a new session."""
-    return settings(wanted.values | {"sql_mode": "CONCAT_WS(',',NULLIF(@@global.sql_mode,''),'IGNORE_SPACE')"})
+    return settings(wanted.values | {"sql_mode": IGNORING_SPACE})
 
 
 class Defaults:

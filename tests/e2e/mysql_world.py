@@ -19,11 +19,13 @@ import pymysql.cursors
 
 from tests.e2e.postgres_world import DEADLINE, in_thread, wait_for, wait_until
 from tests.helpers.pooler import Pooler
-from tests.helpers.servers import PEERS, MySQLServer, report_unavailable
+from tests.helpers.servers import PEERS, MySQLServer, report_unavailable, unique
 
 Client: TypeAlias = "pymysql.Connection[pymysql.cursors.Cursor]"
 Row = tuple[Any, ...]
 
+OURS: Final = unique("")
+"""Makes a lock's name one that nothing else takes: GET_LOCK()'s locks are the whole server's, and other tests may use it meanwhile."""
 ACTIVE: Final = re.compile(r"^---TRANSACTION \d+, ACTIVE(?:(?!^---)[\s\S])*? thread id (\d+)", re.MULTILINE)
 
 LISTENERS: Final = """

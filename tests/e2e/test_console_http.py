@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.admin.world import SHOWS, ConsoleWorld, console_world, dualpool
 from tests.e2e.postgres_world import wait_for, wait_until
 from tests.golden.record import exported
-from tests.helpers.servers import Servers
+from tests.helpers.servers import Servers, unique
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +136,7 @@ def pinned(world: ConsoleWorld, name: str) -> dict[tuple[str, str], float]:
 def test_metrics_of_pins(world: ConsoleWorld) -> None:
     with world.client() as client, world.mysql_client() as other, other.cursor() as cursor:
         client.execute("CREATE TEMPORARY TABLE kept (id int)")
-        cursor.execute("SELECT GET_LOCK('kept', 10)")
+        cursor.execute("SELECT GET_LOCK(%s, 10)", (unique("kept"),))
         rows = wait_for(lambda: world.show("PINS"), lambda found: {row["database"] for row in found} == {"app", "shop"}, "both pins")
         reasons = {(row["database"], row["reason"]) for row in rows}
         assert pinned(world, "dualpool_pins_total") == dict.fromkeys(reasons, 1.0)

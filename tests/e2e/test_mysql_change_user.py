@@ -9,7 +9,7 @@ import pytest
 from pymysql.constants import CLIENT, COMMAND
 
 from dualpool.mysql import auth, wire
-from tests.e2e.mysql_world import Client, RunWorld, World, rows, value
+from tests.e2e.mysql_world import OURS, Client, RunWorld, World, rows, value
 from tests.e2e.postgres_world import wait_for, wait_until
 from tests.helpers.certificates import Certificates
 from tests.helpers.servers import MySQLServer, Servers, client_tls, unique
@@ -116,14 +116,14 @@ def test_nothing_of_the_session_is_left(small: World) -> None:
         rows(client, "SET SESSION group_concat_max_len = 4444, @mine = 'mine'")
         rows(client, "CREATE TEMPORARY TABLE own (n INT)")
         rows(client, "PREPARE own_statement FROM 'SELECT 1'")
-        assert value(client, "SELECT GET_LOCK('change_user', 0)") == 1
+        assert value(client, f"SELECT GET_LOCK('change_user{OURS}', 0)") == 1
         rows(client, "BEGIN")
         rows(client, "INSERT INTO kept VALUES (1)")
         change_user(client)
         assert value(client, "SELECT @@group_concat_max_len") == standard
         assert value(client, "SELECT @mine") is None
         assert value(client, "SELECT COUNT(*) FROM kept") == 0
-        assert value(other, "SELECT IS_FREE_LOCK('change_user')") == 1
+        assert value(other, f"SELECT IS_FREE_LOCK('change_user{OURS}')") == 1
         for gone in ("SELECT * FROM own", "EXECUTE own_statement"):
             with pytest.raises(pymysql.err.MySQLError):
                 rows(client, gone)

@@ -9,7 +9,7 @@ import pymysql
 import pytest
 from pymysql.constants import CLIENT
 
-from tests.e2e.mysql_world import Client, RunWorld, World, rows, value
+from tests.e2e.mysql_world import OURS, Client, RunWorld, World, rows, value
 from tests.e2e.postgres_world import in_thread, wait_until
 from tests.helpers.servers import MySQLServer
 
@@ -328,10 +328,10 @@ def test_temporary_tables_and_locks_in_session_mode(each_mysql: World) -> None:
     with each_mysql.connect("session", autocommit=True) as client:
         rows(client, "CREATE TEMPORARY TABLE mine (n INT)")
         rows(client, "INSERT INTO mine VALUES (1)")
-        assert value(client, "SELECT GET_LOCK('session lock', 1)") == 1
+        assert value(client, f"SELECT GET_LOCK('session lock{OURS}', 1)") == 1
         assert value(client, "SELECT n FROM mine") == 1
     with each_mysql.connect("session", autocommit=True) as other:
-        wait_until(lambda: value(other, "SELECT IS_FREE_LOCK('session lock')") == 1, "the lock free")
+        wait_until(lambda: value(other, f"SELECT IS_FREE_LOCK('session lock{OURS}')") == 1, "the lock free")
         with pytest.raises(pymysql.err.ProgrammingError):
             rows(other, "SELECT n FROM mine")
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import pymysql
 import pytest
 
-from tests.e2e.mysql_world import Client, RunWorld, World, rows, value, world
+from tests.e2e.mysql_world import OURS, Client, RunWorld, World, rows, value, world
 from tests.e2e.postgres_world import wait_until
 from tests.helpers.servers import MySQLServer
 
@@ -162,17 +162,20 @@ class Pinning:
 MISSING = 1146
 PINS = {
     "lock": Pinning(
-        "SELECT GET_LOCK('mine', 0)", "SELECT IS_USED_LOCK('mine') = CONNECTION_ID()", [(1,)], "DO RELEASE_LOCK('mine')", NOBODY
+        f"SELECT GET_LOCK('mine{OURS}', 0)", f"SELECT IS_USED_LOCK('mine{OURS}') = CONNECTION_ID()", [(1,)],
+        f"DO RELEASE_LOCK('mine{OURS}')", NOBODY,
     ),
     "locks": Pinning(
-        "SELECT GET_LOCK('one', 0), GET_LOCK(\"two\", 0)", "SELECT IS_FREE_LOCK('one'), IS_FREE_LOCK('two')", [(0, 0)],
-        "SELECT RELEASE_ALL_LOCKS()", [(1, 1)],
+        f"SELECT GET_LOCK('one{OURS}', 0), GET_LOCK(\"two{OURS}\", 0)",
+        f"SELECT IS_FREE_LOCK('one{OURS}'), IS_FREE_LOCK('two{OURS}')", [(0, 0)], "SELECT RELEASE_ALL_LOCKS()", [(1, 1)],
     ),
     "lock of a computed name": Pinning(
-        "SELECT GET_LOCK(CONCAT('com', 'puted'), 0)", "SELECT IS_FREE_LOCK('computed')", [(0,)], "SELECT RELEASE_ALL_LOCKS()", [(1,)]
+        f"SELECT GET_LOCK(CONCAT('com', 'puted{OURS}'), 0)", f"SELECT IS_FREE_LOCK('computed{OURS}')", [(0,)],
+        "SELECT RELEASE_ALL_LOCKS()", [(1,)],
     ),
     "lock in a comment": Pinning(
-        "SELECT 1 /*!50000 , GET_LOCK('hidden', 0) */", "SELECT IS_FREE_LOCK('hidden')", [(0,)], "DO RELEASE_LOCK('hidden')", [(1,)]
+        f"SELECT 1 /*!50000 , GET_LOCK('hidden{OURS}', 0) */", f"SELECT IS_FREE_LOCK('hidden{OURS}')", [(0,)],
+        f"DO RELEASE_LOCK('hidden{OURS}')", [(1,)],
     ),
     "table locks": Pinning("LOCK TABLES t READ", "SELECT COUNT(*) FROM t", [(3,)], "UNLOCK TABLES", [(3,)]),
     "table locks, until a transaction": Pinning("LOCK TABLES t READ", "SELECT COUNT(*) FROM t", [(3,)], "BEGIN; COMMIT", [(3,)]),
@@ -257,7 +260,7 @@ def test_a_pinned_client_that_leaves_leaves_nothing_behind(single: World, pinnin
 NEVER = [
     "SELECT @never",
     "SELECT RELEASE_LOCK('nobody')",
-    "SELECT GET_LOCK('taken', 0)",
+    "SELECT GET_LOCK('taken{OURS}', 0)",
     "DROP TEMPORARY TABLE IF EXISTS nothing",
     "CREATE TEMPORARY TABLE broken (x NOSUCHTYPE)",
     "UNLOCK TABLES",
@@ -267,16 +270,17 @@ NEVER = [
     "SELECT @@sql_mode, @@global.time_zone",
     "SELECT SQL_CALC_FOUND_ROWS * FROM t LIMIT 1",
     "PREPARE broken FROM 'SELEKT'",
-    "SELECT GET_LOCK('short', 0), RELEASE_LOCK('short')",
+    "SELECT GET_LOCK('short{OURS}', 0), RELEASE_LOCK('short{OURS}')",
 ]
 
 
 @pytest.mark.parametrize("sql", NEVER)
 def test_what_does_not_pin(single: World, sql: str) -> None:
+    sql = sql.replace("{OURS}", OURS)
     with contextlib.ExitStack() as closing:
         if "taken" in sql:
             direct = closing.enter_context(single.server.connect())
-            assert rows(direct, "SELECT GET_LOCK('taken', 0)") == [(1,)]
+            assert rows(direct, f"SELECT GET_LOCK('taken{OURS}', 0)") == [(1,)]
         client = closing.enter_context(single.connect(autocommit=True, client_flag=pymysql.constants.CLIENT.MULTI_STATEMENTS))
         with contextlib.suppress(pymysql.err.MySQLError):
             run(client, sql)
@@ -286,11 +290,11 @@ def test_what_does_not_pin(single: World, sql: str) -> None:
 def test_prepared_statements_of_the_protocol_pin_and_unpin_too(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
     world = run_mysql(mysql_server, pool_size=1, more=HASTY)
     with world.connector() as client, contextlib.closing(client.cursor(prepared=True)) as cursor:
-        cursor.execute("SELECT GET_LOCK(%s, %s)", ("given", 0))
+        cursor.execute("SELECT GET_LOCK(%s, %s)", (f"given{OURS}", 0))
         assert cursor.fetchall() == [(1,)]
         assert is_held(world)
         with contextlib.closing(client.cursor(prepared=True)) as releasing:
-            releasing.execute("SELECT RELEASE_LOCK(%s)", ("given",))
+            releasing.execute("SELECT RELEASE_LOCK(%s)", (f"given{OURS}",))
             assert releasing.fetchall() == [(1,)]
         # MariaDB does not tell which locks of unknown names are held.
         assert is_held(world) if mysql_server.is_mariadb else is_free(world)
@@ -305,11 +309,11 @@ def test_prepared_statements_of_the_protocol_pin_and_unpin_too(run_mysql: RunWor
 def test_a_lock_over_many_transactions(single: World) -> None:
     with clients(single) as (client, _):
         for _ in range(5):
-            assert value(client, "SELECT GET_LOCK('a long job', 10)") == 1
+            assert value(client, f"SELECT GET_LOCK('a long job{OURS}', 10)") == 1
             for number in range(3):
                 run(client, f"CREATE TABLE m{number} (a INT); INSERT INTO m{number} VALUES (1); DROP TABLE m{number}")
             assert is_held(single)
-            assert value(client, "SELECT RELEASE_LOCK('a long job')") == 1
+            assert value(client, f"SELECT RELEASE_LOCK('a long job{OURS}')") == 1
             assert is_free(single)
 
 
@@ -385,10 +389,10 @@ def test_a_note_stands_beside_the_server_s_warnings(single: World) -> None:
 
 def test_a_pin_that_is_found_behind_the_answer_is_told_of(single: World) -> None:
     with single.connect(autocommit=True) as client:
-        assert value(client, "SELECT GET_LOCK('one', 0)") == 1
+        assert value(client, f"SELECT GET_LOCK('one{OURS}', 0)") == 1
         assert rows(client, "SHOW WARNINGS")[0][2].startswith(f"{KEEPS}lock. It lasts until RELEASE_LOCK()")
     with single.connect(autocommit=True) as client:
-        assert value(client, "SELECT GET_LOCK('one', 0)") == 1
+        assert value(client, f"SELECT GET_LOCK('one{OURS}', 0)") == 1
         announced, told = warnings_of(client, "SELECT COUNT(*) FROM t")
         assert (announced, len(told)) == (1, 1)
         assert warnings_of(client, "SELECT COUNT(*) FROM t") == (0, [])
@@ -409,7 +413,7 @@ def test_policies_by_reason(run_mysql: RunWorld, mysql_server: MySQLServer) -> N
         assert warnings_of(client, "PREPARE one FROM 'SELECT 1'") == (0, [])
         assert warnings_of(client, "CREATE TEMPORARY TABLE mine (x INT)")[0] == 1
         with pytest.raises(pymysql.err.MySQLError) as caught:
-            rows(client, "DO GET_LOCK('x', 0)")
+            rows(client, f"DO GET_LOCK('x{OURS}', 0)")
         assert caught.value.args[0] == 1235
     with world.connect(autocommit=True) as client:
         rows(client, "SET @big = REPEAT('x', 100000)")
@@ -423,7 +427,7 @@ def test_policies_by_reason(run_mysql: RunWorld, mysql_server: MySQLServer) -> N
 
 def test_a_lock_that_a_procedure_takes(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
     world = run_mysql(mysql_server, 1)
-    world.execute("CREATE PROCEDURE takes() DO GET_LOCK('inside', 0)")
+    world.execute(f"CREATE PROCEDURE takes() DO GET_LOCK('inside{OURS}', 0)")
     world.execute("CREATE PROCEDURE nothing() DO 1")
     with world.connect(autocommit=True) as client:
         if mysql_server.is_mariadb:
@@ -435,7 +439,7 @@ def test_a_lock_that_a_procedure_takes(run_mysql: RunWorld, mysql_server: MySQLS
             assert "a lock that was taken with GET_LOCK() unseen" in caught.value.args[1]
         else:
             rows(client, "CALL takes()")
-            assert rows(client, "SELECT IS_FREE_LOCK('inside'), IS_USED_LOCK('inside') = CONNECTION_ID()") == [(0, 1)]
+            assert rows(client, f"SELECT IS_FREE_LOCK('inside{OURS}'), IS_USED_LOCK('inside{OURS}') = CONNECTION_ID()") == [(0, 1)]
             rows(client, "DO RELEASE_ALL_LOCKS()")
     with (
         world.connect(autocommit=True) as client,
@@ -451,7 +455,7 @@ def test_a_lock_that_a_procedure_takes(run_mysql: RunWorld, mysql_server: MySQLS
             one.execute("SELECT 'prepared' + %s", (1,))
             one.fetchall()
         assert rows(client, prepared) == before, "the session was reset, and so its statements had to be prepared again"
-        assert value(client, "SELECT IS_FREE_LOCK('inside')") == 1
+        assert value(client, f"SELECT IS_FREE_LOCK('inside{OURS}')") == 1
 
 
 # ----------------------------------------------------------------------------------------------------------------- strict mode
@@ -459,7 +463,7 @@ def test_a_lock_that_a_procedure_takes(run_mysql: RunWorld, mysql_server: MySQLS
 
 def test_strict_mode_finds_what_nobody_could_see(single: World) -> None:
     single.execute("CREATE TABLE watched (a INT)")
-    single.execute("CREATE TRIGGER takes BEFORE INSERT ON watched FOR EACH ROW SET NEW.a = GET_LOCK('unseen', 0)")
+    single.execute(f"CREATE TRIGGER takes BEFORE INSERT ON watched FOR EACH ROW SET NEW.a = GET_LOCK('unseen{OURS}', 0)")
     with single.connect(autocommit=True) as client, single.connect(autocommit=True) as other:
         run(client, "INSERT INTO watched VALUES (0)")
         with pytest.raises(pymysql.err.MySQLError) as caught:
@@ -468,7 +472,7 @@ def test_strict_mode_finds_what_nobody_could_see(single: World) -> None:
         assert "strict mode: the session holds what could not be seen to begin: lock" in caught.value.args[1]
         assert "INSERT INTO watched" in caught.value.args[1]
         single.pooler.wait_for_log("strict mode: .*watched")
-        assert value(other, "SELECT IS_FREE_LOCK('unseen')") == 1
+        assert value(other, f"SELECT IS_FREE_LOCK('unseen{OURS}')") == 1
 
 
 def test_strict_mode_uses_another_connection_each_time(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:
@@ -483,12 +487,12 @@ def test_strict_mode_uses_another_connection_each_time(run_mysql: RunWorld, mysq
 
 def test_a_pin_is_in_the_log_without_its_values(single: World) -> None:
     with single.connect(autocommit=True) as client:
-        run(client, "SELECT GET_LOCK('secret', 0), 'a value'")
+        run(client, f"SELECT GET_LOCK('secret{OURS}', 0), 'a value'")
         single.pooler.wait_for_log(r"keeps server connection \d+ after its transactions: lock \(until RELEASE_LOCK")
     assert "secret" not in single.pooler.log
 
 
-@pytest.mark.parametrize("sql", ["SELECT GET_LOCK('x', 0)", "CREATE TEMPORARY TABLE mine (x INT)", "SELECT {}.assigning()"])
+@pytest.mark.parametrize("sql", ["SELECT GET_LOCK('x{OURS}', 0)", "CREATE TEMPORARY TABLE mine (x INT)", "SELECT {}.assigning()"])
 def test_pins_can_be_errors(run_mysql: RunWorld, mysql_server: MySQLServer, sql: str) -> None:
     more = '[databases.information_schema]\nbackend = "shop"\npool_size = 1\npin = "error"'
     world = run_mysql(mysql_server, 1, more)
@@ -496,11 +500,11 @@ def test_pins_can_be_errors(run_mysql: RunWorld, mysql_server: MySQLServer, sql:
     with world.connect(autocommit=True, database="information_schema") as client:
         run(client, "SET @a = 5")
         with pytest.raises(pymysql.err.MySQLError) as caught:
-            run(client, sql.format(world.database))
+            run(client, sql.format(world.database, OURS=OURS))
         assert caught.value.args[0] == 1235
         assert "; until " in caught.value.args[1]
     with world.connect(autocommit=True, database="information_schema") as other:
-        assert rows(other, "SELECT IS_FREE_LOCK('x'), @inside, @a") == [(1, None, None)]
+        assert rows(other, f"SELECT IS_FREE_LOCK('x{OURS}'), @inside, @a") == [(1, None, None)]
 
 
 def test_a_role_does_not_stay_when_its_client_has_gone(run_mysql: RunWorld, mysql_server: MySQLServer) -> None:

@@ -11,7 +11,7 @@ import pymysql
 import pytest
 from pymysql.constants import CLIENT
 
-from tests.e2e.mysql_world import Client, RunWorld, World, rows, value, world
+from tests.e2e.mysql_world import OURS, Client, RunWorld, World, rows, value, world
 from tests.e2e.postgres_world import in_thread
 from tests.helpers.servers import MySQLServer, Servers
 
@@ -213,7 +213,7 @@ def test_load_data_takes_the_character_set_of_the_schema(single: World, tmp_path
     letters.write_bytes(b"caf\xe9\n")
 
     def ask(pair: Pair) -> object:
-        rows(pair.b, "SELECT GET_LOCK('pins', 0)")  # so that the server connection is reset for the next one
+        rows(pair.b, f"SELECT GET_LOCK('pins{OURS}', 0)")  # so that the server connection is reset for the next one
         pair.b._force_close()
         rows(pair.a, "DROP TABLE IF EXISTS letters")
         rows(pair.a, "CREATE TABLE letters (a VARCHAR(10) CHARACTER SET utf8mb4)")

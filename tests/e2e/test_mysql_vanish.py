@@ -7,7 +7,7 @@ import struct
 import pymysql
 import pytest
 
-from tests.e2e.mysql_world import Client, RunWorld, World, rows, value, world
+from tests.e2e.mysql_world import OURS, Client, RunWorld, World, rows, value, world
 from tests.e2e.postgres_world import DEADLINE, in_thread, wait_until
 from tests.helpers.servers import MySQLServer, Servers
 
@@ -103,10 +103,10 @@ def test_while_waiting_for_a_server_connection(run_mysql: RunWorld, mysql: MySQL
 def test_locks_and_variables_of_a_client_that_vanished_are_gone(each_mysql: World) -> None:
     client = each_mysql.connect("session", autocommit=True)
     rows(client, "SET @secret = 'mine', SESSION group_concat_max_len = 4321")
-    assert value(client, "SELECT GET_LOCK('a lock', 5)") == 1
+    assert value(client, f"SELECT GET_LOCK('a lock{OURS}', 5)") == 1
     vanish(client)
     with each_mysql.connect("session", autocommit=True) as other:
-        wait_until(lambda: value(other, "SELECT IS_FREE_LOCK('a lock')") == 1, "the lock free")
+        wait_until(lambda: value(other, f"SELECT IS_FREE_LOCK('a lock{OURS}')") == 1, "the lock free")
     clients = [each_mysql.connect("session", autocommit=True) for _ in range(3)]
     for one in clients:
         assert rows(one, "SELECT @secret, @@group_concat_max_len = @@global.group_concat_max_len") == [(None, 1)]

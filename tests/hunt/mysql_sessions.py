@@ -66,6 +66,8 @@ HIDING: Final = {"shift_jis": "表", "cp932": "表", "big5": "功", "gbk": "縗"
 OWN_ANSWERS: Final = ("_count", "found_rows", "warnings", "errors", "connection_id")
 """Of a statement with one of these words dualpool may give the answer, and opens no cursor for it. (No server need do that.)"""
 ABOUT_WARNINGS: Final = re.compile("warning|errors|error_count|diagnostics")
+FORGET: Final = "select id from hunt_plain limit 0"
+"""MariaDB forgets the warnings of the statements before."""
 CALLING: Final = re.compile("call|execute|atomic|then")
 Scene = Callable[["MySQLSessions"], None]
 
@@ -149,7 +151,7 @@ class MySQLSessions:
             if isinstance(step, Say):
                 words = " ".join(map(str, step.messages)).lower()
                 if step.client in calling and ABOUT_WARNINGS.search(words):
-                    self.steps.append(Say(step.client, (Message("Query", (verbatim("select 1 from hunt_plain limit 0"),)),)))
+                    self.steps.append(Say(step.client, (Message("Query", (verbatim(FORGET),)),)))
                 (calling.add if CALLING.search(words) else calling.discard)(step.client)
             self.steps.append(step)
 
@@ -634,6 +636,23 @@ class MySQLSessions:
         if rng.random() < 0.5:
             self.run_all(self.reading())
 
+    def by_lock(self) -> None:
+        """A lock, and somebody else who looks before its owner does."""
+        rng = self.rng
+        lock = Lit(f"lock{PLACEHOLDER}{self.me.index}")
+        ways = (
+            "select ~~get_lock({l}, 0)",
+            "do ~~get_lock({l}, 0)",
+            "set @hunt_a = ~~get_lock({l}, 0)",
+            "select 1; select ~~get_lock({l}, 0)",
+        )
+        self.say(Message("Query", (self.sql(rng.choice(ways), l=lock),)))
+        self.steps.append(self.a_probe())
+        self.say(Message("Query", (self.sql("select ~~is_used_lock({l}) = ~~connection_id()", l=lock),)))
+        if rng.random() < 0.5:
+            self.run(self.sql(rng.choice(("do ~~release_lock({l})", "select ~~release_all_locks()")), l=lock))
+            self.steps.append(self.a_probe())
+
     def by_load(self) -> None:
         """LOAD DATA LOCAL; the client sends a row."""
         into = self.rng.choice(("~t{i}", "~hunt_triggered", "~n{i}(v)", "~t{i}(id, @hunt_a)", "~t{i}(@hunt_b, v) set id = @hunt_b + 20"))
@@ -657,6 +676,7 @@ SCENES: Final[tuple[tuple[Scene, int], ...]] = (
     (MySQLSessions.by_statement_of_protocol, 6),
     (MySQLSessions.by_transaction, 10),
     (MySQLSessions.by_command, 6),
+    (MySQLSessions.by_lock, 3),
     (MySQLSessions.by_load, 1),
     (MySQLSessions.by_seed, 1),
 )

@@ -122,6 +122,8 @@ class _Run:
     def __init__(self, runner: Runner, script: Script) -> None:
         self.runner, self.world, self.script, self.counts = runner, runner.world, script, runner.counts
         self.step = 0
+        self.killed = 0
+        """The last step that ended server connections. (An answer that is judged later may be one that was there before.)"""
         self.twins: dict[int, Twins] = {}
         self.old: Prober | None = None
         self.waiting: list[Twins | Prober] = []
@@ -202,7 +204,7 @@ class _Run:
             self.counts.excused += 1
             for error in pooled.errors:
                 self.runner.excuses[str(error)[:200]] = self.runner.excuses.get(str(error)[:200], 0) + 1
-        twins.shaky = False
+        twins.shaky = twins.shaky and step <= self.killed
         if verdict is Verdict.DIFFERENT:
             raise Found(Difference(step, f"own view: {what}", theirs, ours))
         if verdict is Verdict.PARTED or pooled.closed:
@@ -261,7 +263,7 @@ class _Run:
         if prober.shaky and (pooled.closed or pooled.errors):
             prober.pooled.close()
             return
-        prober.shaky = False
+        prober.shaky = prober.shaky and step <= self.killed
         verdict, what, theirs, ours = self.world.judge(self.runner.clean_answer(), pooled)
         if verdict is Verdict.DIFFERENT:
             verdict, what, theirs, ours = self.world.judge(self.runner.clean_answer(again=True), pooled)
@@ -279,6 +281,7 @@ class _Run:
 
     def _kill(self) -> None:
         self.counts.kills += 1
+        self.killed = self.step
         self.world.kill()
         for twins in self.twins.values():
             twins.shaky = True
