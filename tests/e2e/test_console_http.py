@@ -136,12 +136,13 @@ def pinned(world: ConsoleWorld, name: str) -> dict[tuple[str, str], float]:
 def test_metrics_of_pins(world: ConsoleWorld) -> None:
     with world.client() as client, world.mysql_client() as other, other.cursor() as cursor:
         client.execute("CREATE TEMPORARY TABLE kept (id int)")
-        cursor.execute("SELECT GET_LOCK(%s, 10)", (unique("kept"),))
+        lock = unique("kept")
+        cursor.execute("SELECT GET_LOCK(%s, 10)", (lock,))
         rows = wait_for(lambda: world.show("PINS"), lambda found: {row["database"] for row in found} == {"app", "shop"}, "both pins")
         reasons = {(row["database"], row["reason"]) for row in rows}
         assert pinned(world, "dualpool_pins_total") == dict.fromkeys(reasons, 1.0)
         assert pinned(world, "dualpool_pinned_connections") == dict.fromkeys(reasons, 1.0)
         client.execute("DROP TABLE kept")
-        cursor.execute("SELECT RELEASE_LOCK('kept')")
+        cursor.execute("SELECT RELEASE_LOCK(%s)", (lock,))
         wait_until(lambda: pinned(world, "dualpool_pinned_connections") == dict.fromkeys(reasons, 0.0), "no pin")
         assert pinned(world, "dualpool_pins_total") == dict.fromkeys(reasons, 1.0)

@@ -54,6 +54,8 @@ OWN_ERRORS: Final = (
 )
 """Errors of dualpool's own where a direct connection has a value: number, and what the text must contain."""
 
+LASTVAL: Final = re.compile(rb"\x0blastval\(s[0-9]\)")
+"""The name of a column, with its length."""
 FORGETTING: Final = "hunt_plain"
 """A result with columns of this table shows that the warnings of the statements before are forgotten."""
 
@@ -277,7 +279,8 @@ class MySQLWorld:
                 excused = excused and not any(FORGETTING in str(column) for kind, *rest in other if kind == "COLUMNS" for column in rest)
                 continue
             if is_own_error(other):
-                if status(one) & 1 or pooled.closed or is_last_error(other) or any(kind == "OK" for kind, *_ in one):
+                changed = (status(one) & 1 or any(kind == "OK" for kind, *_ in one)) and not is_look(one)
+                if changed or pooled.closed or is_last_error(other):
                     return Verdict.PARTED, "", "", ""
                 excused = True
                 continue
@@ -348,6 +351,12 @@ def is_own_error(replies: list[tuple[object, ...]]) -> bool:
     return any(
         kind == "ERR" and rest[0] == number and re.search(text, str(rest[2])) for kind, *rest in replies for number, text in OWN_ERRORS
     )
+
+
+def is_look(replies: list[tuple[object, ...]]) -> bool:
+    """Is it the answer to nothing but LASTVAL()? Who is refused it is in the same state as who is not."""
+    columns = replies[0]
+    return len(replies) == 3 and len(columns) == 2 and isinstance(columns[1], bytes) and LASTVAL.search(columns[1]) is not None
 
 
 def is_last_error(replies: list[tuple[object, ...]]) -> bool:
