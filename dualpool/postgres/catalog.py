@@ -324,6 +324,11 @@ class Catalog:
         self._before: tuple[Facts, dict[tuple[Lexis | None, int], Judge]] | None = None
         self._asked_at = monotonic()
 
+    @property
+    def is_known(self) -> bool:
+        """It has been asked for once, though it may be another one by now."""
+        return self.facts is not None or self._before is not None
+
     def judge(self, lexis: Lexis | None, verify: int) -> Judge:
         """Who judges the texts of sessions that read by `lexis`."""
         found = self.judges.get((lexis, verify))

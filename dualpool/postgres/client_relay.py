@@ -448,7 +448,8 @@ class ClientRelay(ClientSender):
                 elif action == C_EXECUTE:
                     server.unsynced = RUNNING
                     if self._portals:
-                        self._executed(data, position, server)
+                        before = self._executed(data, position, server)
+                        instead = before + data[position:following] if before else None
                 elif action == C_SYNC:
                     server.unsynced = SYNCED
                     server.skipping = False

@@ -93,7 +93,9 @@ class MustAsk(Exception):
 
 
 class Stale(Exception):
-    """The statement that a message is about has another shape than the client was told."""
+    """The statement that a message is about has another shape than the client was told. `first`: what is sent all the same."""
+
+    first = b""
 
 
 class MustCancel(Exception):
@@ -183,9 +185,9 @@ class ClientSender(ClientSession):
         if not names and not shows_all:
             return query
         pending = server.pending
-        if server.unsynced:
-            # What is prepared would need a Sync, which would commit what the client has not.
-            pending.insert(-1, RefusedNamesStep())
+        if server.unsynced or (names and own_names.may_copy(text, reading.lexed)):
+            # What is prepared would need a Sync, which would commit what the client has not; what closes it would be read as data.
+            pending.insert(-1, RefusedNamesStep(copies=not server.unsynced))
             return wire.query(FAIL)
         asked = [pending.pop()]
         if pending and isinstance(pending[-1], DeallocatedStep):
@@ -228,6 +230,21 @@ class ClientSender(ClientSession):
                 server.own_names.append(name)
                 parts.append(server.parse_hidden(version.parse(name), OwnNameStep(), self._changes_for(version, server)))
         return b"".join(parts)
+
+    def _names_first(self, reading: Reading, text: bytes, server: ServerRelay) -> bytes:
+        """The same in front of a Parse: the columns of an EXECUTE are settled by it (`PlanCacheComputeResultDesc` in plancache.c).
+
+        Not where `text` would see what is prepared in between.
+        """
+        return b"" if own_names.shows_all(text, reading.lexed) else self._under_own_names(reading, text, server)
+
+    def _names_of_unnamed_first(self, server: ServerRelay) -> bytes:
+        """The same for the unnamed statement."""
+        unnamed = self.unnamed
+        if unnamed is None or not self.unnamed_marks & sql.NAMES:
+            return b""
+        text = unnamed[6 : unnamed.index(0, 6)]
+        return self._names_first(server.judge.read(text), text, server)
 
     def end_own_names(self, server: ServerRelay) -> bytes:
         """The client's Sync, and behind it what closes the statements under its own names."""
@@ -331,10 +348,12 @@ class ClientSender(ClientSession):
     def _parse_unnamed(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay) -> bytes | None:
         server.parses += 1
         self.unnamed_shape = None
+        self.unnamed_reading = self._reading_now(server)
         under = b""
         if whole:
             self.unnamed = server.unnamed = data[position:following]
             text = data[position + 6 : data.index(0, position + 6, following)]
+            self.unnamed_judge = server.judge
             self.unnamed_marks = server.judge.marks(text)
             if self.unnamed_marks & sql.ASKS_TEMPORARY:
                 self.limits.asks_temporary = True
@@ -343,6 +362,7 @@ class ClientSender(ClientSession):
             if self.unnamed_marks & sql.NAMES:
                 under = self._under_own_names(server.judge.read(text), text, server)
         else:
+            self.unnamed_judge = None
             self.unnamed_marks = marks_of_part(data[position + 6 :])
             self._unread = data[-LONGEST_CLUE:]
             # Too long to be kept. On another server connection this takes its place, and the server's complaint tells the client.
@@ -377,7 +397,7 @@ class ClientSender(ClientSession):
                 server.segment_statement = None
                 return instead
         stand_in = None
-        if statement.telling or self._portals:
+        if statement.telling or self._portals or statement.marks & sql.NAMES:
             stand_in = self._bind_telling(statement.read(judge), data[position + 5 : portal_end], server)
         known = server.statements.known
         step = known.get(version)
@@ -387,11 +407,15 @@ class ClientSender(ClientSession):
             known.move_to_end(version)
             prefix, own = b"", step.name
         else:
+            first = self._names_first(statement.read(judge), statement.text(), server) if statement.marks & sql.NAMES else b""
             try:
                 prefix, own = self._ensure(version, server, name, self._learns(data, position, portal_end, end, length))
             except Stale:
                 self._stale(server)
-                return bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
+                return first + bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
+            except MustAsk as question:
+                raise MustAsk(first + question.asked, question.need) from None
+            prefix = first + prefix
         if statement.notable and statement.marks & self.notable:
             self._note_bound(statement.text(), statement.marks, data[name_end + 1 : end], server)
             if statement.marks & sql.NAMES and stand_in is None:
@@ -420,8 +444,9 @@ class ClientSender(ClientSession):
         """Bind of the unnamed statement: it must be this client's own."""
         server.segment_statement = None
         unnamed = self.unnamed
+        now = self._reading_now(server)  # before it is noted that the statement may change that
         if unnamed is not None:
-            marks = self.unnamed_marks
+            marks = self._marks_of_unnamed(unnamed, server)
             if marks or self._portals:
                 text = unnamed[6 : unnamed.index(0, 6)]
                 judge = server.judge
@@ -435,22 +460,32 @@ class ClientSender(ClientSession):
                         return instead
                 if marks & self.notable:
                     self._note_bound(text, marks, data[portal_end + 2 : end], server)
-                if self._portals or marks & (sql.TELLING | sql.LISTENS):
+                if self._portals or marks & (sql.TELLING | sql.LISTENS | sql.NAMES):
                     stand_in = self._bind_telling(judge.read(text), data[position + 5 : portal_end], server)
                     if stand_in is not None:
                         prefix, own = self._stand_in(stand_in, server)
                         return prefix + bound_to(own, data, position, portal_end, portal_end + 1, end, length)
         if server.unnamed is unnamed and len(server.pending) <= 1 and not self.unnamed_marks & sql.NAMES:
             return None
+        first = self._names_of_unnamed_first(server)
         try:
-            again = self._unnamed_again(server, self._learns(data, position, portal_end, end, length))
+            again = first + self._unnamed_again(server, self._learns(data, position, portal_end, end, length), now)
         except Stale:
             self._stale(server)
-            return bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
+            return first + bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
+        except MustAsk as question:
+            raise MustAsk(first + question.asked, question.need) from None
         if unnamed is not None and self.unnamed_marks & sql.NAMES:
             text = unnamed[6 : unnamed.index(0, 6)]
             again += self._under_own_names(server.judge.read(text), text, server)
         return again + data[position:end] if again else None
+
+    def _marks_of_unnamed(self, unnamed: bytes, server: ServerRelay) -> int:
+        """What the unnamed statement does by what is known now: what it calls may have been replaced."""
+        if self.unnamed_judge not in {None, server.judge}:
+            self.unnamed_judge = server.judge
+            self.unnamed_marks = server.judge.marks(unnamed[6 : unnamed.index(0, 6)])
+        return self.unnamed_marks
 
     def _bind_telling(self, reading: Reading, portal: bytes, server: ServerRelay) -> Version | None:
         """Bind of a statement whose text matters when it has run. Returns what is bound instead, or None. Raises MustWait."""
@@ -472,24 +507,25 @@ class ClientSender(ClientSession):
         elif marks & sql.TOUCHES:
             server.touch(sql.names_among(bound_values(values)))
 
-    def _unnamed_again(self, server: ServerRelay, learns: bool | None) -> bytes:
+    def _unnamed_again(self, server: ServerRelay, learns: bool | None, now: ReadBy) -> bytes:
         """What must be sent first so that the session has the client's unnamed statement, or none if it has none.
 
-        `learns`: the client is about to be told its shape (None: that is not known yet). Raises Stale, MustAsk.
+        `learns`: the client is about to be told its shape (None: that is not known yet). `now`: how the session reads texts. Raises Stale,
+        MustAsk.
         """
         unnamed = self.unnamed
         if server.unnamed is unnamed and not (len(server.pending) > 1 and server.parse_is_unsure()):
             return b""
         if unnamed is not None and self.unnamed_shape is not None and not server.skipping:
-            return self._unnamed_as_told(unnamed, self.unnamed_shape[0], server, learns)
+            return self._unnamed_as_told(unnamed, self.unnamed_shape[0], server, learns, now)
         server.unnamed = unnamed
         if unnamed is None:
             # Another client's is there; on a direct connection there would be none.
             server.pending.append(HIDDEN_CLOSE)
             return CLOSE_UNNAMED
-        return server.parse_hidden(unnamed, HIDDEN_PARSE)
+        return server.parse_hidden(unnamed, HIDDEN_PARSE, self._unnamed_changes(unnamed[6 : unnamed.index(0, 6)], server, now))
 
-    def _unnamed_as_told(self, unnamed: bytes, types: bytes, server: ServerRelay, learns: bool | None) -> bytes:
+    def _unnamed_as_told(self, unnamed: bytes, types: bytes, server: ServerRelay, learns: bool | None, now: ReadBy) -> bytes:
         """The same, where the client was told the shape of its unnamed statement."""
         if server.unequal is unnamed:
             if learns is None:
@@ -500,7 +536,7 @@ class ClientSender(ClientSession):
         text = unnamed[6 : unnamed.index(0, 6)]
         self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + text + b"\0" + types)
         server.parses += 1
-        again = server.parse_hidden(self.unnamed, HIDDEN_PARSE)
+        again = server.parse_hidden(self.unnamed, HIDDEN_PARSE, self._unnamed_changes(text, server, now))
         if learns:
             self.unnamed_shape = None
             return again
@@ -516,17 +552,28 @@ class ClientSender(ClientSession):
         self.awaits = True
         return MustAsk(asked + wire.FLUSH_MESSAGE)
 
-    def _executed(self, data: bytes, position: int, server: ServerRelay) -> None:
-        """Execute of a portal whose statement may be a telling one."""
+    def _executed(self, data: bytes, position: int, server: ServerRelay) -> bytes:
+        """Execute of a portal whose statement may be a telling one. Returns what is sent first."""
         bound = self._portals.get(data[position + 5 : data.index(0, position + 5)])
         if isinstance(bound, ListenStep | RefusedListenStep):
             server.pending.append(bound)
-        elif bound is None or not bound.marks & sql.TELLING:
+            return b""
+        if bound is None:
+            return b""
+        first = self._for_portal(bound, server)
+        if not bound.marks & sql.TELLING:
             pass
         elif bound.deallocates is not None and bound.deallocates in self.statements.names:
             server.pending.append(DeallocatedStep(self, bound.deallocates))
         else:
             server.pending.append(TellingStep(bound))
+        return first
+
+    def _for_portal(self, bound: Reading, server: ServerRelay) -> bytes:
+        """What a portal means by the client's own names, if it was bound in another segment."""
+        if not bound.marks & sql.NAMES or bound.lexed is None:
+            return b""
+        return self._under_own_names(bound, bound.lexed.source, server)
 
     def _named(self, data: bytes, position: int, following: int, kind: int, server: ServerRelay, rewrites: bool) -> bytes | None:
         """Describe or Close of a statement or portal."""
@@ -539,6 +586,10 @@ class ClientSender(ClientSession):
                 self._portals.pop(name, None)
             server.pending.append(CLOSING)
             return None
+        if what == PORTAL_KIND and self._portals and rewrites:
+            bound = self._portals.get(name)
+            first = self._for_portal(bound, server) if isinstance(bound, Reading) else b""
+            return first + data[position:following] if first else None
         if what != STATEMENT_KIND or not rewrites:
             return None
         version = self.statements.names.get(name)
@@ -551,21 +602,38 @@ class ClientSender(ClientSession):
             return STAND_IN_CLOSE
         try:
             return self._described(data[position:following], name, version, server)
-        except Stale:
+        except Stale as stale:
             types = version.types if version is not None else self.unnamed_shape[0] if self.unnamed_shape is not None else b"\0\0"
             self._stale(server, wire.message(wire.PARAMETER_DESCRIPTION, types))
-            return describe(NEVER_PREPARED)
+            return stale.first + describe(NEVER_PREPARED)
 
     def _described(self, message: bytes, name: bytes, version: Version | None, server: ServerRelay) -> bytes | None:
         """Describe of a statement. Raises Stale, MustAsk."""
         if not name:
-            again = self._unnamed_again(server, learns=False)
+            first = self._names_of_unnamed_first(server)
+            try:
+                again = first + self._unnamed_again(server, False, self._reading_now(server))
+            except MustAsk as question:
+                raise MustAsk(first + question.asked, question.need) from None
+            except Stale as stale:
+                stale.first = first
+                raise
             server.pending.append(DescribedStep(self, unnamed=self.unnamed))
             return again + message if again else None
         if version is None:
             server.pending.append(DescribedStep(self))
             return describe(NEVER_PREPARED) if name.startswith(SERVER_PREFIX) else None
-        prefix, own = self._ensure(version, server, name, learns=False)
+        first = b""
+        if version.statement.marks & sql.NAMES:
+            first = self._names_first(version.statement.read(server.judge), version.statement.text(), server)
+        try:
+            prefix, own = self._ensure(version, server, name, learns=False)
+        except MustAsk as question:
+            raise MustAsk(first + question.asked, question.need) from None
+        except Stale as stale:
+            stale.first = first
+            raise
+        prefix = first + prefix
         if version.statement.marks & sql.NAMES:
             prefix += self._under_own_names(version.statement.read(server.judge), version.statement.text(), server)
             own = name if name in server.own_names else own
@@ -616,7 +684,7 @@ class ClientSender(ClientSession):
         while version.settled is not None:
             version = version.settled
         statement, now = version.statement, self._reading_now(server)
-        kept = now if OWN_READING in (now, statement.reading) else kept_reading(statement.reading, now)
+        kept = kept_by(statement.reading, now)
         if statement.reading != ANY_READING and (kept != statement.reading or kept == OWN_READING):
             statement = shared(statement.key, kept)
             columns = version.columns
@@ -632,7 +700,18 @@ class ClientSender(ClientSession):
         """What must be set otherwise while `version` is prepared: the client had other settings when it did that."""
         statement = version.statement
         changes = changes_for(statement.reading, self._reading_now(server))
-        return changes if changes and statement.read(server.judge).has_constants() else []
+        return changes if changes and statement.read(server.judge).is_read_by_settings() else []
+
+    def _unnamed_changes(self, text: bytes, server: ServerRelay, now: ReadBy) -> list[Change]:
+        """The same for the unnamed statement."""
+        self.unnamed_reading = kept_by(self.unnamed_reading, now)
+        changes = changes_for(self.unnamed_reading, now)
+        return changes if changes and server.judge.read(text).is_read_by_settings() else []
+
+
+def kept_by(prepared: ReadBy, now: ReadBy) -> ReadBy:
+    """As `kept_reading`, where one of the two may be unknown."""
+    return now if OWN_READING in (now, prepared) else kept_reading(prepared, now)
 
 
 def bound_to(name: bytes, data: bytes, position: int, portal_end: int, name_end: int, end: int, length: int) -> bytes:

@@ -9,7 +9,7 @@ from dualpool.postgres.lexical import LEXICAL_SETTINGS, lexis_of
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import READ_ONLY_SETTINGS, apply_change
 from dualpool.postgres.session_sql import ROLES, has_tiny_limit, is_placeholder
-from dualpool.postgres.statements import ClientStatements, reading
+from dualpool.postgres.statements import ClientStatements, ReadBy, reading
 from dualpool.protocol import SEQUENCE_PIN, SESSION, RelayLimits
 from dualpool.sql_text import Lexis
 from dualpool.state import DEFAULTS, Settings, settings
@@ -23,7 +23,7 @@ class ClientSession(protocol.ClientRelay):
 
     __slots__ = (
         "_judged_by", "_judged_for", "base", "judge", "limits", "notable", "reading", "server", "settings", "statements", "told",
-        "unnamed", "unnamed_marks", "unnamed_shape", "uses", "was_elsewhere",
+        "unnamed", "unnamed_judge", "unnamed_marks", "unnamed_reading", "unnamed_shape", "uses", "was_elsewhere",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
@@ -39,6 +39,10 @@ class ClientSession(protocol.ClientRelay):
         self.unnamed: bytes | None = None
         """The Parse message of the unnamed statement, to be sent again on another server connection."""
         self.unnamed_marks = 0
+        self.unnamed_judge: Judge | None = None
+        """Who has said so; None: nobody may be asked again, for its text is not kept."""
+        self.unnamed_reading: ReadBy = ()
+        """The settings by which the client's own Parse was read: what its constants mean, wherever it is sent again."""
         self.unnamed_shape: tuple[bytes, bytes] | None = None
         """The parameter types and columns of it that the client was told when it described it."""
         self.judge: Judge | None = None

@@ -37,6 +37,11 @@ def shows_all(text: bytes, lexed: Lexed | None) -> bool:
     return lexed is None or any(kind == QUOTED and VIEW in word for kind, word in zip(lexed.kinds, lexed.words, strict=True))
 
 
+def may_copy(text: bytes, lexed: Lexed | None) -> bool:
+    """May `text` begin a COPY FROM STDIN?"""
+    return b"stdin" in (text.lower() if lexed is None else lexed.words)
+
+
 def names_in(text: bytes, lexed: Lexed | None, names: Collection[bytes]) -> list[bytes]:
     """Those of `names` that an EXECUTE or PREPARE in `text` means. All of them, where that is not certain."""
     if not names or (lexed is None and len(text) > MAX_READ):

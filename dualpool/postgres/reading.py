@@ -135,12 +135,13 @@ class Reading:
         value = _value(lexed, words.index(b"(") + start + 1, self.lexis)
         return call[2] if call[2] == b"$1" else None if value is None else value.lower()
 
-    def has_constants(self) -> bool:
-        """May it matter by which settings the text is read: are there strings in it, or letters that are not ASCII's?"""
+    def is_read_by_settings(self) -> bool:
+        """May it matter by which settings the text is read: are there strings in it, NULL, or letters that are not ASCII's?"""
         lexed = self.lexed
         if lexed is None or not lexed.source.isascii():
             return True
-        return STRING in lexed.kinds and any(statement[0].lower() not in WITHOUT_EXPRESSIONS for statement in self.statements)
+        read = STRING in lexed.kinds or b"null" in lexed.words
+        return read and any(statement[0].lower() not in WITHOUT_EXPRESSIONS for statement in self.statements)
 
     def dotted_names(self, text: bytes) -> set[str]:
         """What may be the name of a custom setting in `text`, as it stands there or as its strings mean it."""

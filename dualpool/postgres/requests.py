@@ -153,7 +153,11 @@ class RefusedListenStep:
 class RefusedNamesStep:
     """A Query with names of the client's statements where these cannot be prepared. What runs instead fails; the client is told why."""
 
-    __slots__ = ()
+    __slots__ = ("copies",)
+
+    def __init__(self, *, copies: bool) -> None:
+        self.copies = copies
+        """It may read from the client, too."""
 
 
 class RefusedSequenceStep:

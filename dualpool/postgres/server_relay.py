@@ -105,6 +105,10 @@ NAMES_REFUSED: Final = FeatureRefused(
     "a simple query behind an extended query without Sync cannot mean prepared statements by their names",
     hint="Send Sync first, or run the statement by the protocol (Bind and Execute).",
 )
+NAMES_AND_COPY_REFUSED: Final = FeatureRefused(
+    "a simple query with COPY FROM STDIN cannot mean prepared statements by their names",
+    hint="Send the COPY as a query of its own.",
+)
 SEQUENCE_UNKNOWN: Final = DualpoolError(
     "the last value of the sequence is not known in this transaction: the server connection is shared with other clients",
     hint="Take the value by RETURNING, or in the transaction in which nextval() was called;"
@@ -390,14 +394,17 @@ class ServerRelay(ServerSession):
     def _attend(self, status: int) -> bytes:
         """ReadyForQuery, and something has waited for it. Returns what the client is told."""
         told = b"" if self._rows is None else self._looked(self._rows)
-        if self.to_restore and status != wire.FAILED and not (self.pending or self.unsynced or self.unfinished):
+        restores = self.restores_unset or bool(self.to_restore)
+        if restores and status != wire.FAILED and not (self.pending or self.unsynced or self.unfinished):
             self._restore()
         if status == wire.IDLE:
             if self.moved and self.mode != SESSION:
                 self._explain_reports()
             if self.client is not None and self.client.subscriptions is not None:
                 told += self.client.subscriptions.take_mail()
-        self.attentive = bool(self._rows is not None or self.to_restore or (status != wire.IDLE and (self.moved or self._has_mail())))
+        self.attentive = bool(
+            self._rows is not None or self.to_restore or self.restores_unset or (status != wire.IDLE and (self.moved or self._has_mail()))
+        )
         return told
 
     def _has_mail(self) -> bool:
@@ -427,6 +434,7 @@ class ServerRelay(ServerSession):
             if self._in_error:
                 self._drop_changes()
                 self.to_restore.clear()
+                self.restores_unset = False
             else:
                 self._commit_changes()
         if self.session_changed and status == wire.IDLE:
@@ -583,7 +591,7 @@ class ServerRelay(ServerSession):
         if isinstance(head, RefusedListenStep) and NEVER_PREPARED in payload:
             return messages.error_message(LISTEN_REFUSED)
         if isinstance(head, RefusedNamesStep) and NEVER_PREPARED in payload:
-            return messages.error_message(NAMES_REFUSED)
+            return messages.error_message(NAMES_AND_COPY_REFUSED if head.copies else NAMES_REFUSED)
         if isinstance(head, RefusedSequenceStep) and NEVER_PREPARED in payload:
             return messages.error_message(SEQUENCE_UNKNOWN)
         if isinstance(head, RefusedTemporaryStep) and NEVER_PREPARED in payload:

@@ -146,7 +146,8 @@ class ServerSession(protocol.ServerRelay):
         "_altered", "_asked", "_asked_names", "_doubtful", "_ends", "_founded", "_hiding", "_in_error", "_last", "_opaque", "_query",
         "_retried", "_rows", "_telling", "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes",
         "changes_in_transaction", "client", "defined", "doubts", "has_temporary", "judge", "last_error", "lexis", "mode", "moved",
-        "names_in_doubt", "owns_sequences", "pending", "reader", "reported", "rereads", "savepoints", "segment_statement",
+        "names_in_doubt", "owns_sequences", "pending", "reader", "reported", "rereads", "restores_unset", "savepoints",
+        "segment_statement",
         "session_changed", "settings", "statements", "strict", "suspect", "temporary_of", "to_restore", "touched", "unnamed",
         "unread", "used_by",
     )  # fmt: skip
@@ -208,6 +209,8 @@ class ServerSession(protocol.ServerRelay):
         """Reported settings that have changed in this lease: what they were before."""
         self.to_restore: set[str] = set()
         """Settings of the client's start-up that a RESET or DISCARD ALL has taken away."""
+        self.restores_unset = False
+        """Some of them may be gone, and nobody can say which."""
         self.rereads = False
         """In this lease a setting may have changed by which texts are read."""
         self.names_in_doubt: set[str] = set()
@@ -215,7 +218,7 @@ class ServerSession(protocol.ServerRelay):
         self._unproven: list[bytes] = []
         """The texts of this lease of which it is not certain that they do anything."""
         self._founded = False
-        """A text of this lease is in doubt for what it says itself, and not for what the catalog says, or does not say yet."""
+        """A text of this lease is in doubt for what it says itself, or for what the catalog says or said: not only for want of one."""
         self._opaque = False
         """A function has run that may have made settings of which nobody knows the names."""
         self._altered = False
@@ -349,7 +352,7 @@ class ServerSession(protocol.ServerRelay):
                 self.catalog.know(name for name in names if is_placeholder(name, self.defined) and name in self.names_in_doubt)
             self.doubts |= doubts
             self._doubtful = text
-            if not self._founded and self.reader.read(text).marks & (sql.EVERYTHING | sql.UNASKED):
+            if not self._founded and (self.catalog.is_known or self.reader.read(text).marks & (sql.EVERYTHING | sql.UNASKED)):
                 self._founded = True
             if marks & sql.LIKELY and len(self._unproven) < MAX_UNPROVEN:
                 self._unproven.append(text)
@@ -429,13 +432,18 @@ class ServerSession(protocol.ServerRelay):
         kinds = sql.EVERYTHING if self.strict or kinds & sql.ALWAYS else kinds
         # What is sent while the question is under way may make the same settings again.
         self._asked_names, self.names_in_doubt = frozenset(self.names_in_doubt), set()
-        names = self._asked_names | self.catalog.names if kinds & sql.SETTINGS else self._asked_names
+        names = self._asked_names | self.catalog.names | self._known_placeholders() if kinds & sql.SETTINGS else self._asked_names
         text = session_sql.probe(kinds, names)
         if self._retried:
             text = session_sql.UNHURRIED + text
         elif self.catalog.facts is None:
             text += ";" + catalog.QUERY
         self.to_server += wire.query(messages.raw(text))
+
+    def _known_placeholders(self) -> set[str]:
+        """The custom settings of the session and of its client, those of a start-up packet among them: a function may set any of them."""
+        known = self.settings.values if self.client is None else self.settings.values.keys() | self.client.settings.values.keys()
+        return {name for name in known if is_placeholder(name, self.defined)}
 
     def _looked(self, rows: list[bytes]) -> bytes:
         """The answer to the probe is there. Returns what the client is to be told."""
@@ -633,6 +641,8 @@ class ServerSession(protocol.ServerRelay):
             self.moved.setdefault(name, before or "")
             self.attentive = True
             self.rereads = self.rereads or lowered in sql.READING_SETTINGS
+        if value == self.baseline.get(name) and lowered in self.client.base.values and lowered not in self.to_restore:
+            self._restore_unset()  # by a function, maybe
         return lowered in self.to_restore
 
     def report_default(self, name: str, value: str) -> None:
@@ -742,12 +752,14 @@ class ServerSession(protocol.ServerRelay):
         self._restore_later(name for name, value in changes if value is None)
 
     def _restore_after(self, tag: int) -> None:
-        """Session mode: a command has run. (Of an extended query nobody has kept the text.)"""
+        """Session mode: a command has run. Of an extended query nobody has kept the text."""
         statement = self._text() if tag < T_DOUBT else []
         if tag == T_DISCARD_ALL:
             self._restore_later(("*",))
         elif tag == T_SET and statement:
             self._restore_later(name for name, value in sql.changes(statement) or () if value is None)
+        elif tag == T_SET:
+            self._restore_unset()
 
     def _restore_later(self, names: Iterable[str]) -> None:
         """These settings are back at the server's defaults. Those of the client's start-up must be as it said there: see `_restore`."""
@@ -759,20 +771,29 @@ class ServerSession(protocol.ServerRelay):
                 self.to_restore.add(name)
         self.attentive = self.attentive or bool(self.to_restore)
 
+    def _restore_unset(self) -> None:
+        """Settings of the client's start-up may be back at the server's defaults. Those that are must be as it said there."""
+        self.restores_unset = self.attentive = True
+
     def _restore(self) -> None:
         """ReadyForQuery: the client has its answer, and what it asks next is answered behind this."""
-        client, names = self.client, sorted(self.to_restore)
+        client, names, unset = self.client, sorted(self.to_restore), self.restores_unset
         self.to_restore.clear()
+        self.restores_unset = False
         if client is None:
             return
-        restored = [(name, client.base.values[name]) for name in names]
+        base = client.base.values
+        restored = [(name, base[name]) for name in names]
         if self.mode != SESSION:
             (self.changes_in_transaction if self.in_transaction else self.changes).extend(restored)
         self._hiding = True
         self.unnamed = None
         self.pending.append(RESTORE)
         self.last_error = b""
-        self.to_server += wire.query("; ".join(session_sql.set_all(restored)).encode())
+        queries = session_sql.set_all(restored)
+        if unset:
+            queries += session_sql.set_unset([(name, value) for name, value in base.items() if name not in ROLES])
+        self.to_server += wire.query("; ".join(queries).encode())
 
     def _stood_in(self) -> bytes:
         """UNLISTEN has run. If it was in the place of something else: what the client is told of that."""
@@ -848,6 +869,7 @@ class ServerSession(protocol.ServerRelay):
         if not sql.is_rollback_to(statement):
             self._drop_changes()
             self.to_restore.clear()
+            self.restores_unset = False
             return
         index = self._savepoint(statement)
         if index < len(self.savepoints):
@@ -892,6 +914,7 @@ class ServerSession(protocol.ServerRelay):
         self.touched.clear()
         self.moved.clear()
         self.to_restore.clear()
+        self.restores_unset = False
         self.changes = []
         self.changes_in_transaction = []
         self.savepoints = []

@@ -56,6 +56,23 @@ def set_all(values: Iterable[tuple[str, str | None]]) -> list[str]:
     return ["SELECT " + ", ".join(calls[start : start + MAX_ARGUMENTS]) for start in range(0, len(calls), MAX_ARGUMENTS)]
 
 
+def set_unset(values: Iterable[tuple[str, str]]) -> list[str]:
+    """Statements that give those of the settings their values that nobody has set in the session (docs: pg_settings, `source`).
+
+    The view does not show placeholders. One that was reset is empty.
+    """
+    return [
+        f"SELECT pg_catalog.set_config({constant(name)}, {constant(value)}, false) IS NULL"
+        + (
+            f" WHERE pg_catalog.current_setting({constant(name)}, true) OPERATOR(pg_catalog.=) ''"
+            if is_placeholder(name)
+            else " FROM pg_catalog.pg_settings"
+            f" WHERE pg_catalog.lower(name) OPERATOR(pg_catalog.=) {constant(name)} AND source OPERATOR(pg_catalog.<>) 'session'"
+        )
+        for name, value in values
+    ]
+
+
 INSIDE: Final = b"dualpool_settings"
 """The name of a statement and a portal that are there only between other messages of ours."""
 

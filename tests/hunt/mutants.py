@@ -91,8 +91,9 @@ def kept_role() -> None:
 def shared_statements() -> None:
     from dualpool.postgres import statements
 
+    original = statements.reading
     for module in list(sys.modules.values()):
-        if getattr(module, "reading", None) is statements.reading:
+        if getattr(module, "reading", None) is original:
             module.reading = lambda _: ()  # type: ignore[attr-defined]
 
 
