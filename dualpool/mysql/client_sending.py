@@ -537,7 +537,7 @@ class ClientSender(ClientSession):
                 self._answer = answer
             if ok.insert_id:
                 captures |= self._inserted(server, ok.insert_id)
-            if ok.warnings > self._noted and action != s.C_INIT_DB:
+            if (ok.warnings > self._noted or self.warned) and action != s.C_INIT_DB:
                 captures |= CAPTURE_WARNINGS
             if marks:
                 captures |= CAPTURE_FOUND_ROWS if marks & reading.M_CALC_FOUND_ROWS else 0
@@ -549,6 +549,7 @@ class ClientSender(ClientSession):
                 if marks & reading.M_STEPS and self._reading.alters_database:
                     self.schema_since = server.schema_read = next(MOMENTS)
         self.captures = captures
+        self.warned = False
         if error:
             self.apply_steps(server, ok=False)
         if self.always or server.holds.one_shot:
@@ -571,7 +572,7 @@ class ClientSender(ClientSession):
 
         So behind one that does nothing of that, the list on the server connection may still be that of another client.
         """
-        if "MariaDB" not in server.version or ok.warnings > self._noted or self._action not in CLEARING:
+        if "MariaDB" not in server.version or ok.warnings > self._noted or self.warned or self._action not in CLEARING:
             return False
         return not reading.read(self.text, self.texts.lexis).forgets_warnings
 

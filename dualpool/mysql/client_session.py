@@ -60,7 +60,7 @@ class ClientSession(protocol.ClientRelay):
         "_marks", "_noted", "_notes", "_plain", "_preparing", "_reading", "_row_count", "_steps", "_suspects", "_uncounted", "_warnings",
         "always", "capabilities", "captures", "connection_id", "defaults", "disturbed", "flags", "foreign_list", "insert_id", "knowledge",
         "limits", "login_flags", "mode", "multi", "parsing", "refused_pins", "schema", "schema_since", "server", "server_version",
-        "settings", "statements", "text", "texts", "told_id", "untold_pins",
+        "settings", "statements", "text", "texts", "told_id", "untold_pins", "warned",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, login_settings: Settings, connection_id: int = 0) -> None:
@@ -122,6 +122,8 @@ class ClientSession(protocol.ClientRelay):
         """What was found of that text and its steps: do they explain a change, and do they if the server has told what changed?"""
         self.foreign_list = False
         """What the server connection has for SHOW WARNINGS may be of another client's statement. (MariaDB: see `_keeps_warnings`.)"""
+        self.warned = False
+        """MariaDB: a statement that was not the last of its text has warned, and the later ones have perhaps left its list."""
         self._row_count = 0
         self._counted_here = False
         """The last command was answered without the server, so that ROW_COUNT() is what we say."""

@@ -671,6 +671,8 @@ class ServerRelay(ServerSession):
         if client is not None and not self._hiding and ok.insert_id:
             client.captures |= CAPTURE_INSERT_ID
             client.told_id = ok.insert_id
+        if client is not None and not self._hiding and ok.warnings and "MariaDB" in self.version:
+            client.warned = True
         return FORWARD
 
     def _over(self, ok: Ok | None, error: bytes, answer: bytes = b"") -> int:

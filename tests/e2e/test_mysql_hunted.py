@@ -81,6 +81,8 @@ ALIKE: Final[dict[str, list[Step]]] = {
     "rows before a count of rows": ["BEGIN", UPDATE, "SELECT ROW_COUNT()", "SELECT ROW_COUNT(), 5"],
     "warnings that were counted": [WARNING, "SELECT @@warning_count", "SHOW WARNINGS", "SELECT @@warning_count"],
     "errors that were counted": [WARNING, "SELECT @@error_count", "SHOW WARNINGS"],
+    "warnings of the first statement of two": [f"{WARNING}; SELECT 'b'", "SHOW WARNINGS"],
+    "and after older ones": ["SELECT CAST('y' AS SIGNED)", f"{WARNING}; SELECT 'b'", "SELECT 1", "SHOW WARNINGS"],
     "warnings that SHOW has counted": [WARNING, "SHOW COUNT(*) WARNINGS", "SHOW WARNINGS"],
 }
 
@@ -88,6 +90,7 @@ ALIKE: Final[dict[str, list[Step]]] = {
 def seen(address: dict[str, Any], steps: list[Step], flags: int = 0) -> list[Any]:
     """What a client sees that takes these steps."""
     found: list[Any] = []
+    flags |= pymysql.constants.CLIENT.MULTI_STATEMENTS
     with pymysql.connect(**address, autocommit=True, charset="latin1", client_flag=flags, ssl_disabled=True) as client:
         for step in steps:
             if isinstance(step, str):
