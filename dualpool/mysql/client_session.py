@@ -116,7 +116,7 @@ class ClientSession(protocol.ClientRelay):
         """Of the statement that is being carried out, unless that is plain."""
         self.text = b""
         """The statement that is being carried out, or its packet."""
-        self.disturbed = False
+        self.disturbed = True
         """The server was asked something of ours since the client's last statement, so what it says of that one is not so any more."""
         self._explained: tuple[bytes, tuple[s.Step, ...], bool, bool] = (b"", (), False, False)
         """What was found of that text and its steps: do they explain a change, and do they if the server has told what changed?"""

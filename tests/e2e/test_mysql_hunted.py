@@ -83,6 +83,7 @@ ALIKE: Final[dict[str, list[Step]]] = {
     "errors that were counted": [WARNING, "SELECT @@error_count", "SHOW WARNINGS"],
     "warnings of the first statement of two": [f"{WARNING}; SELECT 'b'", "SHOW WARNINGS"],
     "and after older ones": ["SELECT CAST('y' AS SIGNED)", f"{WARNING}; SELECT 'b'", "SELECT 1", "SHOW WARNINGS"],
+    "no warnings of what was done before the first statement": ["SHOW WARNINGS; SELECT 'b'", "SHOW WARNINGS"],
     "warnings that SHOW has counted": [WARNING, "SHOW COUNT(*) WARNINGS", "SHOW WARNINGS"],
 }
 
