@@ -49,6 +49,8 @@ def test_tokens_and_statements(settings: Lexis, text: bytes, statements: list[li
         (ESCAPING, b"select U&'a'"),
         (ESCAPING, rb"select 'a\'"),
         (SJIS, b"select '\x83'"),
+        (STANDARD, b"deallocate\vall"),
+        (STANDARD, b"select 'a'\v\n'b'"),
         (STANDARD, b"select " + b"1," * MAX_READ),
     ],
 )
