@@ -62,10 +62,10 @@ def test_inside_a_transaction_and_of_nobody(world: World) -> None:
 def test_the_sender_of_a_notification(run_world: RunWorld, servers: Servers) -> None:
     """Nobody else has had the server connection lately."""
     with run_world(servers.postgres(15)).connect() as client:
-        client.execute("LISTEN news")
-        client.execute("NOTIFY news, 'x'")
         senders: list[int] = []
         client.add_notify_handler(lambda notice: senders.append(notice.pid))
+        client.execute("LISTEN news")
+        client.execute("NOTIFY news, 'x'")
 
         def heard() -> bool:
             client.execute("SELECT 1")
