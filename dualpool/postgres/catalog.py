@@ -53,6 +53,7 @@ _OURS: Final = 16384
 """Objects with lower numbers came with the server (docs: System Catalog Initial Data, FirstNormalObjectId)."""
 QUERY: Final = f"""
 SET LOCAL search_path = pg_catalog, pg_temp;
+SET LOCAL lock_timeout = 200;
 WITH doubtful AS MATERIALIZED (
   SELECT p.oid, p.proname, p.prosrc, p.prorettype, l.lanname FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
   WHERE p.provolatile = 'v' AND (p.oid >= {_OURS} OR p.proname <> ALL ('{{{_KNOWN_NAMES}}}'::name[]))
@@ -110,6 +111,9 @@ UNION SELECT 'version', md5(coalesce(string_agg(oid || ':' || xmin, ',' ORDER BY
   UNION ALL SELECT 3, oid, xmin FROM pg_rewrite UNION ALL SELECT 4, oid, xmin FROM pg_policy
   UNION ALL SELECT 5, oid, xmin FROM pg_operator UNION ALL SELECT 6, oid, xmin FROM pg_cast) AS v WHERE oid >= {_OURS}"""
 """Three columns: what it is, the name, and nothing. Under a search path of its own, which its transaction ends.
+
+pg_get_ruledef() and its like lock what they tell of: while somebody changes that in an open transaction, the question fails after so many
+milliseconds, and is asked again with the next doubt.
 
 A backslash in its strings is an escape, whatever standard_conforming_strings says: they begin with E."""
 

@@ -154,3 +154,18 @@ def test_an_error_in_a_text_that_cannot_be_read_harms_nobody(two: World) -> None
                 client.execute(text)
             assert value(other, "SELECT 1") == "1"
         assert value(client, "SELECT 1") == "1"
+
+
+def test_a_view_that_somebody_is_changing_holds_up_nobody(two: World) -> None:
+    """What the catalog says of a view can only be asked while nobody changes it."""
+    two.execute(
+        "CREATE FUNCTION called_by_a_view() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$;"
+        " CREATE VIEW being_changed AS SELECT called_by_a_view() AS n"
+    )
+    with psycopg.connect(two.server.admin_url, dbname=two.database) as administrator, two.connect() as client:
+        administrator.execute("LOCK TABLE being_changed IN ACCESS EXCLUSIVE MODE")
+        client.execute("CREATE TABLE so_the_catalog_is_read_again ()")
+        for _ in range(3):
+            client.execute("DO $$ BEGIN END $$")
+            with two.connect() as other:
+                assert other.execute("SELECT 1").fetchone() == (1,)
