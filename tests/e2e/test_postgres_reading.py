@@ -156,16 +156,26 @@ def test_an_error_in_a_text_that_cannot_be_read_harms_nobody(two: World) -> None
         assert value(client, "SELECT 1") == "1"
 
 
-def test_a_view_that_somebody_is_changing_holds_up_nobody(two: World) -> None:
-    """What the catalog says of a view can only be asked while nobody changes it."""
+CALLING: Final = {
+    "called_by_a_view": "CREATE VIEW called_by_a_view AS SELECT volatile_one() AS n",
+    "called_by_a_default": "CREATE TABLE called_by_a_default (n int DEFAULT volatile_one(), CHECK (volatile_one() > n))",
+    "called_by_a_policy": "CREATE TABLE called_by_a_policy (n int); CREATE POLICY p ON called_by_a_policy USING (volatile_one() > n);"
+    " CREATE TRIGGER t AFTER INSERT ON called_by_a_policy FOR EACH ROW EXECUTE FUNCTION volatile_trigger()",
+}
+
+
+def test_what_somebody_is_changing_holds_up_nobody(two: World) -> None:
+    """What the catalog says of a view and its like can only be asked while nobody changes it."""
     two.execute(
-        "CREATE FUNCTION called_by_a_view() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$;"
-        " CREATE VIEW being_changed AS SELECT called_by_a_view() AS n"
+        "CREATE FUNCTION volatile_one() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RETURN 1; END $$;"
+        " CREATE FUNCTION volatile_trigger() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        + "; ".join(CALLING.values())
     )
-    with psycopg.connect(two.server.admin_url, dbname=two.database) as administrator, two.connect() as client:
-        administrator.execute("LOCK TABLE being_changed IN ACCESS EXCLUSIVE MODE")
-        client.execute("CREATE TABLE so_the_catalog_is_read_again ()")
-        for _ in range(3):
-            client.execute("DO $$ BEGIN END $$")
-            with two.connect() as other:
-                assert other.execute("SELECT 1").fetchone() == (1,)
+    for changed in CALLING:
+        with psycopg.connect(two.server.admin_url, dbname=two.database) as administrator, two.connect() as client:
+            administrator.execute(f"LOCK TABLE {changed} IN ACCESS EXCLUSIVE MODE")
+            client.execute(f"CREATE TABLE so_the_catalog_is_read_again_{changed} ()")
+            for _ in range(3):
+                client.execute("DO $$ BEGIN END $$")
+                with two.connect() as other:
+                    assert other.execute("SELECT 1").fetchone() == (1,)
