@@ -105,7 +105,7 @@ class World:
 
     def server_connections(self, condition: str = "true") -> list[int]:
         """The ids of dualpool's connections in the server's process list."""
-        sql = f"SELECT id FROM information_schema.processlist WHERE user = '{self.user}' AND ({condition})"
+        sql = f"SELECT id FROM {self.server.processes} WHERE user = '{self.user}' AND ({condition})"
         return [number for (number,) in self.execute(sql)]
 
     def wait_until_running(self, text: str, count: int = 1) -> list[int]:
@@ -125,7 +125,7 @@ class World:
             wait_until(lambda: not self.server_connections("command <> 'Sleep'"), "all server connections idle")
             wait_until(lambda: not self.open_transactions(), "no transaction open")
         except AssertionError as error:
-            running = self.execute(f"SELECT * FROM information_schema.processlist WHERE user = '{self.user}'")
+            running = self.execute(f"SELECT id, command, time, state FROM {self.server.processes} WHERE user = '{self.user}'")
             raise AssertionError(f"{error}; {running}; {self.pooler.log[-4000:]}") from None
 
     def is_served(self, listener: str = "mysql") -> bool:
@@ -215,7 +215,7 @@ class Sampler:
 
     def _run(self) -> None:
         server = self._world.server
-        sql = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = %s"
+        sql = f"SELECT COUNT(*) FROM {server.processes} WHERE user = %s"
         with server.connect(user=server.admin_user, password=server.admin_password, autocommit=True) as admin:
             while not self._ended.wait(0.01):
                 self.most = max(self.most, value(admin, sql, self._world.user))

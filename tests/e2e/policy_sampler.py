@@ -18,7 +18,8 @@ from tests.helpers.servers import DatabaseServer
 
 PERIOD: Final = 0.01
 POSTGRES: Final = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s AND backend_type = 'client backend'"
-MYSQL: Final = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = %s"
+MYSQL: Final = "SELECT COUNT(*) FROM performance_schema.processlist WHERE user = %s"
+MARIADB: Final = "SELECT COUNT(*) FROM information_schema.processlist WHERE user = %s"
 
 
 class Sampler:
@@ -63,7 +64,7 @@ def main(scheme: str, host: str, port: str, admin: str, password: str, user: str
         sql = POSTGRES
     else:
         connection = pymysql.connect(host=host, port=int(port), user=admin, password=password, autocommit=True, connect_timeout=60)
-        sql = MYSQL
+        sql = MARIADB if "MariaDB" in connection.get_server_info() else MYSQL
     cursor = connection.cursor()
     most = samples = 0
     while True:

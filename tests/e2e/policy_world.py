@@ -77,7 +77,7 @@ class Stage:
         if isinstance(self.server, PostgresServer):
             sql = f"SELECT pid FROM pg_stat_activity WHERE usename = '{POOL_USER}' AND backend_type = 'client backend'"
         else:
-            sql = f"SELECT id FROM information_schema.processlist WHERE user = '{POOL_USER}'"
+            sql = f"SELECT id FROM {self.server.processes} WHERE user = '{POOL_USER}'"
         return [row[0] for row in self.server.execute(sql)]
 
     def kill_half(self) -> list[int]:

@@ -65,10 +65,10 @@ class Asyncmy:
 
     async def transaction(self) -> None:
         await self.client.begin()
-        before = await self.execute("SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()")
+        before = await self.execute("SELECT CONNECTION_ID() + 0 AS processlist_id")
         await self.execute("UPDATE markers SET n = n + 1 WHERE marker = %s", self.marker)
         assert await self.execute("SELECT marker FROM markers WHERE marker = %s", self.marker) == [(self.marker,)]
-        assert await self.execute("SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()") == before
+        assert await self.execute("SELECT CONNECTION_ID() + 0 AS processlist_id") == before
         await self.client.commit()
 
     async def rolled_back(self) -> None:
@@ -131,10 +131,10 @@ class Blocking:
 
     def transaction(self) -> None:
         self.client.start_transaction()
-        before = self.execute("SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()")
+        before = self.execute("SELECT CONNECTION_ID() + 0 AS processlist_id")
         self.execute("UPDATE markers SET n = n + 1 WHERE marker = %s", self.marker)
         assert [plain(found) for (found,) in self.execute("SELECT marker FROM markers WHERE marker = %s", self.marker)] == [self.marker]
-        assert self.execute("SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()", prepared=False) == before
+        assert self.execute("SELECT CONNECTION_ID() + 0 AS processlist_id", prepared=False) == before
         self.client.commit()
 
     def error(self) -> None:

@@ -13,7 +13,7 @@ from tests.e2e.mysql_world import OURS, Client, RunWorld, World, rows, value
 from tests.e2e.postgres_world import in_thread, wait_until
 from tests.helpers.servers import MySQLServer
 
-BACKEND = "SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()"
+BACKEND = "SELECT CONNECTION_ID() + 0 AS processlist_id"
 LISTENERS = pytest.mark.parametrize("listener", ["mysql", "session"], ids=["transaction", "session"])
 
 
@@ -191,7 +191,7 @@ def test_rows_that_belong_to_a_session_by_its_connection_id(each_mysql: World, t
             rows(client, f"INSERT INTO {table} (id, name) VALUES (CONNECTION_ID(), 'mine')")
         for client in (first, second):
             assert everywhere(each_mysql, client, f"SELECT id FROM {table} WHERE id = CONNECTION_ID()") == {client.thread_id()}
-            assert rows(client, "SELECT COUNT(*) FROM information_schema.processlist WHERE id = CONNECTION_ID()") == [(1,)]
+            assert rows(client, f"SELECT COUNT(*) FROM {each_mysql.server.processes} WHERE id = CONNECTION_ID()") == [(1,)]
 
 
 def test_what_a_prepared_statement_knows_of_the_one_before(each_mysql: World, table: str) -> None:

@@ -14,7 +14,7 @@ from tests.e2e.mysql_world import RunWorld, World, value
 from tests.helpers.servers import MySQLServer
 
 CURSOR_READ_ONLY = 1
-BACKEND = "SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()"
+BACKEND = "SELECT CONNECTION_ID() + 0 AS processlist_id"
 """Which server connection it is: the server's own id of it."""
 
 

@@ -330,7 +330,7 @@ def test_ids_that_clients_know_are_found_at_the_server(each_mysql: World) -> Non
         number = value(busy, "SELECT CONNECTION_ID()")
         work = in_thread(lambda: answered(busy, "SELECT SLEEP(600) /* known */"))
         each_mysql.wait_until_running("known")
-        found = rows(asking, f"SELECT info FROM information_schema.processlist WHERE id = {number}")
+        found = rows(asking, f"SELECT info FROM {each_mysql.server.processes} WHERE id = {number}")
         assert "known" in found[0][0]
         assert rows(asking, f"SELECT '{number}', 'PROCESSLIST {number}'") == [(str(number), f"PROCESSLIST {number}")]
         explain = "SHOW EXPLAIN FOR" if each_mysql.server.is_mariadb else "EXPLAIN FOR CONNECTION"

@@ -59,7 +59,7 @@ class Held:
     def is_wanted(self) -> bool:
         """Does somebody wait for it?"""
         if isinstance(self.server, MySQLServer):
-            sql = "SELECT count(*) FROM information_schema.processlist WHERE state LIKE 'Waiting for table%'"
+            sql = f"SELECT count(*) FROM {self.server.processes} WHERE state LIKE 'Waiting for table%'"
         else:
             sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%held%'"
         return bool(self.server.execute(sql)[0][0])

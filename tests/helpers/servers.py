@@ -188,6 +188,11 @@ class MySQLServer(DatabaseServer):
     scheme: str = "mysql"
     is_mariadb: bool = False
 
+    @property
+    def processes(self) -> str:
+        """The table of the sessions. (MySQL's information_schema.processlist fails while somebody runs a text that is not utf8mb3.)"""
+        return "information_schema.processlist" if self.is_mariadb else "performance_schema.processlist"
+
     def connect(self, **replaced: Any) -> "pymysql.Connection[pymysql.cursors.Cursor]":
         """A connection as `app`, straight to the server."""
         account = {"user": self.user, "password": self.password, "database": self.database, "connect_timeout": CONNECT_SECONDS}

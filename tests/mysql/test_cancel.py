@@ -36,7 +36,7 @@ def kill(server: MySQLServer, process_id: int) -> None:
 def wait_until_running(server: MySQLServer, process_id: int) -> None:
     """Poll until the connection runs its SLEEP."""
     deadline = time.monotonic() + TIMEOUT
-    while not server.execute("SELECT 1 FROM information_schema.processlist WHERE id = %s AND state = 'User sleep'", process_id):
+    while not server.execute(f"SELECT 1 FROM {server.processes} WHERE id = %s AND state = 'User sleep'", process_id):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

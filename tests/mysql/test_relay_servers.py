@@ -20,7 +20,7 @@ def pooler(mysql_server: MySQLServer) -> Iterator[Pooler]:
         yield running
 
 
-BACKEND = "SELECT id FROM information_schema.processlist WHERE id = CONNECTION_ID()"
+BACKEND = "SELECT CONNECTION_ID() + 0 AS processlist_id"
 
 
 def one(connection: "pymysql.Connection[Any]", query: str, *arguments: object) -> Any:
