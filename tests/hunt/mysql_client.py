@@ -54,6 +54,8 @@ class Client:
         self.socket = socket.create_connection(address, 30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.user, self.password, self.database, self.renamed = user.encode(), password.encode(), database.encode(), renamed
+        self._shown = (renamed[::-1], (renamed[1].hex().upper().encode(), renamed[0].hex().upper().encode()))
+        """In answers, as it is and as HEX() makes it."""
         self.charset, self.flags = charset, flags
         self.closed = False
         self.statements: dict[str, tuple[int, int]] = {}
@@ -189,7 +191,9 @@ class Client:
             if end - position < size:
                 break
             self._number = data[position + 3]
-            body = data[position + 4 : position + size].replace(self.renamed[1], self.renamed[0])
+            body = data[position + 4 : position + size]
+            for theirs, shown in self._shown:
+                body = body.replace(theirs, shown)
             position += size
             try:
                 self._reading[0].send(body)
