@@ -67,6 +67,7 @@ NOT_KNOWN_COUNT: Final = (
 UTF8: Final = 33
 """What is sent where the client has set character_set_results = NULL."""
 UTF8MB4: Final = 45
+UTF8MB4_IN_MYSQL: Final = 255
 LETTERS: Final = {"utf8": 3, "utf8mb3": 3, "utf8mb4": 4, "gbk": 2, "gb2312": 2, "big5": 2, "euckr": 2, "sjis": 2, "cp932": 2, "gb18030": 4,
                   "ujis": 3, "eucjpms": 3, "ucs2": 2, "utf16": 4, "utf16le": 4, "utf32": 4}  # fmt: skip
 """How many bytes a letter may have, of character sets where that is not one."""
@@ -432,6 +433,8 @@ class ClientRelay(ClientSender):
                 return None  # the statement that it is about ran on this very server connection
         if kind == reading.Q_FOUND_ROWS:
             found = self.found_rows()
+            if found >= 0 and self._action == s.C_QUERY and "MariaDB" not in self.server_version:
+                return None  # the server warns that it is deprecated
             return self._answer_number(question, found) if found >= 0 else self._refuse_found_rows()
         rows = self._errors() if kind in ABOUT_ERRORS else self._warnings
         if kind in COUNTS:
@@ -601,10 +604,15 @@ class ClientRelay(ClientSender):
             answered = self._execute_ourselves(statement)
             if answered is not None:
                 return answered
-        self._execution = statement
         self._reading = statement.reading
         self._take(statement.reading)
         self.text = statement.text
+        if statement.marks & reading.M_DIAGNOSTICS and self._has_no_list():
+            self._action = s.C_QUERY
+            self._head = bytes((wire.COM_QUERY,))
+            refused = self._diagnostics(statement.reading)
+            return self._to_server() if refused is None else refused
+        self._execution = statement
         self._healed = False
         return self._to_server()
 
@@ -728,6 +736,8 @@ def warning_columns(charset: str, mariadb: bool) -> list[bytes]:
     """The columns of SHOW WARNINGS, in a session that has `charset`, as SQL, as character_set_results."""
     known: Any = _charsets.by_name(charset.strip("'"))
     number, size = (UTF8, 3) if charset == "NULL" else (known.id, LETTERS.get(known.name, 1)) if known else (UTF8MB4, 4)
+    if number == UTF8MB4 and not mariadb:
+        number = UTF8MB4_IN_MYSQL
     decimals = 39 if mariadb else 31
     return [
         codec.column(b"Level", codec.VAR_STRING, number, 7 * size, 1, decimals),

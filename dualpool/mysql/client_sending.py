@@ -71,6 +71,8 @@ KEEPING: Final = frozenset((s.C_PREPARE, s.C_INIT_DB, s.C_STATISTICS))
 MAY_NAME_TABLES: Final = frozenset((s.C_QUERY, s.C_EXECUTE))
 MAX_SAMPLED: Final = 100
 """Texts of one lease that may have left something unseen."""
+CURSOR_TYPE: Final = 9
+"""Where it stands in the packet of a COM_STMT_EXECUTE."""
 WITH_STATEMENT: Final = frozenset((s.C_FETCH, s.C_RESET_STATEMENT))
 
 
@@ -160,6 +162,11 @@ class ClientSender(ClientSession):
         if execution is not None:
             key = execution.key
             found = server.statements.find(key, execution)
+            if found is not None and found.for_cursors and not self._opens_cursor():
+                server.statements.remove(found)
+                # (One with an open cursor goes when that is over.)
+                self.to_server += close_packet(found.id) if found.user is None else b""
+                found = None
             if found is None:
                 # It is prepared as it was, and then executed in the session as it is.
                 wanted = wanted if execution.parsing == self.parsing else session_sql.as_read(wanted, execution.settings)
@@ -249,6 +256,8 @@ class ClientSender(ClientSession):
         server.schema = schema
         server.schema_read = next(MOMENTS)
         if not name:
+            # (There is no command that chooses none.)
+            self.to_server += server.ask(Request(FOR_SETTINGS), QUERY + session_sql.NO_DATABASE_S)
             return False
         if "MariaDB" in server.version and not other:
             # The schema that it has already is not read again.
@@ -265,6 +274,8 @@ class ClientSender(ClientSession):
         assert statement is not None
         found = server.statements.find(statement.key, statement)
         if found is None or found.types != statement.types or statement.long_data or statement.cursor is not None:
+            return b""
+        if found.for_cursors is not False or execute[CURSOR_TYPE]:
             return b""
         self._executed = execute
         self.executing_on = found
@@ -297,12 +308,18 @@ class ClientSender(ClientSession):
                 return
         self._send_held(server)
 
+    def _opens_cursor(self) -> bool:
+        """Does the COM_STMT_EXECUTE ask for a cursor?"""
+        return self._held[CURSOR_TYPE] != 0
+
     def _send_execute(self, server: ServerRelay, found: ServerStatement) -> None:
         """COM_STMT_EXECUTE, with the server's id of the statement, its long data in front, and the types of its parameters."""
         statement = self._execution
         assert statement is not None
         held = self._held
         size = self._size
+        if found.for_cursors is None:
+            found.for_cursors = self._opens_cursor() and "MariaDB" not in server.version
         server.expect(CLIENT_REQUEST)
         self.executing_on = found
         self.quick = not (self._marks or statement.long_data or statement.cursor is not None or server.is_pinned())
@@ -637,6 +654,14 @@ class ClientSender(ClientSession):
             statement.cursor = self.executing_on
             statement.cursor.user = statement
             server.pins |= s.PIN_CURSOR
+
+    def has_no_cursor(self, server: ServerRelay) -> None:
+        """Behind rows, as of EXPLAIN, MySQL says that there is a cursor. There is none, and MySQL 9.7 breaks down when the statement is
+        executed again."""
+        found = self.executing_on
+        if self._action == s.C_EXECUTE and found is not None and found.user is None:
+            server.statements.remove(found)
+            self.to_server += close_packet(found.id)
 
     def _after(self, server: ServerRelay, ok: Ok | None) -> None:
         """What an answered command other than COM_QUERY and COM_STMT_EXECUTE has changed."""

@@ -244,8 +244,8 @@ class ClientSession(protocol.ClientRelay):
         return doubt
 
     def suspect(self, reports: dict[str, bytes]) -> None:
-        """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is."""
-        if self._marks & reading.M_COLLATES:
+        """Which of the server's reports must be verified: a SET with COLLATE or DEFAULT is not reported as it is, wherever it stands."""
+        if self._marks & (reading.M_COLLATES | reading.M_DOUBT) or self._reading.calls_users:
             self._suspects.update(session_sql.to_be_verified(reports))
             if self._suspects:
                 self.captures |= CAPTURE_VALUES

@@ -173,6 +173,9 @@ def parse_ok(payload: bytes, capabilities: int) -> Ok:
     info, position = get_lenenc_bytes(payload, position)
     changes = b""
     if status & wire.STATUS_SESSION_STATE_CHANGED and position < len(payload):
+        while payload[position] == 0 and position + 1 < len(payload):
+            # (MariaDB writes the length as a letter of ucs2, utf16 or utf32, where that is the schema's character set.)
+            position += 1
         changes, position = get_lenenc_bytes(payload, position)
     return Ok(affected, insert_id, status, warnings, info, changes)
 

@@ -227,9 +227,11 @@ class Reading:
                 put.append(number.start)
                 # (With few digits, MariaDB makes an INT of it.)
                 digits = b"%d" % value if number.name == N_CONNECTION_ID else b"%020d" % value
-                edits.append(
-                    (number.start, number.end, b"CAST(%b AS %s)" % (digits, b"SIGNED" if number.name in SIGNED_NUMBERS else b"UNSIGNED"))
-                )
+                instead = b"CAST(%b AS %s)" % (digits, b"SIGNED" if number.name in SIGNED_NUMBERS else b"UNSIGNED")
+                if number.name == N_FOUND_ROWS:
+                    # (It stays there, because MySQL warns that it is deprecated.)
+                    instead = b"IF(%b<0,0,%b)" % (text[number.start : number.end], instead)
+                edits.append((number.start, number.end, instead))
         for begin, over in self.columns:
             if bisect_left(put, begin) < bisect_left(put, over):
                 edits.append((over, over, b" AS `" + text[begin:over].replace(b"`", b"``") + b"`"))
@@ -261,7 +263,8 @@ class Reading:
         """Its GET DIAGNOSTICS as a SET with these values; None for other statements, and where a condition is asked for."""
         if not self.diagnostics:
             return None
-        return b"SET " + b",".join(b"%b=%d" % (name, conditions if number else row_count) for name, number in self.diagnostics)
+        values = (b"%d" % row_count, b"CAST(%d AS UNSIGNED)" % conditions)
+        return b"SET " + b",".join(b"%b=%b" % (name, values[number]) for name, number in self.diagnostics)
 
 
 def _edited(text: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
@@ -361,6 +364,7 @@ def dangers(part: bytes) -> int:
 BEGUN_UNREAD: Final = {
     E_ROLE: re.compile(rb"""\bSET\b[^=;'"]{0,200}?\bROLE\b""", re.IGNORECASE),
     E_TEMPORARY: re.compile(rb"""\bCREATE\b[^;'"]{0,200}?\bTEMPORARY\b""", re.IGNORECASE),
+    E_PREPARE: re.compile(rb"""(?:\A|[;!\n])[\s\d]{0,20}PREPARE\b[^;'"]{0,200}?\bFROM\b""", re.IGNORECASE),
 }
 """What not every server tells, and no reset ends: it counts as begun where a text that is not certain looks like it."""
 
@@ -373,6 +377,17 @@ ASKING_UNREAD: Final = {
 """What a text that is not certain may tell of the statement before it."""
 
 
+def _without_comments(text: bytes) -> bytes:
+    """A guess at what there is between the comments. Executable ones stay."""
+    if b"/*" in text:
+        parts: list[bytes] = []
+        for piece in text.split(b"*/"):
+            before, _, comment = piece.partition(b"/*")
+            parts += [before, comment if comment[:1] == b"!" or comment[:2] == b"M!" else b""]
+        text = b" ".join(parts)
+    return b"\n".join(line.partition(b"#")[0].partition(b"--")[0] for line in text.split(b"\n"))
+
+
 def uncertain(text: bytes) -> Reading:
     """The Reading of a text that could not be lexed. Anything may be in it.
 
@@ -382,7 +397,8 @@ def uncertain(text: bytes) -> Reading:
     doubt = D_ALL | dangers(text)
     if b"SET" in text.upper():
         doubt |= D_CHANGES
-    begun = [(kind, UNREAD) for kind, words in BEGUN_UNREAD.items() if words.search(text)]
+    bare = _without_comments(text)
+    begun = [(kind, UNREAD) for kind, words in BEGUN_UNREAD.items() if words.search(text) or words.search(bare)]
     found.steps = ((E_DOUBT, bytes((doubt,))), *begun)
     found.calls_users = found.several = True
     found.marks = M_STEPS | M_DOUBT | M_INSERT_ID
@@ -433,8 +449,8 @@ FOR_NEXT_TRANSACTION: Final = frozenset((b"transaction_isolation", b"transaction
 """`SET @@name` of these is for the next transaction, `SET @@session.name` is not (Reference Manual, "SET TRANSACTION Statement")."""
 LOCK_NAME: Final = re.compile(rb"['\"]([ !#-&(-\[\]-~]+)['\"]\Z")
 PLAIN_STRING: Final = re.compile(rb"(?:'([^'\\]*)'|\"([^\"\\]*)\")\Z")
-MAX_TITLE: Final = 256
-"""A server cuts the text by which it calls a column."""
+MAX_TITLE: Final = 255
+"""A server cuts the text by which it calls a column, between two letters."""
 MAX_ALIAS: Final = 60
 """A name of a column may have 64 characters in a table, 256 in a result."""
 ZERO: Final = re.compile(rb"0(?:\.0*)?\Z")
@@ -467,6 +483,12 @@ EXPLAINING_OTHERS: Final = frozenset((b"explain", b"describe", b"desc", b"analyz
 SEVERAL_RESULTS: Final = frozenset((b"call", b"execute"))
 FIRST_CLIENT: Final = 1_000_000_000
 """Ids of clients are greater (clients.FIRST_ID), and have 31 bits."""
+
+
+def _cut(title: bytes) -> bytes:
+    """A column's name as the server makes it of this text. (Its encoding is UTF-8 mostly; it is long hardly ever.)"""
+    cut = title[:MAX_TITLE]
+    return cut if cut.isascii() or len(title) <= MAX_TITLE else cut.decode("utf-8", "ignore").encode()
 
 
 def _masked(lexed: Lexed) -> bytes:
@@ -919,7 +941,7 @@ class _Reader:
             name = N_CONNECTION_ID if variable == b"pseudo_thread_id" else NUMBERS_OF_VARIABLES.get(variable, "")
         if not name:
             return None
-        title = self._alias(last + 1, self._source(index, last)[:MAX_TITLE])
+        title = self._alias(last + 1, _cut(self._source(index, last)))
         return None if title is None else Question(QUESTIONS[name], title, variable=self._sign(index, b"@@"))
 
     def _alias(self, index: int, name: bytes) -> bytes | None:

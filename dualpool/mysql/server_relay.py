@@ -91,8 +91,8 @@ class ServerRelay(ServerSession):
     """See the module."""
 
     __slots__ = (
-        "_answer", "_chunk", "_columns", "_continued", "_file_refused", "_held", "_left", "_more", "_out", "_parts", "_result_columns",
-        "_skip", "_start", "_status", "copying_in", "dialect", "file_sequence", "met", "unfinished",
+        "_answer", "_chunk", "_columns", "_continued", "_file_refused", "_held", "_left", "_more", "_out", "_parts", "_prepared_warnings",
+        "_result_columns", "_skip", "_start", "_status", "copying_in", "dialect", "file_sequence", "met", "unfinished",
     )  # fmt: skip
 
     def __init__(self, limits: RelayLimits, capabilities: int, version: str = "", schema: str = "") -> None:
@@ -108,6 +108,7 @@ class ServerRelay(ServerSession):
         """The capabilities of the client whose `dialect` it is."""
         self._left = 0
         self._result_columns = 0
+        self._prepared_warnings = 0
         self._status = wire.STATUS_AUTOCOMMIT
         self._skip = 0
         self._continued = False
@@ -384,7 +385,9 @@ class ServerRelay(ServerSession):
         chunk = self._chunk
         end = skip_rows(chunk, position, len(chunk))
         if end + 5 <= len(chunk) and chunk[end + 4] == wire.EOF and end + 4 + self._size(end) <= len(chunk):
-            return parse_ok(bytes(chunk[end + 4 : end + 4 + self._size(end)]), self.capabilities).status
+            status = parse_ok(bytes(chunk[end + 4 : end + 4 + self._size(end)]), self.capabilities).status
+            # (A cursor has no rows here, though MySQL says behind those of EXPLAIN that there is one.)
+            return status & ~wire.STATUS_CURSOR_EXISTS
         client = self.client
         more = client is not None and client.more_follows(self._parts)
         return self._status | (wire.STATUS_MORE_RESULTS if more else 0)
@@ -476,7 +479,7 @@ class ServerRelay(ServerSession):
             if not self._left:
                 self._move(s.P_NO_COLUMNS)
         if self._phase == s.DONE:
-            return self._over(Ok(0, 0, self._status, 0), b"")
+            return self._over(Ok(0, 0, self._status, self._prepared_warnings), b"")
         return FORWARD
 
     def _prepared(self, position: int, following: int, first: int) -> int:
@@ -497,6 +500,7 @@ class ServerRelay(ServerSession):
             own = client.prepared(params, columns)
             self._replace(position, following, payload[:1] + INT32.pack(own) + payload[5:])
         self._result_columns = columns
+        self._prepared_warnings = INT16.unpack_from(payload, 10)[0]
         self._left = params
         if not params:
             phase = self._phase
@@ -588,6 +592,9 @@ class ServerRelay(ServerSession):
             self._show_ok(position, following, first, phase, ok, cursor, changed)
         if first == wire.EOF:
             ok.affected = -1  # what ROW_COUNT() says after a result
+        if status & wire.STATUS_CURSOR_EXISTS and not cursor and client is not None and not self._hiding:
+            ok.status &= ~wire.STATUS_CURSOR_EXISTS
+            client.has_no_cursor(self)
         if self._phase != s.DONE:
             return self._between(ok)
         countable = ok.affected < 0 and not cursor and len(self._answer) < MAX_SHORT and self.capabilities & wire.CLIENT_DEPRECATE_EOF

@@ -42,6 +42,8 @@ IGNORED: Final = frozenset(
 DATABASE_COLLATION: Final = "collation_database"
 OF_DATABASE: Final = ("character_set_database", DATABASE_COLLATION)
 """The current schema's, from when it was chosen: COM_INIT_DB alone brings them back. Each of the two changes the other when it is set."""
+NO_DATABASE_S: Final = f"SET SESSION {DATABASE_COLLATION}=DEFAULT".encode()
+"""Does so in a session that has never chosen a schema. (In another one it may be an older value of the schema's.)"""
 IGNORING_SPACE: Final = "CONCAT_WS(',',NULLIF(@@global.sql_mode,''),'IGNORE_SPACE')"
 AFTER_RESET: Final = f"@@global.{DATABASE_COLLATION}"
 """What COM_RESET_CONNECTION leaves there, although the schema stays what it was."""

@@ -25,7 +25,7 @@ Key = tuple[bytes, str, str]
 class ServerStatement:
     """A text that is prepared on one server connection. `types`: the parameter types that its last EXECUTE bound there."""
 
-    __slots__ = ("definitions", "id", "key", "kinds", "packed_id", "types", "user")
+    __slots__ = ("definitions", "for_cursors", "id", "key", "kinds", "packed_id", "types", "user")
 
     def __init__(self, statement_id: int, key: Key) -> None:
         self.id = statement_id
@@ -38,6 +38,9 @@ class ServerStatement:
         """What its parameters have been so far; see `kinds_of`."""
         self.user: ClientStatement | None = None
         """Whose cursor is open on it. It cannot be shared meanwhile."""
+        self.for_cursors: bool | None = None
+        """Was its first execution one that opens a cursor? (MySQL 9.7 sends no rows then where a later one opens none.) None: there was
+        none yet."""
 
     def suits(self, user: "ClientStatement") -> bool:
         """Would `user` see the same if it had this one for itself?"""

@@ -11,7 +11,10 @@ import pytest
 
 from tests.e2e import mysql_world
 from tests.e2e.mysql_world import Client, World, rows, value
+from tests.e2e.postgres_world import DEADLINE
 from tests.helpers.servers import MySQLServer
+from tests.hunt.mysql_client import Client as PacketClient
+from tests.hunt.script import Message
 
 
 @pytest.fixture
@@ -113,3 +116,136 @@ def test_it_is_as_on_a_connection_of_its_own(narrow: World, mysql_server: MySQLS
     direct = {"host": "127.0.0.1", "port": mysql_server.port, "user": narrow.user, "password": "app", "database": narrow.database}
     for name, steps in ALIKE.items():
         assert seen(narrow.address(), steps, flags) == seen(direct, steps, flags), name
+
+
+# ----------------------------------------------------------------------------------------------- packet by packet, between other clients
+
+Said = tuple[Message, ...]
+ROWS: Final = "SELECT id, v FROM told"
+
+
+def query(text: str) -> Message:
+    return Message("Query", (text,))
+
+
+PACKETS: Final[dict[str, list[Said]]] = {
+    "a warning of FOUND_ROWS()": [(query(ROWS),), (query("SELECT FOUND_ROWS()"),), (query("SHOW WARNINGS"),)],
+    "in a text with others": [(query(ROWS),), (query("SELECT FOUND_ROWS(); SELECT 2"),), (query("SHOW WARNINGS"),)],
+    "with something else": [(query(ROWS),), (query("SELECT FOUND_ROWS(), 5"),), (query("SELECT @@warning_count"),)],
+    "warnings of a statement that is prepared": [(Message("Prepare", ("p", "SELECT FOUND_ROWS()")),), (query("SHOW WARNINGS"),)],
+    "a long name of a column": [(query("SELECT ROW_COUNT(/*" + "x" * 300 + "*/)"),)],
+    "a long name with letters of two bytes": [(query("SELECT ROW_COUNT(/*" + "é" * 300 + "*/)"),)],
+    "EXPLAIN with a cursor": [(Message("Prepare", ("p", f"EXPLAIN {ROWS}")),), (Message("Execute", ("p", True)),), (query("SELECT 1"),)],
+    "diagnostics in a prepared statement": [
+        (Message("Prepare", ("p", "GET DIAGNOSTICS @number = NUMBER, @affected = ROW_COUNT")),),
+        (query("SELECT CAST('x' AS SIGNED)"),),
+        (Message("Execute", ("p", False)),),
+        (query("SELECT @number, @affected"),),
+    ],
+    "a character set in a text that is not certain": [
+        (query("SET /*!99999 or not */ CHARACTER SET latin1"),),
+        (query("SELECT @@character_set_client, @@collation_connection"),),
+    ],
+    "PREPARE in a text that is not certain": [(query("PREPARE q/*!99999 or not */FROM 'SELECT 5'"),), (query("EXECUTE q"),)],
+    "a temporary table of one": [
+        (query('CREATE/* " */TEMPORARY/*!99999 or not */TABLE brief AS SELECT 1 AS a'),),
+        (query("SELECT a FROM brief"),),
+    ],
+}  # fmt: skip
+
+
+def packet_client(world: World, mysql_server: MySQLServer, *, pooled: bool) -> PacketClient:
+    """A client of the protocol itself, which does not know CLIENT_DEPRECATE_EOF. Character set: utf8mb4 with its default collation."""
+    charset = 45 if mysql_server.is_mariadb else 255
+    options: dict[str, Any] = {"renamed": (b"\0?", b"\0?"), "flags": pymysql.constants.CLIENT.MULTI_STATEMENTS, "charset": charset}
+    if pooled:
+        client = PacketClient(("127.0.0.1", world.address()["port"]), "app", "app", "app", **options)
+    else:
+        client = PacketClient(("127.0.0.1", mysql_server.port), world.user, "app", world.database, **options)
+    assert client.read(DEADLINE) is not None
+    return client
+
+
+def told(client: PacketClient, *said: Message) -> list[list[tuple[object, ...]]]:
+    """All that the client is told."""
+    client.send(said)
+    answer = client.read(DEADLINE)
+    assert answer is not None
+    return answer.replies
+
+
+def test_packets_are_as_on_a_connection_of_its_own(mysql_server: MySQLServer) -> None:
+    with mysql_world.world(mysql_server, pool_size=1, keys='pin = "allow"') as made, made.connect(autocommit=True) as other:
+        made.execute(f"ALTER DATABASE `{made.database}` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin")
+        made.execute("CREATE TABLE told (id INT, v INT)")
+        made.execute("INSERT INTO told VALUES (1, 57)")
+        for name, steps in PACKETS.items():
+            if name.startswith("diagnostics") and not mysql_server.is_mariadb:
+                continue  # MySQL does not prepare it.
+            clients = [packet_client(made, mysql_server, pooled=pooled) for pooled in (True, False)]
+            for said in steps:
+                pooled, direct = (told(client, *said) for client in clients)
+                assert pooled == direct, name
+                if not name.startswith(("PREPARE", "a temporary table")):
+                    assert value(other, "SELECT LAST_INSERT_ID()") == 0
+            for client in clients:
+                client.close()
+
+
+def test_a_statement_that_has_opened_cursors_is_executed_without_one(narrow: World, mysql_server: MySQLServer) -> None:
+    narrow.execute("CREATE TABLE told (id INT, v INT)")
+    narrow.execute("INSERT INTO told VALUES (1, 57)")
+    first, second = (packet_client(narrow, mysql_server, pooled=True) for _ in range(2))
+    prepare = Message("Prepare", ("p", ROWS))
+    open_cursor, execute, fetch = Message("Execute", ("p", True)), Message("Execute", ("p", False)), Message("Fetch", ("p",))
+    row = b"\0\0\1\0\0\0\x39\0\0\0"
+    for client in (first, second):
+        told(client, prepare)
+    for _ in range(2):
+        assert told(first, open_cursor)[0][-1][0] == "CURSOR"
+        assert told(first, fetch)[0][0] == ("ROWS", row)
+        assert told(second, execute)[0][1] == ("ROWS", row)
+        assert told(first, execute)[0][1] == ("ROWS", row)
+    assert told(first, open_cursor)[0][-1][0] == "CURSOR"
+    assert told(first, execute)[0][1] == ("ROWS", row)
+    assert told(second, execute)[0][1] == ("ROWS", row)
+
+
+def test_explain_opens_no_cursor(narrow: World, mysql_server: MySQLServer) -> None:
+    """(Of MySQL 9.7, a client that fetches from it, or executes it again, ends the server.)"""
+    clients = [packet_client(narrow, mysql_server, pooled=True) for _ in range(2)]
+    for client in clients:
+        told(client, Message("Prepare", ("p", "EXPLAIN SELECT 1")))
+    for client in (*clients, *clients):
+        assert [kind for kind, *_ in told(client, Message("Execute", ("p", True)))[0]] == ["COLUMNS", "ROWS", "EOF"]
+        assert told(client, Message("Fetch", ("p",)))[0][-1][:2] == ("ERR", 1421)
+    assert [kind for kind, *_ in told(clients[0], Message("Execute", ("p", False)))[0]] == ["COLUMNS", "ROWS", "EOF"]
+
+
+# ---------------------------------------------------------------------------------------------------------------- schemas and their letters
+
+
+def test_a_client_without_a_schema_leaves_no_character_set(mysql_server: MySQLServer) -> None:
+    asked = "SELECT @@character_set_database, @@collation_database"
+    every = '[databases.every]\nname = "*"\nbackend = "shop"\npool_size = 1'
+    with (
+        mysql_world.world(mysql_server, more=every) as made,
+        made.connect(autocommit=True, database=None) as client,
+        made.connect(autocommit=True, database=None) as other,
+    ):
+        before = rows(other, asked)
+        for charset, setting in (("ucs2", "character_set_database = ucs2"), ("greek", "collation_database = greek_bin")):
+            rows(client, f"SET {setting}")
+            assert rows(other, asked) == before
+            assert rows(client, asked)[0][0] == charset
+
+
+@pytest.mark.parametrize("charset", ["ucs2", "utf16", "utf32"])
+def test_settings_are_followed_whatever_letters_the_schema_has(mysql_server: MySQLServer, charset: str) -> None:
+    with mysql_world.world(mysql_server, pool_size=1) as made:
+        made.execute(f"ALTER DATABASE `{made.database}` CHARACTER SET {charset}")
+        with made.connect(autocommit=True) as client, made.connect(autocommit=True) as other:
+            rows(client, "SET sql_mode = 'ANSI_QUOTES'")
+            rows(client, "SET lc_time_names = 'de_DE', sort_buffer_size = 99999, @kept = 5")
+            assert rows(other, "SELECT @@sql_mode LIKE '%ANSI_QUOTES%', @@lc_time_names, @kept") == [(0, "en_US", None)]
+            assert rows(client, "SELECT @@sql_mode, @@lc_time_names, @kept") == [("ANSI_QUOTES", "de_DE", 5)]

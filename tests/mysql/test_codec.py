@@ -157,3 +157,12 @@ def test_our_own_results_can_be_read(capabilities: int) -> None:
     assert [data[0] for data in codec.split(data)][:1] == [2]
     assert not codec.parse_result(wire.packet(1, b"\xff\x15\x04"), capabilities).ended
     assert not codec.parse_result(b"", capabilities).ended
+
+
+@pytest.mark.parametrize("zeros", [1, 3])
+def test_changes_whose_length_has_the_width_of_the_schema_s_letters(zeros: int) -> None:
+    """As MariaDB 10.11 sends them where the schema is in ucs2, utf16 or utf32."""
+    change = bytes((wire.TRACK_SYSTEM_VARIABLES, 7)) + b"\4name\1x"
+    head = build_ok(Ok(1, 0, 0x4002, 0, b"said", change), BOTH, wire.OK)
+    at = head.index(change) - 1
+    assert parse_ok(head[:at] + bytes(zeros) + head[at:], BOTH).changes == change

@@ -95,7 +95,7 @@ NUMBERS = [
     (b"SELECT /* a */ @@Session.warning_count", b"SELECT /* a */ CAST(00000000000000000001 AS UNSIGNED) AS `@@Session.warning_count`"),
     (
         b"DO SLEEP(@@error_count + FOUND_ROWS())",
-        b"DO SLEEP(CAST(00000000000000000000 AS UNSIGNED) + CAST(00000000000000000005 AS SIGNED))",
+        b"DO SLEEP(CAST(00000000000000000000 AS UNSIGNED) + IF(FOUND_ROWS()<0,0,CAST(00000000000000000005 AS SIGNED)))",
     ),
     (
         b"SELECT SQL_CALC_FOUND_ROWS ROW_COUNT() FROM t",
@@ -120,8 +120,8 @@ def test_a_number_that_nobody_knows() -> None:
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        (b"GET DIAGNOSTICS @a = NUMBER", b"SET @a=2"),
-        (b"get current diagnostics @a=row_count , @b = Number;", b"SET @a=-1,@b=2"),
+        (b"GET DIAGNOSTICS @a = NUMBER", b"SET @a=CAST(2 AS UNSIGNED)"),
+        (b"get current diagnostics @a=row_count , @b = Number;", b"SET @a=-1,@b=CAST(2 AS UNSIGNED)"),
         (b"GET DIAGNOSTICS CONDITION 1 @a = MESSAGE_TEXT", None),
         (b"GET STACKED DIAGNOSTICS @a = NUMBER", None),
         (b"GET DIAGNOSTICS a = NUMBER", None),
@@ -469,6 +469,11 @@ def test_assignments_without_a_scope(text: bytes) -> None:
     [
         (b"set/*!99999 or not */role a", [states.E_ROLE]),
         (b"create/*!99999 or not */temporary table a (b int)", [states.E_TEMPORARY]),
+        (b'create/* " */temporary/*!99999 or not */table a (b int)', [states.E_TEMPORARY]),
+        (b"set -- it's\n role none /*!99999 */", [states.E_ROLE]),
+        (b"prepare a/*!99999 or not */from 'select 1'", [states.E_PREPARE]),
+        (b"select 1; # it's\n prepare `a b` /* ' */ from @a /*!99999 */", [states.E_PREPARE]),
+        (b"insert into t values ('we prepare food from it') /*!99999 */", []),
         (b"insert into t values ('set', 'role') /*!99999 */", []),
         (b"set @a = 'role' /*!99999 or not */", []),
     ],

@@ -328,6 +328,9 @@ class MysqlSession(Session):
     def _found(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         self._result(["FOUND_ROWS()"], [[self._found_rows]], more=more)
 
+    def _told_found(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._result(["FOUND_ROWS()"], [[int(match[1])]], more=more)
+
     def _insert(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         self._touch(marker)
         self._last_id = insert_id(marker)
@@ -715,6 +718,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"SELECT '([^']*)'(?:,REPEAT\('x',(\d+)\))?(?: FROM t LIMIT (\d+))?", MysqlSession._select),
         (r"SELECT SQL_CALC_FOUND_ROWS '([^']*)'", MysqlSession._calc_found_rows),
         (r"SELECT FOUND_ROWS\(\)(?: LIMIT 1)?", MysqlSession._found),
+        (r"SELECT IF\(FOUND_ROWS\(\)<0,0,CAST\((\d+) AS SIGNED\)\) AS `FOUND_ROWS\(\)`", MysqlSession._told_found),
         (r"INSERT INTO t VALUES \('[^']*'\)", MysqlSession._insert),
         (r"UPDATE t SET a='[^']*'", MysqlSession._update),
         (r"UPDATE seq SET id=LAST_INSERT_ID\((\d+)\)", MysqlSession._count_up),
