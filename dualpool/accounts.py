@@ -79,7 +79,7 @@ class ClientLogin:
     """A client that is in. `parameters`: its start-up parameters (PostgreSQL) or connection attributes (MySQL), user and database aside.
 
     `sequence`: the number of the packet that ends the login, be it `welcome()` or an error (MySQL).
-    `connection_id`: as in FrontendPolicy.
+    `connection_id`, `server_version`: as in FrontendPolicy.
     """
 
     account: Account
@@ -92,6 +92,7 @@ class ClientLogin:
     replication: bool = False
     sequence: int = 0
     connection_id: int = 0
+    server_version: str = ""
     pending: bytes = b""
     """Bytes that came behind a login anew (Engine.reaccept), for the relay."""
 

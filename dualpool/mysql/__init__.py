@@ -61,7 +61,9 @@ class MysqlEngine(EngineOfModules[ServerRelay]):
         wanted = session_sql.login_settings(*character_names(login.character_set))
         if login.capabilities & wire.CLIENT_IGNORE_SPACE:
             wanted = session_sql.with_ignore_space(wanted)
-        return ClientRelay(limits, login.capabilities, wanted, login.connection_id)
+        relay = ClientRelay(limits, login.capabilities, wanted, login.connection_id)
+        relay.server_version = login.server_version
+        return relay
 
     def greeted_version(self) -> Exchange[tuple[str, int]]:
         return backend.greeted_version()

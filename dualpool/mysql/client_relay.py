@@ -9,7 +9,7 @@ from dualpool import protocol
 from dualpool.errors import DualpoolError, FeatureRefused
 from dualpool.mysql import codec, reading, session_sql, wire
 from dualpool.mysql import states as s
-from dualpool.mysql.client_sending import CLEARING, LOGIN_SCHEMA, UNKNOWN_STATEMENT, ClientSender
+from dualpool.mysql.client_sending import CLEARING, LOGIN_SCHEMA, MAY_CREATE, UNKNOWN_STATEMENT, ClientSender
 from dualpool.mysql.client_session import NOTHING_READ, error_row
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.knowledge import NOTHING_KNOWN
@@ -290,6 +290,8 @@ class ClientRelay(ClientSender):
             self.texts.remember(text, found)
         self._take(found)
         marks = self._marks
+        if marks & reading.ASKS_PREVIOUS:
+            self._foresee(marks)
         if marks & TO_BE_READ:
             answered = self._answer_ourselves(found)
             if answered is not None:
@@ -314,6 +316,12 @@ class ClientRelay(ClientSender):
         if found.marks & reading.M_DOUBT and not self._asks(found):
             self._steps = found.sure_steps
             self._marks &= ~reading.M_DOUBT
+
+    def _foresee(self, marks: int) -> None:
+        """What will be asked in front of this statement takes away what it asks about the one before."""
+        server = self.server
+        if server is not None and marks & MAY_CREATE and (server.baseline is None or server.holds.created == s.NOT_COUNTED):
+            self.disturbed = True
 
     def _asks(self, found: Reading) -> bool:
         """Will the server be asked what this statement, whose effect is not known, has left?"""
@@ -440,7 +448,7 @@ class ClientRelay(ClientSender):
         if kind in COUNTS:
             return self._answer_number(question, len(rows))
         rows = rows[question.offset : question.offset + question.count]
-        self._reply_result(warning_columns(self.settings.values.get("character_set_results", ""), "MariaDB" in self.server_version), rows)
+        self._reply_result(warning_columns(self.settings.values.get("character_set_results", ""), self.server_version), rows)
         return FORWARD
 
     def _answer_number(self, question: reading.Question, number: int) -> int:
@@ -521,7 +529,7 @@ class ClientRelay(ClientSender):
         return FORWARD
 
     def _reset_connection(self) -> int:
-        if self.server is not None or not self.server_version:
+        if self.server is not None or self.knowledge is NOTHING_KNOWN:
             return self._to_server()
         self._drop_command()
         self._forget_session()
@@ -596,6 +604,8 @@ class ClientRelay(ClientSender):
         self.binds += 1
         if statement.marks & reading.M_KILL:
             return self._answer_ourselves(statement.reading) or FORWARD
+        if statement.marks & reading.ASKS_PREVIOUS:
+            self._foresee(statement.marks)
         if statement.marks & ABOUT_PREVIOUS:
             refused = self._refuse_previous(statement.marks)
             if refused is not None:
@@ -685,10 +695,12 @@ class ClientRelay(ClientSender):
         return self.statements.known.get(INT32.unpack_from(self._head, 1)[0]) if len(self._head) >= 5 else None
 
     def _statement(self, function: str) -> ClientStatement | None:
-        """The statement that the command names; without one, the command is refused."""
+        """The statement that the command names; without one, the command is refused, as by MariaDB's `function`."""
         statement = self._find_statement()
         if statement is None:
             number = INT32.unpack_from(self._head, 1)[0] if len(self._head) >= 5 else 0
+            if self.server_version and "MariaDB" not in self.server_version:
+                function = "mysql_stmt_precheck"
             text = f"Unknown prepared statement handler ({number}) given to {function}"
             self._refuse_command(UNKNOWN_STATEMENT, "HY000", text)
         return statement
@@ -732,11 +744,12 @@ def number_column(question: reading.Question, mariadb: bool) -> bytes:
     return codec.integer_column(question.name, codec.UNSIGNED)
 
 
-def warning_columns(charset: str, mariadb: bool) -> list[bytes]:
-    """The columns of SHOW WARNINGS, in a session that has `charset`, as SQL, as character_set_results."""
+def warning_columns(charset: str, version: str) -> list[bytes]:
+    """The columns of SHOW WARNINGS, where character_set_results is `charset`, as SQL. `version`: the server's, if known."""
     known: Any = _charsets.by_name(charset.strip("'"))
     number, size = (UTF8, 3) if charset == "NULL" else (known.id, LETTERS.get(known.name, 1)) if known else (UTF8MB4, 4)
-    if number == UTF8MB4 and not mariadb:
+    mariadb = "MariaDB" in version
+    if number == UTF8MB4 and version and not mariadb:
         number = UTF8MB4_IN_MYSQL
     decimals = 39 if mariadb else 31
     return [

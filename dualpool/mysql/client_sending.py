@@ -64,6 +64,7 @@ LOGIN_SCHEMA: Final = "\1"
 """Stands for the schema of the login in a statement's key. No schema's name."""
 LOOKED_FOR: Final = reading.M_STRICT | reading.M_DOUBT
 """Before these it must be known what the session had without any client."""
+MAY_CREATE: Final = reading.M_DOUBT | reading.M_EXECUTES
 CLEARING: Final = frozenset((s.C_QUERY, s.C_PREPARE, s.C_EXECUTE))
 """Before these a server forgets the warnings of the statement before. With other commands, the list may still be that of another client."""
 KEEPING: Final = frozenset((s.C_PREPARE, s.C_INIT_DB, s.C_STATISTICS))
@@ -144,8 +145,7 @@ class ClientSender(ClientSession):
                 self.to_server = self.to_server + data if self.to_server else data
                 self._held = b""
                 return FORWARD
-        if server.baseline is None and (self._marks & LOOKED_FOR or server.holds.unsettled & s.DOUBT):
-            self.to_server += server.look_first()
+        if self._look_first(server):
             return FORWARD
         if self._marks & reading.M_SEQUENCE and self._meets_sequence(server):
             return server.settle()
@@ -193,6 +193,16 @@ class ClientSender(ClientSession):
             self.to_server += server.ask(Request(FOR_STATE), FORGET_WARNINGS)
         self._send_command(server, found)
         return FORWARD
+
+    def _look_first(self, server: ServerRelay) -> bool:
+        """Ask what the session had before a statement that may leave something unseen. False if that is known."""
+        looked = server.baseline is None and (self._marks & LOOKED_FOR or server.holds.unsettled & s.DOUBT)
+        counted = server.holds.created == s.NOT_COUNTED and self._marks & MAY_CREATE
+        if looked:
+            self.to_server += server.look_first()
+        if counted:
+            self.to_server += server.count_first()
+        return bool(looked or counted)
 
     def _meets_sequence(self, server: ServerRelay) -> bool:
         """The command uses a sequence, whose last value belongs to a session. True when it cannot go on (yet)."""

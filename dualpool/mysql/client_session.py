@@ -83,7 +83,7 @@ class ClientSession(protocol.ClientRelay):
         if shared:
             self.untold_pins = sum(pin for pin, reason in s.PIN_REASONS.items() if limits.policy_of(reason.partition(";")[0]) == PIN_WARN)
         self.server_version = ""
-        """Of the server of the last lease."""
+        """Of the server of the last lease; before that, of the one whose greeting the client got, if it was a server's."""
         self.defaults = session_sql.UNKNOWN_DEFAULTS
         """What the session has as far as the client has not set anything else: the server's at the client's login."""
         self._action = s.C_REFUSED

@@ -143,6 +143,8 @@ class _Login:
             capabilities=response.capabilities & self.offered,
             character_set=response.character_set,
             sequence=self.talk.sequence,
+            # (MariaDB up to 10 puts something in front, for replicas that would not take a server of version 10.)
+            server_version=self.policy.server_version.removeprefix("5.5.5-"),
             pending=self.talk.leftover,
         )
 

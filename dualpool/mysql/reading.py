@@ -25,6 +25,7 @@ from dualpool.mysql.states import (
     E_ASKING,
     E_ASSIGN,
     E_BEGIN,
+    E_CREATE,
     E_DEALLOCATE,
     E_DEFAULT,
     E_DOUBT,
@@ -41,6 +42,7 @@ from dualpool.mysql.states import (
     E_ROLE_DEFAULT,
     E_TABLES,
     E_TEMPORARY,
+    E_UNCOUNT,
     E_UNKNOWN,
     E_UNLOCK,
     E_UNLOCK_ALL,
@@ -234,7 +236,7 @@ class Reading:
                 edits.append((number.start, number.end, instead))
         for begin, over in self.columns:
             if bisect_left(put, begin) < bisect_left(put, over):
-                edits.append((over, over, b" AS `" + text[begin:over].replace(b"`", b"``") + b"`"))
+                edits.append((over, over, b" AS `" + _cut(text[begin:over]).replace(b"`", b"``") + b"`"))
         return _edited(text, edits) if edits else text
 
     def with_ids(self, text: bytes, find: Callable[[int], int]) -> bytes:
@@ -400,6 +402,7 @@ def uncertain(text: bytes) -> Reading:
     bare = _without_comments(text)
     begun = [(kind, UNREAD) for kind, words in BEGUN_UNREAD.items() if words.search(text) or words.search(bare)]
     found.steps = ((E_DOUBT, bytes((doubt,))), *begun)
+    found.sure_steps = tuple(begun)
     found.calls_users = found.several = True
     found.marks = M_STEPS | M_DOUBT | M_INSERT_ID
     for mark, about in ASKING_UNREAD.items():
@@ -451,8 +454,6 @@ LOCK_NAME: Final = re.compile(rb"['\"]([ !#-&(-\[\]-~]+)['\"]\Z")
 PLAIN_STRING: Final = re.compile(rb"(?:'([^'\\]*)'|\"([^\"\\]*)\")\Z")
 MAX_TITLE: Final = 255
 """A server cuts the text by which it calls a column, between two letters."""
-MAX_ALIAS: Final = 60
-"""A name of a column may have 64 characters in a table, 256 in a result."""
 ZERO: Final = re.compile(rb"0(?:\.0*)?\Z")
 NUMBERS_OF_FUNCTIONS: Final = {b"connection_id": N_CONNECTION_ID, b"row_count": N_ROW_COUNT, b"found_rows": N_FOUND_ROWS}
 NUMBERS_OF_VARIABLES: Final = {b"warning_count": N_WARNINGS, b"error_count": N_ERRORS}
@@ -896,7 +897,7 @@ class _Reader:
                 start, end = lexed.starts[begin], lexed.ends[over - 1]
                 last = self.words[over - 1]
                 called_by_text = self._sign(over - 1, b")") or self.kinds[over - 1] == NUMBER or last.endswith(b"_count")
-                if called_by_text and end - start <= MAX_ALIAS:
+                if called_by_text:
                     columns.append((start, end))
         self.found.columns += tuple(columns)
 
@@ -1082,7 +1083,10 @@ class _Reader:
         index = first + 1
         if self._is(index, b"or", b"replace"):
             index += 2
-        if not self._is(index, b"temporary"):
+        temporary = self._is(index, b"temporary")
+        if self._is(index + temporary, b"table") and (temporary or MARIADB_10_11 not in self.lexis.flags):
+            self._step(E_CREATE)
+        if not temporary:
             return
         index += 1
         if not (self._is(index, b"table") or self._is(index, b"sequence")):
@@ -1156,6 +1160,8 @@ class _Reader:
         self._step(E_UNLOCK_TABLES, b"INSTANCE" if self._is(first + 1, b"instance") else UNREAD)
 
     def _flush(self, first: int) -> None:
+        if self._has(b"status"):
+            self._step(E_UNCOUNT)
         for n in range(first, self.last):
             if self._is(n, b"with", b"read", b"lock") or self._is(n, b"for", b"export"):
                 self._step(E_TABLES, FLUSHED)

@@ -46,6 +46,7 @@ FOR_STATUS: Final = 19
 # What does the session hold of which no text tells?
 FOR_HELD: Final = 20
 FOR_DIFFERING: Final = 21
+FOR_CREATED: Final = 25
 FOR_STATE: Final = 22
 """Not a question: what it must be between two others."""
 # Strict mode: what a session has after its login or a reset, and what it has before it goes to another client.
@@ -79,7 +80,7 @@ MOMENTS: Final = count(1)
 
 
 PROBES: Final = frozenset(
-    (FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER, FOR_UNSEEN_LOCKS, FOR_HELD, FOR_DIFFERING)
+    (FOR_USER_VARIABLES, FOR_LOCKS, FOR_UNNAMED_LOCKS, FOR_TABLE, FOR_INSERT_NUMBER, FOR_UNSEEN_LOCKS, FOR_HELD, FOR_DIFFERING, FOR_CREATED)
 )
 LOOKS: Final = frozenset((FOR_BASELINE, FOR_VARIABLES, FOR_ANY_LOCKS, FOR_REST))
 KEPT: Final = PROBES | LOOKS | {FOR_WARNINGS, FOR_FOUND_ROWS, FOR_INSERT_ID, FOR_VALUES, FOR_COUNTED}

@@ -18,6 +18,7 @@ from dualpool.mysql.reading import M_STRICT, accuse
 from dualpool.mysql.requests import (
     FOR_ANY_LOCKS,
     FOR_BASELINE,
+    FOR_CREATED,
     FOR_DIFFERING,
     FOR_HELD,
     FOR_INSERT_ID,
@@ -240,7 +241,7 @@ class ServerSession(protocol.ServerRelay):
         for purpose, names, text in asked:
             request = Request(purpose)
             request.subjects = names
-            client.to_server += self._ask_ascii(request, text)
+            client.to_server += self._ask_created() if purpose == FOR_CREATED else self._ask_ascii(request, text)
         if not asked:
             self.repin()
             return False
@@ -262,14 +263,14 @@ class ServerSession(protocol.ServerRelay):
         asked: list[tuple[int, tuple[bytes, ...], bytes]] = []
         self._sure = set(holds.assigned)
         if doubt & s.D_HELD:
+            asked.append((FOR_CREATED, (), session_sql.count_created(self.version)))
             if self._tells_held:
                 asked.append((FOR_HELD, (bytes((doubt,)),), session_sql.select_held(self.version)))
-                if "MariaDB" in self.version:
-                    # (The end of SET STATEMENT is a change that no OK packet tells until there is another one: it must not be a client's.)
-                    asked.append((FOR_STATE, (), session_sql.TELL_ALL))
             else:
                 self._not_told(doubt)
             if "MariaDB" in self.version:
+                # (The end of SET STATEMENT is a change that no OK packet tells until there is another one: it must not be a client's.)
+                asked.append((FOR_STATE, (), session_sql.TELL_ALL))
                 holds.locks.add(s.UNREAD if doubt & s.D_LOCKS else s.UNSEEN)
                 holds.unsettled |= s.PIN_LOCK
         if doubt & s.D_SETTINGS:
@@ -349,6 +350,27 @@ class ServerSession(protocol.ServerRelay):
             self.is_clean = False
             holds.handlers.add(s.UNREAD)
 
+    def _created(self, row: list[bytes | None]) -> None:
+        """The answer to FOR_CREATED: has a table been created that no text has told of? It may be a temporary one, and may be there."""
+        holds = self.holds
+        last = row[-1] if row else None
+        told = int(last) if last is not None and last.isdigit() else s.NOT_TOLD
+        if holds.created != s.NOT_COUNTED and (told != holds.created or told == s.NOT_TOLD):
+            self.is_clean = False
+            holds.temporary.add(s.UNREAD)
+        holds.created = told
+
+    def count_first(self) -> bytes:
+        """Ask how many tables the session has created, before a statement that may create some unseen."""
+        asked = self._ask_created()
+        return asked + self.ask(Request(FOR_STATE), QUERY + session_sql.TELL_ALL) if "MariaDB" in self.version else asked
+
+    def _ask_created(self) -> bytes:
+        before, after = (b"", b"") if "MariaDB" in self.version else session_sql.without_limits(self.settings)
+        asked = self.ask(Request(FOR_STATE), QUERY + before) if before else b""
+        asked += self.ask(Request(FOR_CREATED), QUERY + session_sql.count_created(self.version))
+        return asked + self.ask(Request(FOR_STATE), QUERY + after) if after else asked
+
     def _differing(self, result: codec.Result, client: "ClientRelay") -> None:
         """The answer to FOR_DIFFERING: what has been set that no tracker has told becomes a setting like any other."""
         if not result.ended:
@@ -384,6 +406,8 @@ class ServerSession(protocol.ServerRelay):
                 client.new_settings(wanted)
         elif purpose == FOR_HELD:
             self._found_held(names[0][0], codec.parse_result(b"".join(kept), self.capabilities))
+        elif purpose == FOR_CREATED:
+            self._created(first_row(kept, self.capabilities))
         elif purpose == FOR_DIFFERING:
             self._differing(codec.parse_result(b"".join(kept), self.capabilities), client)
         elif purpose == FOR_UNNAMED_LOCKS:

@@ -380,6 +380,11 @@ HELD: Final = (
 )
 """The names of all that the server tells of a session, and whether it tells of locks."""
 MARIADB_HELD: Final = f"SELECT CAST(CONCAT('VARIABLE:', VARIABLE_NAME) AS BINARY) FROM information_schema.USER_VARIABLES LIMIT {MANY}"
+SHOWING: Final = {
+    CLIENT: "utf8mb4", "max_execution_time": "0", "max_join_size": "18446744073709551615", "sql_big_selects": "1",
+    "sql_select_limit": "18446744073709551615",
+}  # fmt: skip
+TEMPORARY_CREATED: Final = "WHERE VARIABLE_NAME='Com_create_temporary_table'"
 TELL_ALL: Final = b"SET SESSION session_track_schema=ON"
 """MariaDB: it changes nothing, but its OK packet tells of all changes that wait to be told."""
 READ_UTF8: Final = b"SET SESSION character_set_client=utf8mb4"
@@ -414,6 +419,26 @@ def select_differing(version: str, names: Iterable[str]) -> bytes:
 def select_held(version: str) -> bytes:
     """A query for what the session holds: of MySQL all that there is, of MariaDB user variables."""
     return (UNLIMITED_TIME + MARIADB_HELD if "MariaDB" in version else HELD).encode()
+
+
+def count_created(version: str) -> bytes:
+    """A query for the number of tables that the session has created, in the last column. (MariaDB counts the temporary ones apart.)"""
+    if "MariaDB" in version:
+        return f"{UNLIMITED_TIME}SELECT VARIABLE_VALUE FROM information_schema.SESSION_STATUS {TEMPORARY_CREATED} LIMIT 1".encode()
+    return b"SHOW SESSION STATUS LIKE 'Com_create_table'"
+
+
+def without_limits(current: Settings) -> tuple[bytes, bytes]:
+    """SET statements around a SHOW, to which the limits of a session with these settings would apply; b"" where there are none.
+
+    (As to the character set: MySQL's own text behind SHOW STATUS cannot be read in swe7.)
+    """
+    values = current.values
+    names = [name for name in SHOWING if name in values and (name != CLIENT or "swe7" in values[name])]
+    if not names:
+        return b"", b""
+    before = assignments({name: SHOWING[name] for name in names})
+    return f"SET {before}".encode(), f"SET {assignments({name: values[name] for name in names})}".encode("utf-8", "surrogateescape")
 
 
 def read_again(wanted: Settings) -> bytes:

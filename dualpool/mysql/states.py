@@ -225,6 +225,10 @@ E_INNER: Final = 23
 """A step of the statement that is prepared: the name of that, a NUL, the step's kind as a byte, the step's name."""
 E_ASKING: Final = 24
 """The statement that is prepared may tell of the statement that runs before it."""
+E_CREATE: Final = 25
+"""A table is created, of those that the server counts (session_sql.count_created)."""
+E_UNCOUNT: Final = 26
+"""The server counts from 0 again."""
 
 # What is to be asked of the server because of a doubt.
 D_HELD: Final = 1
@@ -247,6 +251,8 @@ UNREAD: Final = b""
 UNSEEN: Final = b"\0"
 """Stands for the lock that may have been taken where no text shows it."""
 FLUSHED: Final = b"FLUSH"
+NOT_COUNTED: Final = -1
+NOT_TOLD: Final = -2
 MAX_NAMES: Final = 128
 
 PINS_OF_STEPS: Final = {
@@ -270,6 +276,7 @@ class Holdings:
     __slots__ = (
         "asking",
         "assigned",
+        "created",
         "doubt",
         "handlers",
         "inner",
@@ -293,6 +300,8 @@ class Holdings:
         self.unsettled = 0
         self.doubt = 0
         """What is to be asked, as D_ bits."""
+        self.created = NOT_COUNTED
+        """How many tables the session has created, as its server counts them. More than that: some that no text has told of."""
         self.assigned: set[bytes] = set()
         self.locks: set[bytes] = set()
         self.temporary: set[bytes] = set()
@@ -344,6 +353,8 @@ class Holdings:
             elif kind == E_LOCK:
                 self._add(self.locks, name)
                 self.unsettled |= PIN_LOCK
+            elif kind == E_CREATE:
+                self._count_created(ok, unseen=any(other in (E_DOUBT, E_UNKNOWN) for other, _ in steps))
             elif kind == E_DOUBT:
                 self.ask(name[0])
             elif kind == E_UNKNOWN:
@@ -352,6 +363,13 @@ class Holdings:
                 self.apply(self.inner.get(name, ()), ok, schema, several)
             elif ok or several:
                 self._apply_whole(kind, name, ok, schema)
+
+    def _count_created(self, ok: bool, unseen: bool) -> None:
+        """A statement has created a table, or has failed. (That counts as well, once it has begun.) `unseen`: others may have been, too."""
+        if ok and self.created >= 0:
+            self.created += 1
+        elif not unseen:
+            self.created = NOT_COUNTED
 
     def ask(self, doubt: int) -> None:
         """The server has to be asked."""
@@ -373,6 +391,8 @@ class Holdings:
             prepared, _, step = name.partition(b"\0")
             if prepared in self.prepared:
                 self.inner[prepared] = (*self.inner.get(prepared, ()), (step[0], step[1:]))
+        elif kind == E_UNCOUNT:
+            self.created = NOT_COUNTED
         elif kind == E_XA:
             self.xa = True
         elif kind == E_ROLE:

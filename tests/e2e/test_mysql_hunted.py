@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e import mysql_world
 from tests.e2e.mysql_world import Client, World, rows, value
-from tests.e2e.postgres_world import DEADLINE
+from tests.e2e.postgres_world import DEADLINE, in_thread
 from tests.helpers.servers import MySQLServer
 from tests.hunt.mysql_client import Client as PacketClient
 from tests.hunt.script import Message
@@ -249,3 +249,40 @@ def test_settings_are_followed_whatever_letters_the_schema_has(mysql_server: MyS
             rows(client, "SET lc_time_names = 'de_DE', sort_buffer_size = 99999, @kept = 5")
             assert rows(other, "SELECT @@sql_mode LIKE '%ANSI_QUOTES%', @@lc_time_names, @kept") == [(0, "en_US", None)]
             assert rows(client, "SELECT @@sql_mode, @@lc_time_names, @kept") == [("ANSI_QUOTES", "de_DE", 5)]
+
+
+# --------------------------------------------------------------------------------------------- tables that no text of the client's shows
+
+UNSEEN: Final = {
+    "a procedure": "CALL makes_unseen()",
+    "a function": "SELECT makes_one()",
+    "a prepared statement with quotes in it": (
+        "PREPARE q FROM 'CREATE TEMPORARY TABLE unseen AS SELECT ''a'' AS a'; EXECUTE q; DEALLOCATE PREPARE q"
+    ),
+}
+
+
+@pytest.mark.parametrize("text", UNSEEN.values(), ids=UNSEEN)
+def test_a_temporary_table_that_is_filled_as_it_is_created_stays_with_its_client(narrow: World, text: str) -> None:
+    """No tracker of MySQL's or MariaDB's reports CREATE TEMPORARY TABLE ... SELECT where it is not the client's statement itself."""
+    narrow.execute("CREATE PROCEDURE makes_unseen() CREATE TEMPORARY TABLE unseen AS SELECT 'a' AS a")
+    narrow.execute("CREATE FUNCTION makes_one() RETURNS INT NO SQL BEGIN CREATE TEMPORARY TABLE unseen AS SELECT 'a' AS a; RETURN 1; END")
+    flags = pymysql.constants.CLIENT.MULTI_STATEMENTS
+    client = narrow.connect(autocommit=True, client_flag=flags)
+    with narrow.connect(autocommit=True) as other:
+        rows(client, "CREATE TABLE plain (a INT)")
+        rows(client, "CREATE TEMPORARY TABLE brief (a INT)")
+        rows(client, "DROP TEMPORARY TABLE brief")
+        same(client, other)
+        rows(client, text)
+        waiting = in_thread(lambda: missing(other))
+        assert value(client, "SELECT a FROM unseen") == "a"
+        client.close()
+        assert waiting.result() == 1146
+
+
+def missing(client: Client) -> int:
+    """The error for who has no such table."""
+    with pytest.raises(pymysql.err.MySQLError) as caught:
+        value(client, "SELECT a FROM unseen")
+    return int(caught.value.args[0])

@@ -20,6 +20,8 @@ def doubt(*bits: int) -> states.Step:
     return states.E_DOUBT, bytes((sum(bits),))
 
 
+CREATED: states.Step = states.E_CREATE, b""
+
 MARKS = [
     (b"SELECT 1", 0),
     (b"INSERT INTO t VALUES (1)", 0),
@@ -203,8 +205,8 @@ DOUBTS: list[tuple[bytes, list[states.Step]]] = [
     (b"REPLACE `t` (a) VALUES (f())", [doubt(D_ALL)]),
     (b"WITH x(a) AS (SELECT 1) SELECT * FROM x, (SELECT 1) y(b)", []),
     (b"SELECT CAST(a AS DECIMAL(10, 2)), a IN (1), NOT (a) AND (b) FROM t USE INDEX (i) WHERE EXISTS (SELECT 1)", []),
-    (b"CREATE TABLE t (a VARCHAR(9), b geometry(1), KEY (a))", []),
-    (b"CREATE TABLE t (a INT) SELECT f(1)", [doubt(D_ALL)]),
+    (b"CREATE TABLE t (a VARCHAR(9), b geometry(1), KEY (a))", [CREATED]),
+    (b"CREATE TABLE t (a INT) SELECT f(1)", [CREATED, doubt(D_ALL)]),
     (b"BEGIN NOT ATOMIC SET @x = 1; END", [doubt(D_ALL, D_ANYTHING)]),
     (b"IF 1 THEN LOCK TABLES t READ; END IF", [doubt(D_ALL, D_ANYTHING)]),
     (b"CREATE PROCEDURE p() BEGIN SELECT 1; END; DO GET_LOCK('x', 1)", [doubt(D_ALL, D_ANYTHING)]),
@@ -341,9 +343,9 @@ STEPS: list[tuple[bytes, list[states.Step]]] = [
     (b"SELECT 1 /*!50000 , GET_LOCK('h', 1) */", [(LOCK, b"h")]),
     (b"DO RELEASE_ALL_LOCKS()", [(ALL, b"")]),
     (b"SELECT IF(x, RELEASE_ALL_LOCKS(), 0)", [(UNLOCK, b"")]),
-    (b"CREATE /* x */ TEMPORARY TABLE IF NOT EXISTS `d`.`t` (a int)", [(TEMPORARY, b"`d`.`t`")]),
-    (b"CREATE OR REPLACE TEMPORARY TABLE t AS SELECT 1", [(TEMPORARY, b"t")]),
-    (b"CREATE TABLE t (a INT)", []),
+    (b"CREATE /* x */ TEMPORARY TABLE IF NOT EXISTS `d`.`t` (a int)", [CREATED, (TEMPORARY, b"`d`.`t`")]),
+    (b"CREATE OR REPLACE TEMPORARY TABLE t AS SELECT 1", [CREATED, (TEMPORARY, b"t")]),
+    (b"CREATE TABLE t (a INT)", [CREATED]),
     (b"DROP TEMPORARY TABLE t", [(DROP, b"")]),
     (b"ALTER TABLE t RENAME TO u", [(states.E_RENAME, b"")]),
     (b"SELECT 1; SET @a = 5; SELECT ';'", [(ASSIGN, b"a")]),

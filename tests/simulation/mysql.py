@@ -621,7 +621,7 @@ class MysqlClient(Client):
         number = self._closed_statement
         if not number or number in self._prepared:
             return self._execute()
-        text = f"Unknown prepared statement handler ({number}) given to mysqld_stmt_execute"
+        text = f"Unknown prepared statement handler ({number}) given to mysql_stmt_precheck"
         rest = struct.pack("<IBI", number, 0, 1)
         return self._ask(wire.COM_STMT_EXECUTE, rest, ("error", "1243", text), kind="execute", status="", effect=self._forget_warnings)
 

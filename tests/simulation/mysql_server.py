@@ -61,6 +61,7 @@ class MysqlSession(Session):
     def __init__(self, database: Database, process_id: int, machine: Machine) -> None:
         super().__init__(database, process_id, machine)
         self.variables = dict(GLOBAL)
+        self._created = 0
         self.schema = ""
         self._user_variables: dict[str, str] = {}
         self._owned: dict[str, str] = {}
@@ -465,7 +466,11 @@ class MysqlSession(Session):
     def _count_locks(self, match: "re.Match[str]", marker: str, more: bool) -> None:
         self._result(["IF()"], [[sum(name.startswith("lock") for name in self._owned)]], more=more)
 
+    def _count_created(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._result(["Variable_name", "Value"], [["Com_create_table", self._created]], more=more)
+
     def _create_temporary(self, match: "re.Match[str]", marker: str, more: bool) -> None:
+        self._created += 1
         self._owned[match[1]] = marker.partition(".")[0]
         self._state_changed()
         self._ok(more=more)
@@ -621,14 +626,14 @@ class MysqlSession(Session):
             if count:
                 self._middle()
 
-    def _find(self, rest: bytes, function: str) -> Statement:
+    def _find(self, rest: bytes) -> Statement:
         number = int.from_bytes(rest[:4], "little")
         if number not in self._statements:
-            raise Refusal(1243, f"Unknown prepared statement handler ({number}) given to {function}")
+            raise Refusal(1243, f"Unknown prepared statement handler ({number}) given to mysql_stmt_precheck")
         return self._statements[number]
 
     def _execute(self, rest: bytes) -> None:
-        statement = self._find(rest, "mysqld_stmt_execute")
+        statement = self._find(rest)
         value = self._bind(statement, Reader(rest, 4)) if statement.params else None
         self._warnings = []
         statement.executions += 1
@@ -683,7 +688,7 @@ class MysqlSession(Session):
         return value
 
     def _fetch(self, rest: bytes) -> None:
-        statement = self._find(rest, "mysqld_stmt_fetch")
+        statement = self._find(rest)
         if statement.cursor is None:
             raise Refusal(1421, "The statement has no open cursor.")
         count = int.from_bytes(rest[4:8], "little")
@@ -696,7 +701,7 @@ class MysqlSession(Session):
         self._end(extra=wire.STATUS_LAST_ROW_SENT if over else wire.STATUS_CURSOR_EXISTS)
 
     def _reset_statement(self, rest: bytes) -> None:
-        statement = self._find(rest, "mysqld_stmt_reset")
+        statement = self._find(rest)
         statement.long_data = statement.cursor = None
         # (It counts none, and keeps them.)
         kept, self._warnings = self._warnings, []
@@ -744,6 +749,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"SELECT IF\(\(SELECT ENABLED .* performance_schema.metadata_locks .*", MysqlSession._count_locks),
         (r"SELECT LOWER\(s.VARIABLE_NAME\).*", MysqlSession._session_variables),
         (r"SELECT CAST\(CONCAT\('VARIABLE:', VARIABLE_NAME\).*", MysqlSession._held),
+        (r"SHOW SESSION STATUS LIKE 'Com_create_table'", MysqlSession._count_created),
         (r"CREATE TEMPORARY TABLE (\w+)", MysqlSession._create_temporary),
         (r"DROP TEMPORARY TABLE (\w+)", MysqlSession._drop_temporary),
         (r"SHOW CREATE TABLE (?:`\w+`\.)?`?(\w+)`?", MysqlSession._show_create),
