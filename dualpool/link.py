@@ -216,7 +216,7 @@ class Client(ChannelOwner):
         server: ServerConnection = conn  # type: ignore[assignment]
         if server.relay.picky and not self.relay.may_have(server.relay):
             self.waiter = ClientWaiter(self)
-            self.waiter.enqueued_at = self.clock.now
+            self.pool.begin_wait(self.waiter)
             self.supervisor.renew(server, self.waiter)
         else:
             self.attach(server)

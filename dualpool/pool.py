@@ -236,10 +236,7 @@ class Pool:
 
     def enqueue(self, waiter: Waiter) -> None:
         """Queue up. `offer` or `fail` will be called once, perhaps before this returns; unless `withdraw` is called first."""
-        now = self.clock.now
-        waiter.enqueued_at = now
-        if not waiter.deadline:
-            waiter.deadline = now + (self.settings.query_wait or math.inf)
+        self.begin_wait(waiter)
         queue = self.queue.lanes[APPLICATION]
         if self._full and queue and waiter.lane == APPLICATION and not self.stale:
             queue[waiter] = None  # whatever can be done for those in front has been done, and does for this one
@@ -250,6 +247,12 @@ class Pool:
         elif self.queue.add(waiter):
             self._plain = False
             self.handover.dispatch()
+
+    def begin_wait(self, waiter: Waiter) -> None:
+        """It waits from now on, and as long as it may, if that is not settled yet."""
+        waiter.enqueued_at = now = self.clock.now
+        if not waiter.deadline:
+            waiter.deadline = now + (self.settings.query_wait or math.inf)
 
     def withdraw(self, waiter: Waiter) -> bool:
         """`waiter` wants nothing any more. False if it was not in the queue (any more)."""
@@ -311,10 +314,8 @@ class Pool:
         else:
             self.handover.settle(conn)
 
-    def replaced(self, old: Leasable, new: Leasable) -> bool:
-        """`old`, which is leased, was closed and `new` opened for the same lease. False if the pool has given `old` up meanwhile."""
-        if old.state != LEASED:
-            return False
+    def replaced(self, old: Leasable, new: Leasable) -> None:
+        """`old`, which is leased, was closed and `new` opened for the same lease."""
         self.connects += 1
         new.id = next(_ids)
         new.state, new.lane, new.used = LEASED, old.lane, True
@@ -325,9 +326,8 @@ class Pool:
             new.expires_at = -math.inf
         new.generation = self.generation if new.generation == -1 else new.generation
         old.state = CLOSED
-        self.connections.discard(old)
+        self.connections.remove(old)
         self.connections.add(new)
-        return True
 
     def connect_failed(self, error: DualpoolError, lane: int) -> None:
         """A connect has failed, or was given up. After a pause the next one is started, if anybody still waits."""

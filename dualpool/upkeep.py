@@ -17,7 +17,7 @@ from dualpool.backends import BackendState
 from dualpool.errors import AdminShutdown, ConnectFailed, DualpoolError, ServerLost
 from dualpool.exchange import Stream, drive
 from dualpool.hosts import rounds
-from dualpool.lease import Leasable
+from dualpool.lease import LEASED, Leasable
 from dualpool.link import LEFT_MIDWAY, ClientWaiter, ServerConnection
 from dualpool.log import event
 from dualpool.pool import Pool, PoolIO
@@ -148,27 +148,28 @@ class Upkeep(PoolIO):
         """Close a leased connection, and offer a new one in its place to `waiter`, which queues up if there is none."""
         pool = conn.pool
         conn.counters.gather_server(conn.relay)
+        new = None
         try:
             await self._say_goodbye(conn, ANOTHER_CLIENTS)
-            new = await self._server.connector.connect(
-                self._server.backends.entry_of(pool), self._server.backends.relay_limits[TRANSACTION], conn.lane
-            )
+            if conn.state == LEASED:  # else the server had ended it, and its place may be another's
+                with trio.move_on_after(max(0.0, waiter.deadline - pool.clock.now)):
+                    entry, limits = self._server.backends.entry_of(pool), self._server.backends.relay_limits[TRANSACTION]
+                    new = await self._server.connector.connect(entry, limits, conn.lane)
         except DualpoolError as error:
             self._server.journal.connect_failed(pool, error)
-            pool.condemn(conn, error.message)
-            if waiter.client.waiter is waiter:
-                pool.enqueue(waiter)
         except BaseException:
             pool.condemn(conn, ANOTHER_CLIENTS)
             raise
-        else:
+        if new is not None:
             new.counters = pool.counters
-            if not pool.replaced(conn, new):
-                new.channel.close()
-                return
+            pool.replaced(conn, new)
             self._server.journal.opened(new)
             if not waiter.offer(new):
                 pool.give_back(new)
+            return
+        pool.condemn(conn, ANOTHER_CLIENTS)
+        if waiter.client.waiter is waiter:
+            pool.enqueue(waiter)
 
     async def _close(self, conn: ServerConnection, reason: str) -> None:
         """Close a connection, and tell its pool."""

@@ -25,7 +25,7 @@ from tests.hunt.mysql_schema import reset_statements, schema
 from tests.hunt.mysql_sessions import CLIENTS, FORGET, PLACEHOLDER, ROLE, VARIABLES, MySQLSessions
 from tests.hunt.script import Message, Script
 from tests.hunt.spelling import verbatim
-from tests.hunt.world import ALWAYS, Session, Verdict
+from tests.hunt.world import ALWAYS, LOG_LINES, Session, Verdict
 
 LOGINS: Final[tuple[dict[str, int], ...]] = (
     {"flags": MULTI_STATEMENTS},
@@ -248,6 +248,10 @@ class MySQLWorld:
         if self.pooler is not None:
             self.pooler.kill()
             self.pooler = None
+
+    def log(self) -> str:
+        """The end of its log."""
+        return "\n    ".join(self.pooler.log.splitlines()[-LOG_LINES:]) if self.pooler is not None else ""
 
     def _renamed(self, side: str) -> tuple[bytes, bytes]:
         return PLACEHOLDER.encode(), self.marks[side].encode()

@@ -12,7 +12,7 @@ from tests.hunt.postgres_client import Answer, Client, unnumbered
 from tests.hunt.postgres_sessions import CUSTOM, ROLES, SEEDED, PostgresSessions
 from tests.hunt.script import Message, Script
 from tests.hunt.spelling import verbatim
-from tests.hunt.world import ALWAYS, Session, Verdict
+from tests.hunt.world import ALWAYS, LOG_LINES, Session, Verdict
 
 SCHEMA: Final = Path(__file__).with_name("postgres_schema.sql")
 USER: Final = "hunt"
@@ -214,6 +214,10 @@ class PostgresWorld:
         if self.pooler is not None:
             self.pooler.kill()
             self.pooler = None
+
+    def log(self) -> str:
+        """The end of its log."""
+        return "\n    ".join(self.pooler.log.splitlines()[-LOG_LINES:]) if self.pooler is not None else ""
 
     def direct(self, kind: int) -> Session:
         """A client with a connection of its own."""

@@ -16,7 +16,7 @@ PATIENCE: Final = 0.03
 """Seconds after which a client without an answer is left waiting. More time changes the order of things, never the verdict."""
 SETTLE: Final = 0.1
 """Seconds before one more client is sent away for one that must be answered."""
-HANG: Final = 60.0
+HANG: Final = 30.0
 """Seconds without an answer although all other clients are gone."""
 DIRECT: Final = 8.0
 """Seconds in which a direct connection must answer: scripts in which clients wait for each other's locks are given up."""
@@ -339,6 +339,7 @@ class _Run:
                 self._send_away(others.pop(0))
                 seconds = SETTLE if others else HANG
             elif one in self.waiting and seconds == HANG:
-                raise Found(Difference(one.due if isinstance(one, Prober) else one.due[1], "hang", "", f"no answer in {HANG:g} s"))
+                step = one.due if isinstance(one, Prober) else one.due[1]
+                raise Found(Difference(step, "hang", "", f"no answer in {HANG:g} s\n    {self.world.log()}"))
             elif not others:
                 seconds = HANG

@@ -9,6 +9,9 @@ from tests.hunt.script import Message, Script
 ALWAYS: Final = 'verify = "always"'
 """More of a database's configuration: what is remembered of texts ("learn") can be wrong of functions that do otherwise another time."""
 
+LOG_LINES: Final = 20
+"""Of dualpool's log are shown when it does not answer."""
+
 
 class Verdict(Enum):
     """What the judge says of two answers."""
@@ -65,6 +68,9 @@ class World(Protocol):
 
     def stop(self) -> None:
         """End it."""
+
+    def log(self) -> str:
+        """The end of its log."""
 
     def reset(self, used: str) -> None:
         """Give both databases the contents that each script begins with. `used`: the text of the next one."""

@@ -7,7 +7,7 @@ step the invariants of the design's section 8 are checked, and that nothing take
 
 import contextlib
 import random
-from collections.abc import Callable, Hashable, Iterator, MutableSequence, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, MutableSequence, Sequence
 from functools import partial
 from itertools import count
 from typing import Any, Final, cast
@@ -36,7 +36,7 @@ from dualpool.pool import Pool
 from dualpool.protocol import APPLICATION, MAINTENANCE, SESSION, TRANSACTION, ConnectionClosed, FindAccount
 from dualpool.reactor import Reactor
 from dualpool.server import Server
-from dualpool.upkeep import GOODBYE_SECONDS
+from dualpool.upkeep import GOODBYE_SECONDS, Upkeep
 from tests.simulation import peers
 from tests.simulation.machines import ANSWERS, FITS, HANGS, PLENTY, REFUSES, TAKES_WRITES, Machine, make_fit
 from tests.simulation.memory import End, MemoryPoller, MemoryStream, MemoryTransport, connection
@@ -190,6 +190,8 @@ class World:
         self.server: Server
         self.renewed: set[ServerConnection] = set()
         """Connections in whose place a client gets new ones."""
+        self.renewing: set[ClientWaiter] = set()
+        """Who waits for them."""
         self.nursery: trio.Nursery
         self.clock = trio.testing.MockClock()
         self.turns = Turns(seed)
@@ -246,6 +248,7 @@ class World:
             mock.patch.object(connector_module.Connector, "dial", self._dial),
             mock.patch.object(Server, "log_fault", self._log_fault),
             mock.patch.object(Server, "renew", self._renew),
+            mock.patch.object(Upkeep, "_renew", self._followed(Upkeep._renew)),
             mock.patch.object(LOGGER, "disabled", True),
         ):
             yield
@@ -623,7 +626,19 @@ class World:
 
     def _renew(self, conn: ServerConnection, waiter: ClientWaiter) -> None:
         self.renewed.add(conn)
+        self.renewing.add(waiter)
         self.server.upkeep.renew(conn, waiter)
+
+    def _followed(self, renew: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+        """`renew`; when it is over, its client has been given something, or queues up."""
+
+        async def followed(upkeep: Upkeep, conn: ServerConnection, waiter: ClientWaiter) -> None:
+            try:
+                await renew(upkeep, conn, waiter)
+            finally:
+                self.renewing.discard(waiter)
+
+        return followed
 
     def tell(self, what: str) -> None:
         if self.traced:
@@ -641,7 +656,7 @@ class World:
                 assert isinstance(conn, ServerConnection)
                 self._check_lease(conn)
                 if conn.state == LEASED and conn.client is None:
-                    under_way[conn, "renewed"] = GOODBYE_SECONDS + DIAL_SECONDS
+                    under_way[conn, "renewed"] = GOODBYE_SECONDS + WAIT_SECONDS
                 elif conn.state in EXCHANGES:
                     under_way[conn, conn.state] = EXCHANGES[conn.state]
                 elif isinstance(conn.client, LeaseCounter):
@@ -692,6 +707,8 @@ class World:
                 raise Violation(f"client {client.id} uses the server connection of another")
             if client.waiter is not None:
                 under_way[client.waiter] = WAIT_SECONDS
+                if client.waiter not in self.renewing and not client.pool.queue.holds(client.waiter):
+                    raise Violation(f"client {client.id} waits, and nobody knows of it")
             elif conn is not None and self.query_seconds and not conn.relay.answered():
                 under_way[client, client.asked_at] = self.query_seconds + TICK
 
