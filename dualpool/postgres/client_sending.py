@@ -19,6 +19,7 @@ from dualpool.postgres.requests import (
     HIDDEN_SYNC,
     PARSE,
     PREPARING,
+    SYNCED,
     ClosedStep,
     DeallocatedStep,
     DescribedStep,
@@ -194,7 +195,7 @@ class ClientSender(ClientSession):
             asked.insert(0, pending.pop())
         parts = [self._close_all(server)] if shows_all else []
         for name in names:
-            version = self._current(self.statements.names[name], server, name)
+            version = self._current(self.statements.names[name], server)
             parts += (
                 server.parse_hidden(version.parse(name), OwnNameStep(alone=True), self._changes_for(version, server)),
                 wire.SYNC_MESSAGE,
@@ -226,7 +227,7 @@ class ClientSender(ClientSession):
         parts = [self._close_all(server)] if shows_all else []
         for name in names:
             if name not in server.own_names:
-                version = self._current(self.statements.names[name], server, name)
+                version = self._current(self.statements.names[name], server)
                 server.own_names.append(name)
                 parts.append(server.parse_hidden(version.parse(name), OwnNameStep(), self._changes_for(version, server)))
         return b"".join(parts)
@@ -518,6 +519,8 @@ class ClientSender(ClientSession):
             return b""
         if unnamed is not None and self.unnamed_shape is not None and not server.skipping:
             return self._unnamed_as_told(unnamed, self.unnamed_shape[0], server, learns, now)
+        if unnamed is not None:
+            self._await_reading(self.unnamed_reading, unnamed[6 : unnamed.index(0, 6)], server)
         server.unnamed = unnamed
         if unnamed is None:
             # Another client's is there; on a direct connection there would be none.
@@ -534,6 +537,7 @@ class ClientSender(ClientSession):
             if not learns:
                 raise Stale
         text = unnamed[6 : unnamed.index(0, 6)]
+        self._await_reading(self.unnamed_reading, text, server)
         self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + text + b"\0" + types)
         server.parses += 1
         again = server.parse_hidden(self.unnamed, HIDDEN_PARSE, self._unnamed_changes(text, server, now))
@@ -542,6 +546,17 @@ class ClientSender(ClientSession):
             return again
         step = DescribedStep(self, unnamed=self.unnamed, hidden=True)
         raise self._ask(step, again + describe(b""), server)
+
+    def _await_reading(self, reading: ReadBy, text: bytes, server: ServerRelay) -> None:
+        """`text`, which was read by `reading`, is to be prepared again: by the settings that the session has then. Raises MustAsk."""
+        if not server.rereads or reading in {ANY_READING, OWN_READING} or not server.reading_is_coming():
+            return
+        if server.judge.read(text).is_read_by_settings():
+            server.unsynced = SYNCED
+            server.pending.append(HIDDEN_SYNC)
+            server.awaited = HIDDEN_SYNC
+            self.awaits = True
+            raise MustAsk(wire.SYNC_MESSAGE)
 
     def _ask(self, step: DescribedStep, asked: bytes, server: ServerRelay) -> MustAsk:
         """A question whose answer, `step`, the client's message must wait for."""
@@ -667,7 +682,8 @@ class ClientSender(ClientSession):
             server.unequal = None
             if not learns:
                 raise Stale
-        version = self._current(version, server, name)
+        self._await_reading(version.statement.reading, version.statement.text(), server)
+        version = self.statements.names[name] = self._current(version, server)
         step = server.step_of(version, self.statements, name)
         if step is not None:
             return b"", step.name
@@ -679,8 +695,8 @@ class ClientSender(ClientSession):
         prefix, step, asked = server.prepare_and_describe(version, self, name, changes=changes)
         raise self._ask(asked, prefix, server)
 
-    def _current(self, version: Version, server: ServerRelay, name: bytes) -> Version:
-        """What the client means by `name` now."""
+    def _current(self, version: Version, server: ServerRelay) -> Version:
+        """What the client means by the name for `version` now."""
         while version.settled is not None:
             version = version.settled
         statement, now = version.statement, self._reading_now(server)
@@ -689,7 +705,6 @@ class ClientSender(ClientSession):
             statement = shared(statement.key, kept)
             columns = version.columns
             version = Version(statement, version.types, None) if columns is None else described(statement, version.types, columns)
-        self.statements.names[name] = version
         return version
 
     def _reading_now(self, server: ServerRelay) -> ReadBy:

@@ -57,6 +57,8 @@ SETTING_OVER: Final = 16
 READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE, RESTORE, COPY_SYNC, FORGET))
 SYNCS: Final = frozenset((SYNC, HIDDEN_SYNC, COPY_SYNC))
 HIDDEN_QUERIES: Final = frozenset((HIDDEN_QUERY, PROBE, RESTORE, FORGET))
+SETTING_MARKS: Final = frozenset((SYNC, CALL, PROBE, RESTORE, COPY_SYNC))
+"""After which settings may be others than before, or than they are believed to be."""
 HIDDEN_MARKS: Final = HIDDEN_QUERIES | {HIDDEN_SYNC}
 
 # ServerRelay.unsynced.

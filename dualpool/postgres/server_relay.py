@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from dualpool.buffer import HeldBytes
 from dualpool.errors import DualpoolError, FeatureRefused, RemoteProtocolError, ServerLost
-from dualpool.postgres import messages, session_sql, wire
+from dualpool.postgres import messages, session_sql, sql, wire
 from dualpool.postgres.catalog import Catalog
 from dualpool.postgres.codec import check_length, skip_rows
 from dualpool.postgres.requests import (
@@ -27,6 +27,7 @@ from dualpool.postgres.requests import (
     READY_MARKS,
     RUNNING,
     SETTING,
+    SETTING_MARKS,
     SETTING_OVER,
     SYNC,
     SYNCED,
@@ -42,21 +43,25 @@ from dualpool.postgres.requests import (
     RefusedSequenceStep,
     RefusedTemporaryStep,
     StaleStep,
+    TellingStep,
 )
 from dualpool.postgres.server_session import TAGS, ServerSession
 from dualpool.postgres.session_sql import FORGET_SEQUENCES
 from dualpool.postgres.statements import (
     NEVER_PREPARED,
     NO_COLUMNS,
+    OWN_READING,
     SERVER_PREFIX,
     STAND_IN_CLOSE,
     Change,
     ClientStatements,
     PreparedStep,
+    ReadBy,
     Version,
     columns_of,
     describe,
     described,
+    shared,
 )
 from dualpool.postgres.states import (
     RELEASING,
@@ -146,8 +151,8 @@ class ServerRelay(ServerSession):
         """There was an error in the segment that has no Sync yet: the server discards everything up to it."""
         self._describing: DescribedStep | None = None
         """Its parameter types have come, its columns have not."""
-        self.awaited: DescribedStep | None = None
-        """What the client's next message waits for."""
+        self.awaited: DescribedStep | int | None = None
+        """What the client's next message waits for: an answer, or HIDDEN_SYNC for all of them."""
         self.unequal: Version | bytes | None = None
         """The answer to that: this statement has another shape here than the client was told."""
         self.resumes = False
@@ -356,18 +361,19 @@ class ServerRelay(ServerSession):
             self.to_client = b"".join(out)
         if position:
             self.segment = b""
-        if self.resumes:
-            self.resumes = False
-            if self.client is not None:
-                verdict |= RESUMES
         if ready and RELEASING[self.mode][wire.IDLE]:
             if self.is_quiet():
-                verdict |= RELEASE
+                if not self.resumes:  # else the client has more to say
+                    verdict |= RELEASE
             else:
                 if self.pins or self.doubts:
                     self.look()
                 if self._rows is None and self.client is not None and not self.pending:
                     verdict |= self.client.catch_up(self)
+        if self.resumes:
+            self.resumes = False
+            if self.client is not None:
+                verdict |= RESUMES
         return verdict
 
     def look(self) -> None:
@@ -439,8 +445,10 @@ class ServerRelay(ServerSession):
                 self._commit_changes()
         if self.session_changed and status == wire.IDLE:
             self.check_number_of_settings()
-        if self.rereads and not pending:
-            self.settle()
+        if self.rereads:
+            self._unsettled = False
+            if not pending:
+                self.settle()
         if self._altered and status == wire.IDLE:
             # Only now can others see it.
             self._altered = False
@@ -452,8 +460,11 @@ class ServerRelay(ServerSession):
                 "transactions of several statements are not possible in statement pooling mode",
                 hint='Use pool_mode = "transaction", or leave out BEGIN.',
             )
+        if mark == HIDDEN_SYNC:
+            self._end_wait(HIDDEN_SYNC)
+            return True
         if mark in HIDDEN_MARKS:
-            return mark == HIDDEN_SYNC
+            return False
         self._last = mark
         self.own_name_error = b""
         self.queries += 1
@@ -465,6 +476,8 @@ class ServerRelay(ServerSession):
         """ParseComplete. True if the client did not ask for it."""
         step = self.pending.popleft() if self.pending else None
         if step == PARSE:
+            if self.rereads:
+                self._settle_reading_of_unnamed()
             return False
         if step == HIDDEN_PARSE:
             return True
@@ -473,6 +486,9 @@ class ServerRelay(ServerSession):
             return True
         if isinstance(step, PreparedStep):
             step.confirmed = step.sure = True
+            if step.visible and step.version.statement.reading is OWN_READING:
+                # What was sent before it is answered: now it can be told how it was read.
+                step.version.statement = shared(step.version.statement.key, self.reading_as_told())
             if step.version.columns is None and not step.leaving:
                 self.statements.keep(step)  # A DEALLOCATE ALL before it may have been answered meanwhile.
             return not step.visible
@@ -623,6 +639,26 @@ class ServerRelay(ServerSession):
         self.to_server += client.ask_again(segment, self)
         return True
 
+    # ---------------------------------------------------------------------------------------------------------------- readings
+
+    def reading_now(self) -> ReadBy:
+        """The settings by which the session reads what is sent next; OWN_READING if nobody can tell before more is answered."""
+        if self.unsynced == RUNNING or any(map(may_set, self.pending)):
+            return OWN_READING
+        return self.reading_as_told()
+
+    def reading_is_coming(self) -> bool:
+        """Will the answers that are under way, or that of a question, tell it without anything more from the client?"""
+        if self.unsynced == RUNNING:
+            return False
+        return any(map(may_set, self.pending)) or (bool(self.doubts & sql.SETTINGS) and not self.in_transaction)
+
+    def _settle_reading_of_unnamed(self) -> None:
+        """The client's own Parse of an unnamed statement is answered, and all that was sent before it."""
+        client = self.client
+        if client is not None and client.unnamed_reading is OWN_READING and PARSE not in self.pending:
+            client.unnamed_reading = self.reading_as_told()
+
     # ------------------------------------------------------------------------------------------------------------------ shapes
 
     def _parameters(self, payload: bytes) -> bool:
@@ -686,9 +722,9 @@ class ServerRelay(ServerSession):
         self.awaited = self.unequal = None
         self.resumes = False
 
-    def _end_wait(self, step: DescribedStep) -> None:
+    def _end_wait(self, step: DescribedStep | int) -> None:
         """`step` is answered, or will not be."""
-        if self.awaited is step:
+        if self.awaited == step:
             self.awaited = None
             self.resumes = True
 
@@ -752,6 +788,11 @@ class ServerRelay(ServerSession):
             if type(later) is bytes or later in READY_MARKS:
                 return False
         return False
+
+
+def may_set(step: object) -> bool:
+    """May a setting of the session be another one when `step` is answered?"""
+    return type(step) is bytes or isinstance(step, TellingStep) or step in SETTING_MARKS
 
 
 def settings_refused(payload: bytes) -> ServerLost:

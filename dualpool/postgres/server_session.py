@@ -144,7 +144,7 @@ class ServerSession(protocol.ServerRelay):
 
     __slots__ = (
         "_altered", "_asked", "_asked_names", "_doubtful", "_ends", "_founded", "_hiding", "_in_error", "_last", "_opaque", "_query",
-        "_retried", "_rows", "_telling", "_unasked", "_unproven", "attentive", "baseline", "catalog", "changes",
+        "_retried", "_rows", "_telling", "_unasked", "_unproven", "_unsettled", "attentive", "baseline", "catalog", "changes",
         "changes_in_transaction", "client", "defined", "doubts", "has_temporary", "judge", "last_error", "lexis", "mode", "moved",
         "names_in_doubt", "owns_sequences", "pending", "reader", "reported", "rereads", "restores_unset", "savepoints",
         "segment_statement",
@@ -233,6 +233,8 @@ class ServerSession(protocol.ServerRelay):
         self._asked_names: frozenset[str] = frozenset()
         """Of what was in `names_in_doubt`, those that it is about."""
         self._retried = False
+        self._unsettled = False
+        """A command that may have made a setting has run, and the server has yet to report what has come of it (at ReadyForQuery)."""
         self._unasked = 0
         """How often the session has been idle, while pinned, since it was asked last."""
         self.strict = False
@@ -295,9 +297,9 @@ class ServerSession(protocol.ServerRelay):
 
     # ----------------------------------------------------------------------------------------------------------------- reading
 
-    def reading_now(self) -> ReadBy:
-        """The settings by which the session reads what is sent next; OWN_READING if nobody can tell."""
-        if any(step != PROBE for step in self.pending):
+    def reading_as_told(self) -> ReadBy:
+        """The settings by which the session reads texts, as far as what was answered tells; OWN_READING if nobody can tell."""
+        if self._unsettled or self.doubts & sql.SETTINGS:
             return OWN_READING
         values = dict(self.settings.values)
         for name, value in (*self.changes, *self.changes_in_transaction):
@@ -676,6 +678,7 @@ class ServerSession(protocol.ServerRelay):
             return b""  # All else is reset when the lease ends.
         marks = tag >> TAG_BITS
         tag &= (1 << TAG_BITS) - 1
+        self._unsettled = True
         if marks:
             self.suspect_of(marks, self._asked_text())
         if tag >= T_DOUBT:

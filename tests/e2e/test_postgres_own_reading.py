@@ -4,7 +4,19 @@ from typing import Final
 
 import pytest
 
-from tests.e2e.postgres_raw import SYNC, Raw, bind, close_statement, describe_statement, error_of, execute, kinds, parse, query
+from tests.e2e.postgres_raw import (
+    SYNC,
+    Raw,
+    bind,
+    close_statement,
+    describe_statement,
+    error_of,
+    execute,
+    first_column,
+    kinds,
+    parse,
+    query,
+)
 from tests.e2e.postgres_world import World
 from tests.e2e.test_postgres_placeholders import one_connection
 
@@ -52,6 +64,31 @@ def test_constants_mean_what_they_meant_when_the_client_prepared_them(world: Wor
                 with Raw(port).log_in() as third:
                     run(third, setting)
                     assert third.value(parse(name, text), bind(name), execute(), SYNC) != before, setting
+
+
+@pytest.mark.parametrize("name", ["", "s"])
+def test_a_text_that_is_sent_behind_a_setting_whose_answer_is_still_to_come(world: World, name: str) -> None:
+    port = world.pooler.port("trust")
+    with one_connection(world):
+        for setting, text in READ_OTHERWISE:
+            with Raw(port).log_in() as client, Raw(port).log_in() as other:
+                usual = client.value(parse("", text), bind(""), execute(), SYNC)
+                other.ask(query("SELECT 1"))  # behind the question what the database's functions do
+                # By a text of which nobody can say beforehand that it comes to its end.
+                client.ask(query(f"SELECT 1/1; {setting}"), parse(name, text), SYNC)
+                client.until_ready()
+                meant = client.value(bind(name), execute(), SYNC)
+                assert meant != usual, setting
+                # What its session is asked about its statements must not change them.
+                listed = (parse("l", "SELECT count(*) FROM pg_prepared_statements"), bind("l"), execute(), close_statement("l"), SYNC)
+                assert client.value(*listed) is not None
+                run(client, setting.replace("SET", "RESET").partition(" =")[0])
+                other.ask(parse("", "SELECT 1"), SYNC)
+                assert client.value(bind(name), execute(), SYNC) == meant, setting
+                # And behind a setting that is under way, one from before it.
+                other.ask(parse("", "SELECT 1"), SYNC)
+                client.ask(parse("run", setting), bind("run"), execute(), close_statement("run"), SYNC, bind(name), execute(), SYNC)
+                assert [first_column(payload) for kind, payload in client.until_ready() if kind == "D"] == [meant], setting
 
 
 def test_what_an_unnamed_statement_calls_may_have_been_replaced(world: World) -> None:
