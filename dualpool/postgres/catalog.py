@@ -49,6 +49,8 @@ _KNOWN_NAMES: Final = ",".join((*sorted(HARMLESS | _SEQUENCES), _RULED_NAMES))
 _TEMPORARY_NAMES: Final = "pg_my_temp_schema|current_schemas|pg_is_other_temp_schema|temp_buffers"
 _TEMPORARY_CALLS: Final = ":funcid (1403|2854|2855) "
 """The functions of these names, in the expressions that the catalog keeps (pg_proc.dat)."""
+_COMPUTED_NAME: Final = "set_config\\\\s*\\\\(\\\\s*([^''[:space:]]|''[^'']*''\\\\s*\\\\|)"
+"""A call whose first argument is not one string."""
 _OURS: Final = 16384
 """Objects with lower numbers came with the server (docs: System Catalog Initial Data, FirstNormalObjectId)."""
 QUERY: Final = f"""
@@ -65,8 +67,9 @@ WITH doubtful AS MATERIALIZED (
   SELECT oid FROM called
   UNION SELECT oid FROM pg_proc WHERE oid < {_OURS} AND proname = ANY ('{{{_RULED_NAMES}}}'::name[])
 ), opaque AS MATERIALIZED (
-  SELECT oid, proname FROM doubtful WHERE oid >= {_OURS} AND (lanname NOT IN ('sql', 'plpgsql', 'c', 'internal')
-    OR prosrc ~* E'\\\\mexecute\\\\M' OR prosrc ~* E'set_config\\\\s*\\\\(\\\\s*[^''[:space:]]')
+  SELECT oid, proname, prosrc ~* E'{_COMPUTED_NAME}' AS names FROM doubtful
+  WHERE oid >= {_OURS} AND (lanname NOT IN ('sql', 'plpgsql', 'c', 'internal')
+    OR prosrc ~* E'\\\\mexecute\\\\M' OR prosrc ~* E'{_COMPUTED_NAME}')
 ), pattern AS (
   SELECT CASE WHEN count(*) > 500 THEN ':(funcid|opfuncid|aggfnoid|winfnoid) '
     ELSE ':(funcid|opfuncid|aggfnoid|winfnoid) (' || coalesce(string_agg(oid::text, '|'), 'none') || ') ' END AS found,
@@ -93,6 +96,7 @@ WITH doubtful AS MATERIALIZED (
 )
 SELECT 'call', proname, '' FROM called
 UNION SELECT 'opaque', proname, '' FROM opaque
+UNION SELECT 'naming', '', '' FROM opaque WHERE names
 UNION SELECT 'name', lower(m[2]), '' FROM doubtful,
   regexp_matches(prosrc, E'(\\\\mset\\\\s+(?:session\\\\s+|local\\\\s+)?"?|set_config\\\\s*\\\\(\\\\s*'')'
   '([a-z_][\\\\w$]*(?:\\\\.[a-z_][\\\\w$]*)+)', 'gi') AS m WHERE oid >= {_OURS}
@@ -124,7 +128,18 @@ OPAQUE_KINDS: Final = {b"opaque all": sql.COMPUTES, b"opaque read": sql.READS, b
 class Facts:
     """What QUERY has answered. Compared by value."""
 
-    __slots__ = ("calls", "everywhere", "names", "opaque", "opaque_marks", "reads", "tells_temporary", "version", "writes")
+    __slots__ = (
+        "calls",
+        "computes_names",
+        "everywhere",
+        "names",
+        "opaque",
+        "opaque_marks",
+        "reads",
+        "tells_temporary",
+        "version",
+        "writes",
+    )
 
     def __init__(self, rows: Iterable[list[bytes | None]] = ()) -> None:
         found: dict[bytes, set[bytes]] = {}
@@ -136,6 +151,8 @@ class Facts:
         """Those of them that may make settings of which nobody knows the names."""
         self.names = frozenset(name.decode("utf-8", "surrogateescape") for name in found.get(b"name", ()))
         """Custom settings that functions make."""
+        self.computes_names = b"naming" in found
+        """Some of the opaque ones make settings by names that they put together. No reset takes away a name."""
         self.everywhere = b"all" in found
         """Operators, casts or domains call volatile functions."""
         self.reads = b"read" in found
@@ -265,7 +282,8 @@ class Judge:
         self.harmless[key] = count
         if count == LEARNT:
             known = self.shapes if key is shape else self.texts
-            known[key] = known.get(key, 0) & ~(DOUBTS | sql.LIKELY)
+            says = self.read(text).marks
+            known[key] = known.get(key, 0) & ~(DOUBTS | sql.LIKELY) | (says if not says & sql.LIKELY else 0)
             self.queries.clear()
             self.numbered.clear()
 

@@ -511,7 +511,7 @@ class ClientRelay(ClientSender):
                     start = position
         except MustAsk as question:
             out = [] if out is None else out
-            out += (data[start:position], question.asked)
+            out += (data[start:position], ending if action == C_QUERY else b"", question.asked)
             start = position
             waits_for = question.need or UNTIL_ATTACHED
         except (RemoteProtocolError, IndexError, ValueError) as error:

@@ -63,6 +63,8 @@ DO_NOTHING: Final = b"UNLISTEN " + NEVER_PREPARED
 STATEMENT_KIND: Final = ord("S")
 PORTAL_KIND: Final = ord("P")
 TOO_LONG_TO_KEEP: Final = b"the unnamed statement was too long to be kept for another server connection"
+MAX_CHECKED: Final = 16
+"""Statements that one text names; of more it is not certain that it names them."""
 MAX_NAME: Final = 128
 """Bytes of a setting's name."""
 CLOSE_UNNAMED: Final = wire.message(wire.CLOSE, b"S\0")
@@ -96,7 +98,9 @@ class MustAsk(Exception):
 class Stale(Exception):
     """The statement that a message is about has another shape than the client was told. `first`: what is sent all the same."""
 
-    first = b""
+    def __init__(self, first: bytes = b"") -> None:
+        super().__init__()
+        self.first = first
 
 
 class MustCancel(Exception):
@@ -180,7 +184,7 @@ class ClientSender(ClientSession):
         return prefix + wire.message(wire.BIND, body)
 
     def _query_under_own_names(self, query: bytes, text: bytes, reading: Reading, server: ServerRelay) -> bytes:
-        """`query`, with what its `text` means by the client's own names prepared around it. See own_names.py."""
+        """`query`, with what its `text` means by the client's own names prepared around it. See own_names.py. Raises MustAsk."""
         shows_all = own_names.shows_all(text, reading.lexed)
         names = list(self.statements.names) if shows_all else own_names.names_in(text, reading.lexed, self.statements.names)
         if not names and not shows_all:
@@ -190,20 +194,34 @@ class ClientSender(ClientSession):
             # What is prepared would need a Sync, which would commit what the client has not; what closes it would be read as data.
             pending.insert(-1, RefusedNamesStep(copies=not server.unsynced))
             return wire.query(FAIL)
-        asked = [pending.pop()]
-        if pending and isinstance(pending[-1], DeallocatedStep):
-            asked.insert(0, pending.pop())
+        asked = pending.pop()
         parts = [self._close_all(server)] if shows_all else []
+        is_checked = not shows_all and len(names) <= MAX_CHECKED
         for name in names:
-            version = self._current(self.statements.names[name], server)
-            parts += (
-                server.parse_hidden(version.parse(name), OwnNameStep(alone=True), self._changes_for(version, server)),
-                wire.SYNC_MESSAGE,
-            )
-            pending.append(HIDDEN_SYNC)
-        pending.extend(asked)
+            if name not in server.own_names:
+                parts.append(self._prepare_under(name, OwnNameStep(alone=True), server, b"".join(parts), is_checked=is_checked))
+                parts.append(wire.SYNC_MESSAGE)
+                pending.append(HIDDEN_SYNC)
+        if any(server.own_names.values()):
+            pending.append(StaleStep(b""))
+            query = wire.query(FAIL)
+        pending.append(asked)
         parts += (query, self._close_own_names(names, server))
+        server.own_names.clear()
         return b"".join(parts)
+
+    def _prepare_under(self, name: bytes, step: OwnNameStep, server: ServerRelay, before: bytes, *, is_checked: bool) -> bytes:
+        """What prepares the client's statement under its own name for it.
+
+        As when the client prepared it: what it means by the search path of now, the server finds out itself. Raises MustAsk, with what is
+        sent `before`, if that is to be compared with what the client was told (`is_checked`).
+        """
+        version = settled(self.statements.names[name])
+        server.own_names[name] = False
+        data = server.parse_hidden(version.parse(name), step, self._changes_for(version, server))
+        if not is_checked or version.columns is None:
+            return data
+        raise self._ask(DescribedStep(self, named=(name, version), hidden=True), before + data + describe(name), server)
 
     def _close_all(self, server: ServerRelay) -> bytes:
         """What closes all that is prepared for anybody, under names of ours. (The next use of each prepares it again.)"""
@@ -225,12 +243,16 @@ class ClientSender(ClientSession):
         shows_all = own_names.shows_all(text, reading.lexed)
         names = list(self.statements.names) if shows_all else own_names.names_in(text, reading.lexed, self.statements.names)
         parts = [self._close_all(server)] if shows_all else []
+        is_checked = not shows_all and len(names) <= MAX_CHECKED
         for name in names:
             if name not in server.own_names:
-                version = self._current(self.statements.names[name], server)
-                server.own_names.append(name)
-                parts.append(server.parse_hidden(version.parse(name), OwnNameStep(), self._changes_for(version, server)))
+                parts.append(self._prepare_under(name, OwnNameStep(), server, b"".join(parts), is_checked=is_checked))
         return b"".join(parts)
+
+    def _is_stale_by_name(self, reading: Reading, text: bytes, server: ServerRelay) -> bool:
+        """Is one of the statements that `text` names no longer what the client was told?"""
+        stale = [name for name, is_stale in server.own_names.items() if is_stale]
+        return bool(stale) and bool(own_names.names_in(text, reading.lexed, stale))
 
     def _names_first(self, reading: Reading, text: bytes, server: ServerRelay) -> bytes:
         """The same in front of a Parse: the columns of an EXECUTE are settled by it (`PlanCacheComputeResultDesc` in plancache.c).
@@ -249,7 +271,7 @@ class ClientSender(ClientSession):
 
     def end_own_names(self, server: ServerRelay) -> bytes:
         """The client's Sync, and behind it what closes the statements under its own names."""
-        names, server.own_names = server.own_names, []
+        names, server.own_names = list(server.own_names), {}
         return wire.SYNC_MESSAGE + self._close_own_names(names, server)
 
     def _suspect(self, marks: int, text: bytes, server: ServerRelay) -> None:
@@ -334,7 +356,7 @@ class ClientSender(ClientSession):
                 instead, own = b"", next(reversed(server.statements.known.values())).name  # what it is now
             server.pending.append(DuplicateStep(name, own))
             return instead + wire.message(wire.PARSE, own + b"\0" + key)
-        statement = shared(key, self._reading_now(server))
+        statement = shared(key, server.certain_reading() if server.rereads else self.reading)
         if statement.judged_by is not server.judge:
             statement.judged(server.judge)
         if statement.marks & sql.ASKS_TEMPORARY:
@@ -349,7 +371,7 @@ class ClientSender(ClientSession):
     def _parse_unnamed(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay) -> bytes | None:
         server.parses += 1
         self.unnamed_shape = None
-        self.unnamed_reading = self._reading_now(server)
+        self.unnamed_reading = server.certain_reading() if server.rereads else self.reading
         under = b""
         if whole:
             self.unnamed = server.unnamed = data[position:following]
@@ -422,6 +444,9 @@ class ClientSender(ClientSession):
             if statement.marks & sql.NAMES and stand_in is None:
                 prefix += self._under_own_names(statement.read(server.judge), statement.text(), server)
                 own = name if name in server.own_names else own
+                if self._is_stale_by_name(statement.read(judge), statement.text(), server):
+                    self._stale(server)
+                    return prefix + bound_to(NEVER_PREPARED, data, position, portal_end, name_end, end, length)
         server.segment_statement = statement
         head = HEADER.pack(wire.BIND, length + len(own) - (name_end - portal_end - 1))
         return b"".join((prefix, head, data[position + 5 : portal_end + 1], own, data[name_end:end]))
@@ -479,6 +504,9 @@ class ClientSender(ClientSession):
         if unnamed is not None and self.unnamed_marks & sql.NAMES:
             text = unnamed[6 : unnamed.index(0, 6)]
             again += self._under_own_names(server.judge.read(text), text, server)
+            if self._is_stale_by_name(server.judge.read(text), text, server):
+                self._stale(server)
+                return again + bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
         return again + data[position:end] if again else None
 
     def _marks_of_unnamed(self, unnamed: bytes, server: ServerRelay) -> int:
@@ -633,6 +661,10 @@ class ClientSender(ClientSession):
             except Stale as stale:
                 stale.first = first
                 raise
+            if self.unnamed is not None and self.unnamed_marks & sql.NAMES:
+                text = self.unnamed[6 : self.unnamed.index(0, 6)]
+                if self._is_stale_by_name(server.judge.read(text), text, server):
+                    raise Stale(again)
             server.pending.append(DescribedStep(self, unnamed=self.unnamed))
             return again + message if again else None
         if version is None:
@@ -652,6 +684,8 @@ class ClientSender(ClientSession):
         if version.statement.marks & sql.NAMES:
             prefix += self._under_own_names(version.statement.read(server.judge), version.statement.text(), server)
             own = name if name in server.own_names else own
+            if self._is_stale_by_name(version.statement.read(server.judge), version.statement.text(), server):
+                raise Stale(prefix)
         version = self.statements.names[name]
         server.pending.append(DescribedStep(self, server.statements.known.get(version) if version.columns is None else None))
         return prefix + describe(own)
@@ -697,8 +731,7 @@ class ClientSender(ClientSession):
 
     def _current(self, version: Version, server: ServerRelay) -> Version:
         """What the client means by the name for `version` now."""
-        while version.settled is not None:
-            version = version.settled
+        version = settled(version)
         statement, now = version.statement, self._reading_now(server)
         kept = kept_by(statement.reading, now)
         if statement.reading != ANY_READING and (kept != statement.reading or kept == OWN_READING):
@@ -722,6 +755,13 @@ class ClientSender(ClientSession):
         self.unnamed_reading = kept_by(self.unnamed_reading, now)
         changes = changes_for(self.unnamed_reading, now)
         return changes if changes and server.judge.read(text).is_read_by_settings() else []
+
+
+def settled(version: Version) -> Version:
+    """What `version` has turned out to be, if it was described meanwhile."""
+    while version.settled is not None:
+        version = version.settled
+    return version
 
 
 def kept_by(prepared: ReadBy, now: ReadBy) -> ReadBy:

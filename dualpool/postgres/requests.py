@@ -57,8 +57,8 @@ SETTING_OVER: Final = 16
 READY_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, HIDDEN_SYNC, PROBE, RESTORE, COPY_SYNC, FORGET))
 SYNCS: Final = frozenset((SYNC, HIDDEN_SYNC, COPY_SYNC))
 HIDDEN_QUERIES: Final = frozenset((HIDDEN_QUERY, PROBE, RESTORE, FORGET))
-SETTING_MARKS: Final = frozenset((SYNC, CALL, PROBE, RESTORE, COPY_SYNC))
-"""After which settings may be others than before, or than they are believed to be."""
+SETTING_MARKS: Final = frozenset((SYNC, CALL, HIDDEN_QUERY, PROBE, RESTORE, COPY_SYNC))
+"""After which settings, or what is told of them, may be others than before."""
 HIDDEN_MARKS: Final = HIDDEN_QUERIES | {HIDDEN_SYNC}
 
 # ServerRelay.unsynced.
@@ -70,16 +70,24 @@ RUNNING: Final = 2
 class DescribedStep:
     """A Describe of a statement: the client's, or a hidden one of ours, from which we learn a shape."""
 
-    __slots__ = ("client", "hidden", "prepared", "types", "unnamed")
+    __slots__ = ("client", "hidden", "named", "prepared", "types", "unnamed")
 
     def __init__(
-        self, client: "ClientSession", prepared: PreparedStep | None = None, unnamed: bytes | None = None, *, hidden: bool = False
+        self,
+        client: "ClientSession",
+        prepared: PreparedStep | None = None,
+        unnamed: bytes | None = None,
+        *,
+        named: tuple[bytes, Version] | None = None,
+        hidden: bool = False,
     ) -> None:
         self.client = client
         self.prepared = prepared
         """What is described, if its shape is not known yet."""
         self.unnamed = unnamed
         """The same, of an unnamed statement: its Parse message."""
+        self.named = named
+        """What is described under the client's own name for it, to see whether it is still what the client was told: see own_names.py."""
         self.hidden = hidden
         self.types = b""
         """The answer so far: the parameter types."""

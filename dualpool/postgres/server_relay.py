@@ -61,7 +61,6 @@ from dualpool.postgres.statements import (
     columns_of,
     describe,
     described,
-    shared,
 )
 from dualpool.postgres.states import (
     RELEASING,
@@ -157,8 +156,9 @@ class ServerRelay(ServerSession):
         """The answer to that: this statement has another shape here than the client was told."""
         self.resumes = False
         """The wait for `awaited` is over."""
-        self.own_names: list[bytes] = []
-        """In the segment that has no Sync yet, the client's statements that are prepared under its own names, too."""
+        self.own_names: dict[bytes, bool] = {}
+        """In the segment that has no Sync yet, the client's statements that are prepared under its own names, too. True: it has turned out
+        that the client was told another shape."""
         self.own_name_error = b""
         """Why one of them could not be, for the Query under way."""
         self._rest = HeldBytes()
@@ -487,8 +487,7 @@ class ServerRelay(ServerSession):
         if isinstance(step, PreparedStep):
             step.confirmed = step.sure = True
             if step.visible and step.version.statement.reading is OWN_READING:
-                # What was sent before it is answered: now it can be told how it was read.
-                step.version.statement = shared(step.version.statement.key, self.reading_as_told())
+                self.settle_reading(step.version)
             if step.version.columns is None and not step.leaving:
                 self.statements.keep(step)  # A DEALLOCATE ALL before it may have been answered meanwhile.
             return not step.visible
@@ -642,10 +641,14 @@ class ServerRelay(ServerSession):
     # ---------------------------------------------------------------------------------------------------------------- readings
 
     def reading_now(self) -> ReadBy:
-        """The settings by which the session reads what is sent next; OWN_READING if nobody can tell before more is answered."""
+        """The settings by which the session reads what is sent next, as far as is known; OWN_READING if more must be answered first."""
         if self.unsynced == RUNNING or any(map(may_set, self.pending)):
             return OWN_READING
         return self.reading_as_told()
+
+    def certain_reading(self) -> ReadBy:
+        """The same, where nothing that has run may have made settings that nobody has told of; else OWN_READING."""
+        return OWN_READING if self.doubts & sql.SETTINGS else self.reading_now()
 
     def reading_is_coming(self) -> bool:
         """Will the answers that are under way, or that of a question, tell it without anything more from the client?"""
@@ -666,7 +669,7 @@ class ServerRelay(ServerSession):
         step = self.pending[0] if self.pending else None
         if not isinstance(step, DescribedStep):
             return False
-        if step.prepared is None and step.unnamed is None:
+        if step.prepared is None and step.unnamed is None and step.named is None:
             self.pending.popleft()
             return step.hidden
         step.types = payload
@@ -689,6 +692,9 @@ class ServerRelay(ServerSession):
             self._settle(step.prepared, described(step.prepared.version.statement, step.types, columns))
         elif step.unnamed is not None:
             self._settle_unnamed(step, step.types, columns)
+        elif step.named is not None:
+            name, told = step.named
+            self.own_names[name] = (told.types, told.columns) != (step.types, columns) and not self._is_unchecked(told)
         self._end_wait(step)
         return step.hidden
 
@@ -700,11 +706,15 @@ class ServerRelay(ServerSession):
             before.settled = now
             prepared.owner.replace(prepared.owner_name, before, now)
         elif before is not now:
-            if before.statement.read(self.reader).verb() in WITHOUT_CHECK:
+            if self._is_unchecked(before):
                 prepared.owner.replace(prepared.owner_name, before, now)
             else:
                 self.unequal = before
         self.statements.settle(prepared, now)
+
+    def _is_unchecked(self, version: Version) -> bool:
+        """Does a server run it whatever its columns have become?"""
+        return version.statement.read(self.reader).verb() in WITHOUT_CHECK
 
     def _settle_unnamed(self, step: DescribedStep, types: bytes, columns: bytes) -> None:
         """The same of an unnamed statement."""

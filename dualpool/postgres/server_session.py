@@ -18,7 +18,7 @@ from dualpool.postgres.lexical import LEXICAL_SETTINGS, codec_of, lexis_of
 from dualpool.postgres.reading import customizes
 from dualpool.postgres.requests import HIDDEN_QUERY, PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.session_sql import LIMITS, RESTORATIONS, ROLES, is_placeholder
-from dualpool.postgres.statements import OWN_READING, PreparedStep, ReadBy, ServerStatements, Statement, reading
+from dualpool.postgres.statements import OWN_READING, PreparedStep, ReadBy, ServerStatements, Statement, Version, reading, shared
 from dualpool.protocol import LISTEN_ERROR, PIN_WARN, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
 
@@ -143,7 +143,8 @@ class ServerSession(protocol.ServerRelay):
     """See the module. `mode` is the lease's, set by the client that attaches."""
 
     __slots__ = (
-        "_altered", "_asked", "_asked_names", "_doubtful", "_ends", "_founded", "_hiding", "_in_error", "_last", "_opaque", "_query",
+        "_altered", "_asked", "_asked_names", "_believed_readings", "_doubtful", "_ends", "_founded", "_hiding", "_in_error",
+        "_last", "_opaque", "_query",
         "_retried", "_rows", "_telling", "_unasked", "_unproven", "_unsettled", "attentive", "baseline", "catalog", "changes",
         "changes_in_transaction", "client", "defined", "doubts", "has_temporary", "judge", "last_error", "lexis", "mode", "moved",
         "names_in_doubt", "owns_sequences", "pending", "reader", "reported", "rereads", "restores_unset", "savepoints",
@@ -233,6 +234,8 @@ class ServerSession(protocol.ServerRelay):
         self._asked_names: frozenset[str] = frozenset()
         """Of what was in `names_in_doubt`, those that it is about."""
         self._retried = False
+        self._believed_readings: list[Statement] = []
+        """Statements that were prepared while settings were in doubt: what they are read by is what was believed, until that is asked."""
         self._unsettled = False
         """A command that may have made a setting has run, and the server has yet to report what has come of it (at ReadyForQuery)."""
         self._unasked = 0
@@ -298,8 +301,8 @@ class ServerSession(protocol.ServerRelay):
     # ----------------------------------------------------------------------------------------------------------------- reading
 
     def reading_as_told(self) -> ReadBy:
-        """The settings by which the session reads texts, as far as what was answered tells; OWN_READING if nobody can tell."""
-        if self._unsettled or self.doubts & sql.SETTINGS:
+        """The settings by which the session reads texts, as far as what was answered tells; OWN_READING if it does not tell."""
+        if self._unsettled:
             return OWN_READING
         values = dict(self.settings.values)
         for name, value in (*self.changes, *self.changes_in_transaction):
@@ -313,6 +316,18 @@ class ServerSession(protocol.ServerRelay):
                     values[lowered] = value
         found = reading(settings(values))
         return found if all(value.isascii() and value[:1] != "\0" for _, value in found) else OWN_READING
+
+    def settle_reading(self, version: Version) -> None:
+        """A client's own Parse of `version` is answered, and all that was sent before it: now it can be told how it was read."""
+        key, told = version.statement.key, self.reading_as_told()
+        if told is OWN_READING:
+            return
+        if self.doubts & sql.SETTINGS:
+            if len(self._believed_readings) < MAX_UNPROVEN:
+                version.statement.reading = told
+                self._believed_readings.append(version.statement)
+        else:
+            version.statement = shared(key, told)
 
     def settle(self) -> None:
         """A setting may have changed by which texts are read; all is answered, and what is reported is true."""
@@ -331,9 +346,13 @@ class ServerSession(protocol.ServerRelay):
         if self._opaque:
             self._opaque = False
             self.dirty = True
+            if self.catalog.facts is None or self.catalog.facts.computes_names:
+                self.spent = LASTING
         self._founded = False
         if self._unproven:
             self._unproven = []
+        if self._believed_readings:
+            self._believed_readings = []
         if self.names_in_doubt:
             self.names_in_doubt.clear()
 
@@ -482,7 +501,12 @@ class ServerSession(protocol.ServerRelay):
             if asked & sql.LISTENING and client.subscriptions is not None:
                 client.subscriptions.own = frozenset(messages.text(value) for name, value in values[1:] if name is None and value)
             if asked & sql.SETTINGS:
+                believed = self.reading_as_told()
                 self._track(values[1:] if not retried else self._with_own_limit(values[1:]))
+                if self._believed_readings and self.reading_as_told() != believed:
+                    for statement in self._believed_readings:
+                        statement.reading = OWN_READING
+                self._believed_readings = []
         if not self.pins & ~before:
             return b""
         if not before:
@@ -512,8 +536,11 @@ class ServerSession(protocol.ServerRelay):
         return [row for row in rows if len(row) != 3]
 
     def _learn(self, found: int, rows: list[list[bytes | None]]) -> None:
-        """The texts in doubt were harmless if the session holds, and has set, no more than what is known."""
-        if not found and not self._unexpected(rows):
+        """The texts in doubt were harmless if the session holds, and has set, no more than what is known.
+
+        Where it has had temporary tables, nobody can tell that they make none.
+        """
+        if not found and not self.has_temporary and not self._unexpected(rows):
             for text in self._unproven:
                 self.judge.found_harmless(text)
         self._unproven = []

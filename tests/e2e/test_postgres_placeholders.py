@@ -60,6 +60,25 @@ def test_what_another_client_has_made_is_not_there(world: World, number: int) ->
             assert read(other, f"{name}.x") is None
 
 
+PUTS_TOGETHER = (
+    "CREATE FUNCTION made_of(k text) RETURNS text LANGUAGE sql AS $$SELECT set_config('together.' || k, '1', true)$$",
+    "CREATE FUNCTION made_of_row() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM set_config(new.name, '1', false); RETURN new; END$$",
+    "CREATE TABLE together (name text)",
+    "CREATE TRIGGER made_of_row BEFORE INSERT ON together FOR EACH ROW EXECUTE FUNCTION made_of_row()",
+)
+
+
+def test_names_that_a_function_puts_together_are_not_there(world: World) -> None:
+    with one_connection(world), world.connect() as client, world.connect() as other:
+        for sql in PUTS_TOGETHER:
+            client.execute(sql)
+        for _ in range(2):
+            for statement, value, name in (("SELECT made_of(%s)", "x", "x"), ("INSERT INTO together VALUES (%s)", "together.y", "y")):
+                client.execute(statement, [value])
+                row = other.execute("SELECT current_setting(concat('together'::text, '.'::text, %s::text), true)", [name]).fetchone()
+                assert row == (None,), statement
+
+
 @pytest.mark.parametrize("how", ["SET LOCAL shared.tenant = '{}'", "SELECT set_config('shared.tenant', '{}', true)"])
 def test_clients_with_the_same_names_share_a_connection(world: World, how: str) -> None:
     with one_connection(world), world.connect() as one, world.connect() as two:
@@ -217,6 +236,24 @@ def test_in_a_transaction_the_first_question_for_the_temporary_schema_may_be_ref
                     other.rollback()
             else:
                 pytest.fail("the second transaction has been refused, too")
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1", "DO $$BEGIN CREATE TEMP TABLE t ON COMMIT DROP AS SELECT 1; END$$"],
+)
+def test_what_has_left_no_temporary_table_often_has_left_the_schema(world: World, statement: str) -> None:
+    with one_connection(world):
+        for _ in range(6):
+            with world.connect() as client, client.transaction():
+                client.execute(statement)
+            with world.connect() as other:
+                # (In one text, since the lease may have begun before anybody asks.)
+                answer = other.execute(f"BEGIN; SELECT 1; {ASKS_TEMPORARY}; COMMIT")
+                while answer.nextset():
+                    if answer.description and answer.description[0].name == "?column?":
+                        row = answer.fetchone()
+                assert row == (True,)
 
 
 def test_another_clients_temporary_schema_is_not_told_by_a_function(world: World) -> None:

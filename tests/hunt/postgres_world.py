@@ -9,7 +9,7 @@ import psycopg
 
 from tests.helpers.pooler import Pooler
 from tests.hunt.postgres_client import Answer, Client, unnumbered
-from tests.hunt.postgres_sessions import CUSTOM, ROLES, SEEDED, PostgresSessions
+from tests.hunt.postgres_sessions import CUSTOM, ROLES, SEEDED, SHARED, PostgresSessions
 from tests.hunt.script import Message, Script
 from tests.hunt.spelling import verbatim
 from tests.hunt.world import ALWAYS, LOG_LINES, Session, Verdict
@@ -25,6 +25,7 @@ LOGINS: Final[tuple[dict[str, str], ...]] = (
 )
 """The kinds of login; a Script's `logins` are indices here."""
 
+DDL: Final = re.compile(r"\b(?:create|alter|drop)\b|temp", re.IGNORECASE)
 SEEDS: Final = (0.25, 0.5)
 """What scripts give to setseed()."""
 OWN_ERRORS: Final = (
@@ -116,6 +117,11 @@ class PostgresWorld:
         self.admin_account = {"host": host, "port": port, "user": user, "password": password}
         self.program, self.more, self.blind = program, more, blind
         self.pooler: Pooler | None = None
+        self.is_replanned = False
+        """The script has DDL, by which a server plans all that is prepared again: constants are then read by the settings of now
+        (`PlanCacheSysCallback` in plancache.c). When it does that for a session is a matter of chance."""
+        self._readings: set[tuple[bytes | None, ...]] = set()
+        """The rows of texts that mean something else by other settings."""
         mark = f"{time.time_ns() // 1000 % 10**9:09d}"
         self.databases = {"direct": f"hunt{mark}_d", "pooled": f"hunt{mark}_p"}
         self.admins: dict[str, psycopg.Connection[Any]] = {}
@@ -156,6 +162,21 @@ class PostgresWorld:
         return psycopg.connect(**self.admin_account, dbname=database, autocommit=True, connect_timeout=60)
 
     def _predict(self) -> None:
+        """What can be known of answers beforehand."""
+        self._predict_readings()
+        self._predict_seeds()
+
+    def _predict_readings(self) -> None:
+        with self._admin(self.databases["direct"]) as admin:
+            for setting, value, text in SHARED:
+                if setting == "search_path":
+                    continue
+                for change in (f"reset {setting}", f"set {setting} = '{value}'"):
+                    admin.execute(change)
+                    rows = admin.execute(text.replace("$1", "1")).fetchall()
+                    self._readings.update(tuple(str(one).encode() for one in row) for row in rows)
+
+    def _predict_seeds(self) -> None:
         """A probe must not get what random() gives after a seed that another client has set."""
         values: list[str] = []
         client = self.direct(0)
@@ -180,6 +201,7 @@ class PostgresWorld:
 
     def reset(self, used: str = "a0") -> None:
         """Both databases as at the beginning."""
+        self.is_replanned = DDL.search(used) is not None
         for admin in self.admins.values():
             for attempt in range(3):
                 try:
@@ -257,14 +279,19 @@ class PostgresWorld:
                 continue
             if any(kind == "E" and isinstance(body, tuple) and body[0] == INTERNAL for kind, body in one):
                 return Verdict.PARTED, "", "", ""
+            if self.is_replanned and self._are_readings(one, other):
+                verdict = Verdict.EXCUSED
+                continue
             if is_documented(one, other) or is_refused_sooner(one, other):
                 verdict = Verdict.EXCUSED
                 continue
             if self._is_own_error(pooled, other):
                 verdict = Verdict.EXCUSED
-                if one[-1] != other[-1] or one[-1] != ("Z", b"I"):
+                if one[-1] != other[-1] or one[-1] != ("Z", b"I") or has_gone_on(one, other):
                     return Verdict.PARTED, "", "", ""
                 continue
+            if is_unlistable(one, other):
+                return Verdict.PARTED, "", "", ""
             if has_healed(one, other):
                 # From now on the statements of the two have different shapes.
                 return Verdict.PARTED, "", "", ""
@@ -274,6 +301,13 @@ class PostgresWorld:
         if len(theirs) != len(ours) or direct.closed != pooled.closed:
             return Verdict.DIFFERENT, "end", f"{theirs[-1]!r:.300} closed={direct.closed}", f"{ours[-1]!r:.300} closed={pooled.closed}"
         return verdict, "", "", ""
+
+    def _are_readings(self, direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+        """Is the difference one of how a prepared text's constants are read? See `is_replanned`."""
+        if [reply for reply in direct if reply[0] not in "DC"] != [reply for reply in pooled if reply[0] not in "DC"]:
+            return False
+        rows = [body for kind, body in (*direct, *pooled) if kind == "D" and isinstance(body, bytes)]
+        return bool(rows) and all(tuple(unnumbered(body)) in self._readings for body in rows)
 
     def _notices(self, answer: Answer) -> list[tuple[str, str]]:
         return [(code, self._anonymous(text)) for code, text in answer.notices if code != "00000"]
@@ -330,6 +364,20 @@ def is_documented(direct: list[tuple[str, object]], pooled: list[tuple[str, obje
     return True
 
 
+def has_gone_on(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+    """Has the direct connection carried out more, of what comes behind the statement that dualpool refuses?"""
+    refused = next(i for i, (kind, _) in enumerate(pooled) if kind == "E")
+    return sum(kind == "C" for kind, _ in direct[refused:]) > 1
+
+
+def is_unlistable(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+    """Has a look at pg_prepared_statements ended a transaction, since a statement cannot be prepared with the search path of now?"""
+    if len(pooled) != 2 or pooled[0][0] != "E" or not isinstance(pooled[0][1], tuple) or pooled[1] != ("Z", b"E"):
+        return False
+    rows = [unnumbered(body) for kind, body in direct if kind == "D" and isinstance(body, bytes)]
+    return pooled[0][1][0] in UNFIT and len(rows) == 1 and rows[0][:1] == [b"held"]
+
+
 def elements(array: bytes | None) -> set[bytes]:
     """Of an array as text. (No name in it has a comma.)"""
     return {one for one in (array or b"{}")[1:-1].split(b",") if one}
@@ -355,11 +403,11 @@ def are_errors_in_turn(direct: tuple[str, object], pooled: tuple[str, object]) -
 
 
 def is_said_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
-    """Do both say the same error, dualpool where a text with EXECUTE is prepared, the server where it is described or runs?"""
-    kinds = "".join(kind for kind, _ in direct)
-    if re.fullmatch("12?[nT]?EZ", kinds) is None or len(pooled) != 2 or direct[-1] != pooled[-1]:
+    """Do both say the same error, dualpool where a text with EXECUTE is prepared or bound, the server where it is described or runs?"""
+    kinds, sooner = ("".join(kind for kind, _ in replies) for replies in (direct, pooled))
+    if re.fullmatch("1?2?[nT]?EZ", kinds) is None or re.fullmatch("1?EZ", sooner) is None or direct[-1] != pooled[-1]:
         return False
-    return direct[-2] == pooled[0] or are_errors_in_turn(direct[-2], pooled[0])
+    return direct[-2] == pooled[-2] or are_errors_in_turn(direct[-2], pooled[-2])
 
 
 def segments(answer: Answer) -> list[list[tuple[str, object]]]:

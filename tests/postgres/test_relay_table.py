@@ -398,24 +398,31 @@ LOOK = query(b"table pg_prepared_statements")
 AS_A = parse(b"a", b"select 1")
 CLOSE_A = close(b"S", b"a") + SYNC
 NOT_A = error(b"26000", b'prepared statement "a" does not exist')
+ASK_A = AS_A + describe(b"S", b"a") + FLUSH
+IN_BETWEEN = SYNC + EXPLAIN + CLOSE_A
 OWN_NAMES = [
     Row("SQL means a statement of the protocol: it is there under its own name", (
-        *A_PREPARED, asks(EXPLAIN, AS_A + SYNC + EXPLAIN + CLOSE_A),
-        released(PARSED + READY + ANSWER + READY + CLOSED + READY, ANSWER + READY), asks(RUN_A, RUN_ONE), released(RAN),
+        *A_PREPARED, asks(EXPLAIN, ASK_A), server(PARSED + TOLD, b"", to_server=IN_BETWEEN),
+        released(READY + ANSWER + READY + CLOSED + READY, ANSWER + READY), asks(RUN_A, RUN_ONE), released(RAN),
+    )),
+    Row("what it means has other columns now", (
+        *A_PREPARED, asks(EXPLAIN, ASK_A), server(PARSED + parameters(0) + description(2), b"", to_server=SYNC + query(FAIL) + CLOSE_A),
+        released(READY + NONE_THERE + READY + CLOSED + READY, STALE + READY), asks(RUN_A, RUN_ONE), released(RAN),
     )),
     Row("what it means is not there any more", (
-        *A_PREPARED, asks(EXPLAIN, AS_A + SYNC + EXPLAIN + CLOSE_A),
-        released(SYNTAX + READY + NOT_A + READY + CLOSED + READY, SYNTAX + READY), *idles(b"select 1"),
+        *A_PREPARED, asks(EXPLAIN, ASK_A), server(SYNTAX, b"", to_server=IN_BETWEEN),
+        released(READY + NOT_A + READY + CLOSED + READY, SYNTAX + READY), *idles(b"select 1"),
     )),
     Row("what it means is not there, but the query does not need it", (
-        *A_PREPARED, asks(EXPLAIN, AS_A + SYNC + EXPLAIN + CLOSE_A),
-        released(SYNTAX + READY + ANSWER + READY + CLOSED + READY, ANSWER + READY),
+        *A_PREPARED, asks(EXPLAIN, ASK_A), server(SYNTAX, b"", to_server=IN_BETWEEN),
+        released(READY + ANSWER + READY + CLOSED + READY, ANSWER + READY),
         asks(RUN_A, RUN_ONE), released(RAN),
     )),
     Row("a name that the client has not given", (*A_PREPARED, asks(query(b"explain execute b")), released(NOT_THERE + READY))),
     Row("behind a Parse without Sync", (
-        *A_PREPARED, asks(parse(b"", b"select 2") + EXPLAIN, parse(b"", b"select 2") + SYNC + AS_A + SYNC + EXPLAIN + CLOSE_A),
-        released(PARSED + READY + PARSED + READY + ANSWER + READY + CLOSED + READY, PARSED + ANSWER + READY),
+        *A_PREPARED, asks(parse(b"", b"select 2") + EXPLAIN, parse(b"", b"select 2") + SYNC + ASK_A),
+        server(PARSED + READY + PARSED + TOLD, PARSED, to_server=IN_BETWEEN),
+        released(READY + ANSWER + READY + CLOSED + READY, ANSWER + READY),
     ), pieces=False),
     Row("behind an Execute without Sync it is refused", (
         *A_PREPARED,
@@ -428,8 +435,15 @@ OWN_NAMES = [
     )),
     Row("by the protocol, up to the Sync", (
         *A_PREPARED,
-        asks(parse(b"", b"explain execute a") + RUN, AS_A + parse(b"", b"explain execute a") + RUN + CLOSE_A),
-        released(PARSED + PARSED + RAN + CLOSED + READY, PARSED + RAN),
+        asks(parse(b"", b"explain execute a") + RUN, ASK_A),
+        server(PARSED + TOLD, b"", to_server=parse(b"", b"explain execute a") + RUN + CLOSE_A),
+        released(PARSED + RAN + CLOSED + READY, PARSED + RAN),
+    )),
+    Row("by the protocol, and it has other columns now", (
+        *A_PREPARED,
+        asks(parse(b"", b"explain execute a") + RUN, ASK_A),
+        server(PARSED + parameters(0) + description(2), b"", to_server=parse(b"", b"explain execute a") + FAIL_A + CLOSE_A),
+        released(PARSED + NONE_THERE + READY + CLOSED + READY, PARSED + STALE + READY),
     )),
     Row("others' statements are closed before a look at all, and prepared again afterwards", (
         OTHER_ONE, asks(LOOK, CLOSE_ONE + LOOK), released(CLOSED + ANSWER + READY, ANSWER + READY),

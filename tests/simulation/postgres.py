@@ -73,7 +73,6 @@ class PostgresClient(Client):
                 self._begin,
                 self._begin,
                 self._set,
-                self._set,
                 *[self._show] * 4,
                 self._fail,
                 self._slow,
