@@ -9,7 +9,7 @@ from dualpool import protocol
 from dualpool.errors import DualpoolError, FeatureRefused
 from dualpool.mysql import codec, reading, session_sql, wire
 from dualpool.mysql import states as s
-from dualpool.mysql.client_sending import CLEARING, LOGIN_SCHEMA, MAY_CREATE, UNKNOWN_STATEMENT, ClientSender
+from dualpool.mysql.client_sending import CLEARING, LOGIN_SCHEMA, MAY_CREATE, UNKNOWN_STATEMENT, WITH_STATEMENT, ClientSender
 from dualpool.mysql.client_session import NOTHING_READ, error_row
 from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.knowledge import NOTHING_KNOWN
@@ -648,7 +648,8 @@ class ClientRelay(ClientSender):
         if statement is None:
             return FORWARD
         if statement.cursor is None or self.server is None:
-            return self._refuse_command(NO_OPEN_CURSOR, "HY000", f"The statement ({statement.id}) has no open cursor.")
+            end = "" if "MariaDB" in self.server_version else "."
+            return self._refuse_command(NO_OPEN_CURSOR, "HY000", f"The statement ({statement.id}) has no open cursor{end}")
         self._execution = statement
         return self._to_server()
 
@@ -714,9 +715,11 @@ class ClientRelay(ClientSender):
         self.to_client += packet(1, error_payload(errno, sqlstate, text))
 
     def _refuse_command(self, errno: int, sqlstate: str, text: str) -> int:
-        if self._action in CLEARING:
+        if self._action in CLEARING or (self._action in WITH_STATEMENT and "MariaDB" in self.server_version):
             self._has_failed(error_payload(errno, sqlstate, text))
         else:
+            if self._action in WITH_STATEMENT and self.server is None:
+                self._warnings.append(error_row(error_payload(errno, sqlstate, text)))
             self._row_count = -1
             self._counted_here = True
         self._drop_command()

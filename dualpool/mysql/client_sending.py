@@ -531,13 +531,16 @@ class ClientSender(ClientSession):
         action = self._action
         captures = self.captures
         if error or not (action in KEEPING or (marks and marks & reading.M_DIAGNOSTICS)):
-            if ok is not None and (self.disturbed or self.foreign_list or captures or self._warnings) and self._keeps_warnings(server, ok):
+            keeps: bool | None = False
+            if ok is not None and (self.disturbed or self.foreign_list or captures or self._warnings):
+                keeps = self._keeps_warnings(server, ok)
+            self.foreign_list = keeps is not False and (self.foreign_list or self.disturbed)
+            if keeps:
                 captures &= ~OF_ONE_STATEMENT | CAPTURE_WARNINGS
-                self.foreign_list = self.foreign_list or self.disturbed
             else:
                 captures &= ~OF_ONE_STATEMENT
-                self.foreign_list = False
-                if self._warnings:
+                # (An error of another command stands behind the warnings of the statement before, where it is MySQL's.)
+                if self._warnings and (action in CLEARING or not error or "MariaDB" in server.version):
                     self._forget_warnings()
             self.disturbed = False
             self._answer = b""
@@ -594,14 +597,15 @@ class ClientSender(ClientSession):
             self._execution = None
             self._executed = b""
 
-    def _keeps_warnings(self, server: ServerRelay, ok: Ok) -> bool:
-        """MariaDB forgets the warnings of a statement when another one warns, fails or uses a table.
+    def _keeps_warnings(self, server: ServerRelay, ok: Ok) -> bool | None:
+        """MariaDB forgets the warnings of a statement when another one warns, fails or uses a table. None: it is not known whether it did.
 
         So behind one that does nothing of that, the list on the server connection may still be that of another client.
         """
         if "MariaDB" not in server.version or ok.warnings > self._noted or self.warned or self._action not in CLEARING:
             return False
-        return not reading.read(self.text, self.texts.lexis).forgets_warnings
+        forgets = reading.read(self.text, self.texts.lexis).forgets_warnings
+        return None if forgets is None else not forgets
 
     def _inserted(self, server: ServerRelay, number: int) -> int:
         """The answer names `number`. Returns what must be asked because of it.

@@ -193,8 +193,8 @@ class Reading:
         """The database that it drops."""
         self.names_tables = False
         """Its statements work on tables, which may be views, or have triggers."""
-        self.forgets_warnings = True
-        """MariaDB: a statement in it uses a table, as far as is known, by which the warnings of the one before are forgotten."""
+        self.forgets_warnings: bool | None = None
+        """MariaDB: a statement in it uses a table, by which the warnings of the one before are forgotten. None: that is not known."""
         self.several = False
         """It is of several statements, or may be: of these, some may have been carried out when it fails."""
         self.sets = False
@@ -473,6 +473,7 @@ ABOUT_PREVIOUS: Final = frozenset((b"warnings", b"errors", b"diagnostics", b"war
 COUNTED: Final = frozenset((b"select", b"show", b"(", b"with", b"values", b"table", b"explain", b"desc", b"describe"))
 """How statements begin that set FOUND_ROWS()."""
 ON_TABLES: Final = frozenset(b"from insert update delete replace load table join call handler execute".split())
+RUNNING: Final = frozenset((b"call", b"execute"))
 FORGETTING: Final = frozenset(
     b"tables show describe desc help truncate view trigger function procedure sequence nextval setval lastval value checksum grant revoke "
     b"user database schema".split()
@@ -560,7 +561,11 @@ class _Reader:
             found.calls_users = True
             self._mark_doubt(D_ALL, learnable=False)
         found.names_tables = not ON_TABLES.isdisjoint(self.words)
-        found.forgets_warnings = found.names_tables or not FORGETTING.isdisjoint(self.words)
+        words = set(self.words)
+        if not (words.isdisjoint(ON_TABLES - RUNNING) and words.isdisjoint(FORGETTING)):
+            found.forgets_warnings = True
+        elif words.isdisjoint(RUNNING):
+            found.forgets_warnings = False
         found.sure_steps = tuple(self.steps)
         if self.doubt:
             found.marks |= M_DOUBT

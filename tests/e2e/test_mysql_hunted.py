@@ -146,6 +146,20 @@ PACKETS: Final[dict[str, list[Said]]] = {
         (query("SET /*!99999 or not */ CHARACTER SET latin1"),),
         (query("SELECT @@character_set_client, @@collation_connection"),),
     ],
+    "an error of a fetch, beside warnings": [
+        (query("SELECT CAST('x' AS SIGNED)"),), (Message("Fetch", ("p",)),), (query("SHOW WARNINGS"),), (query("SELECT 3"),),
+        (query("SHOW ERRORS"),),
+    ],
+    "an error of a reset, beside warnings": [
+        (query("SELECT CAST('x' AS SIGNED)"),), (Message("StmtReset", ("p",)),), (query("SHOW WARNINGS"),),
+    ],
+    "an error of an unknown schema, beside warnings": [
+        (query("SELECT CAST('x' AS SIGNED)"),), (Message("InitDb", ("no_such_schema",)),), (query("SHOW WARNINGS"),),
+    ],
+    "counts behind a text that is not certain": [
+        (query("SELECT CAST('x' AS SIGNED)"),), (query("SELECT 5/*!99999 or not */"),),
+        (query("SELECT @@error_count"),),
+    ],
     "PREPARE in a text that is not certain": [(query("PREPARE q/*!99999 or not */FROM 'SELECT 5'"),), (query("EXECUTE q"),)],
     "a temporary table of one": [
         (query('CREATE/* " */TEMPORARY/*!99999 or not */TABLE brief AS SELECT 1 AS a'),),
