@@ -56,6 +56,19 @@ def test_a_role_that_no_text_shows_ends_with_its_client(narrow: World, mysql_ser
         assert value(other, "SELECT CURRENT_ROLE()") == before
 
 
+def test_a_role_that_a_reset_leaves_ends_with_its_client(narrow: World, mysql_server: MySQLServer) -> None:
+    mysql_server.execute("CREATE ROLE IF NOT EXISTS hunted_role")
+    mysql_server.execute(f"GRANT hunted_role TO {narrow.user}@'%'")
+    with narrow.connect(autocommit=True) as other:
+        before = value(other, "SELECT CURRENT_ROLE()")
+        with narrow.connect(autocommit=True) as client:
+            rows(client, "SET ROLE hunted_role")
+            client._execute_command(COM_RESET_CONNECTION, b"")  # type: ignore[attr-defined]
+            client._read_packet()  # type: ignore[attr-defined]
+            assert "hunted_role" in str(value(client, "SELECT CURRENT_ROLE()"))
+        assert value(other, "SELECT CURRENT_ROLE()") == before
+
+
 def test_what_prepare_could_not_read_is_over_with_deallocate(narrow: World) -> None:
     with narrow.connect(autocommit=True) as client, narrow.connect(autocommit=True) as other:
         rows(client, "PREPARE q FROM 'SELECT RELEASE_ALL_LOCKS()'")
