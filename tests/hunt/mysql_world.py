@@ -48,11 +48,13 @@ SMALL_FLAGS: Final = 0x80 | 1
 NUMBERED_ERRORS: Final = (1064, 1243, 1421)
 """Errors whose text has a statement's number on the server, or some of the text, as the server has got it."""
 RANDOM: Final = 40
-OWN_ERRORS: Final = (
-    (1235, r"session mode|listener|is not known of this statement|are only known to|KILL is only supported"),
-    (1105, r"session mode|listener"),
+OWN_ERROR: Final = 1235
+OWN_ERRORS: Final = re.compile(
+    r"The last value of a sequence is known only|FOUND_ROWS\(\) is not known of this statement|Outside a transaction ROW_COUNT\(\)"
+    r"|Outside a transaction the warnings of the statement before|GET DIAGNOSTICS CONDITION is only supported inside a transaction"
+    r"|KILL is only supported with a connection id|a lock that was taken with GET_LOCK\(\) unseen"
 )
-"""Errors of dualpool's own where a direct connection has a value: number, and what the text must contain."""
+"""Errors of dualpool's own where a direct connection has a value: README.md names them. Any other refusal is a difference."""
 
 LASTVAL: Final = re.compile(rb"\x0blastval\(s[0-9]\)")
 """The name of a column, with its length."""
@@ -351,9 +353,7 @@ def status(replies: list[tuple[object, ...]]) -> int:
 
 def is_own_error(replies: list[tuple[object, ...]]) -> bool:
     """Is it one of dualpool's own errors that say what to do?"""
-    return any(
-        kind == "ERR" and rest[0] == number and re.search(text, str(rest[2])) for kind, *rest in replies for number, text in OWN_ERRORS
-    )
+    return any(kind == "ERR" and rest[0] == OWN_ERROR and OWN_ERRORS.match(str(rest[2])) for kind, *rest in replies)
 
 
 def is_look(replies: list[tuple[object, ...]]) -> bool:
