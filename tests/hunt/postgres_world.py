@@ -287,7 +287,7 @@ class PostgresWorld:
                 continue
             if self._is_own_error(pooled, other):
                 verdict = Verdict.EXCUSED
-                if one[-1] != other[-1] or one[-1] != ("Z", b"I") or has_gone_on(one, other):
+                if one[-1] != other[-1] or one[-1] != ("Z", b"I") or has_done_more(one, other):
                     return Verdict.PARTED, "", "", ""
                 continue
             if is_unlistable(one, other):
@@ -364,10 +364,10 @@ def is_documented(direct: list[tuple[str, object]], pooled: list[tuple[str, obje
     return True
 
 
-def has_gone_on(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
-    """Has the direct connection carried out more, of what comes behind the statement that dualpool refuses?"""
+def has_done_more(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+    """Has the direct connection carried out more than the statement that dualpool refuses: what comes behind it, or what it undoes?"""
     refused = next(i for i, (kind, _) in enumerate(pooled) if kind == "E")
-    return sum(kind == "C" for kind, _ in direct[refused:]) > 1
+    return any(kind == "C" for kind, _ in pooled[:refused]) or sum(kind == "C" for kind, _ in direct[refused:]) > 1
 
 
 def is_unlistable(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
