@@ -206,7 +206,8 @@ class _Run:
                 self.runner.excuses[str(error)[:200]] = self.runner.excuses.get(str(error)[:200], 0) + 1
         twins.shaky = twins.shaky and step <= self.killed
         if verdict is Verdict.DIFFERENT:
-            raise Found(Difference(step, f"own view: {what}", theirs, ours))
+            log = f"\n    {self.world.log()}" if pooled.closed else ""
+            raise Found(Difference(step, f"own view: {what}", theirs, ours + log))
         if verdict is Verdict.PARTED or pooled.closed:
             self._send_away(twins)
 
