@@ -34,7 +34,7 @@ from dualpool.postgres.requests import (
     StaleStep,
     TellingStep,
 )
-from dualpool.postgres.server_relay import ServerRelay
+from dualpool.postgres.server_relay import STALE, ServerRelay
 from dualpool.postgres.statements import (
     ANY_READING,
     NEVER_PREPARED,
@@ -63,6 +63,8 @@ DO_NOTHING: Final = b"UNLISTEN " + NEVER_PREPARED
 STATEMENT_KIND: Final = ord("S")
 PORTAL_KIND: Final = ord("P")
 TOO_LONG_TO_KEEP: Final = b"the unnamed statement was too long to be kept for another server connection"
+MAX_WAITS: Final = 4
+"""For what is under way, for a question, and for one more about what the first has found."""
 MAX_CHECKED: Final = 16
 """Statements that one text names; of more it is not certain that it names them."""
 MAX_NAME: Final = 128
@@ -77,6 +79,7 @@ CANCELED_INSTEAD: Final = {
 }
 """(Nobody describes them: the client has described its own statement.)"""
 ENCODING: Final = "client_encoding"
+SEARCH_PATH: Final = "search_path"
 
 
 class MustWait(Exception):
@@ -110,7 +113,7 @@ class MustCancel(Exception):
 class ClientSender(ClientSession):
     """See the module. Each method returns what is sent instead of the message, or None: the message as it is."""
 
-    __slots__ = ("_canceled", "_listens_alone", "_portals", "_unread")
+    __slots__ = ("_canceled", "_listens_alone", "_portals", "_unread", "_waits")
 
     def __init__(self, limits: RelayLimits, wanted: Settings = DEFAULTS) -> None:
         super().__init__(limits, wanted)
@@ -120,6 +123,8 @@ class ClientSender(ClientSession):
         """The next LISTEN goes to the client's own server connection."""
         self._canceled: bool | None = None
         """The cancel request that the next Query means is over; True: there was such a client."""
+        self._waits = 0
+        """How often the next message has waited already until it is known how the session reads texts."""
         self._unread = b""
         """The end of what was sent of a text that is too long to be read, while its rest comes."""
 
@@ -202,9 +207,12 @@ class ClientSender(ClientSession):
                 parts.append(self._prepare_under(name, OwnNameStep(alone=True), server, b"".join(parts), is_checked=is_checked))
                 parts.append(wire.SYNC_MESSAGE)
                 pending.append(HIDDEN_SYNC)
-        if any(server.own_names.values()):
-            pending.append(StaleStep(b""))
-            query = wire.query(FAIL)
+        stale = [name for name, is_stale in server.own_names.items() if is_stale]
+        if stale:
+            # It is not to find them; what it is told then is what a server says.
+            server.own_name_error = STALE[wire.HEADER.size :]
+            parts += (wire.message(wire.CLOSE, b"S" + name + b"\0") for name in stale)
+            pending.extend(OwnNameStep() for _ in stale)
         pending.append(asked)
         parts += (query, self._close_own_names(names, server))
         server.own_names.clear()
@@ -470,6 +478,8 @@ class ClientSender(ClientSession):
         """Bind of the unnamed statement: it must be this client's own."""
         server.segment_statement = None
         unnamed = self.unnamed
+        if server.rereads and unnamed is not None and not self._unnamed_is_there(server):
+            self._await_reading(self.unnamed_reading, unnamed[6 : unnamed.index(0, 6)], server)
         now = self._reading_now(server)  # before it is noted that the statement may change that
         if unnamed is not None:
             marks = self._marks_of_unnamed(unnamed, server)
@@ -536,6 +546,9 @@ class ClientSender(ClientSession):
         elif marks & sql.TOUCHES:
             server.touch(sql.names_among(bound_values(values)))
 
+    def _unnamed_is_there(self, server: ServerRelay) -> bool:
+        return server.unnamed is self.unnamed and not (len(server.pending) > 1 and server.parse_is_unsure())
+
     def _unnamed_again(self, server: ServerRelay, learns: bool | None, now: ReadBy) -> bytes:
         """What must be sent first so that the session has the client's unnamed statement, or none if it has none.
 
@@ -543,12 +556,10 @@ class ClientSender(ClientSession):
         MustAsk.
         """
         unnamed = self.unnamed
-        if server.unnamed is unnamed and not (len(server.pending) > 1 and server.parse_is_unsure()):
+        if self._unnamed_is_there(server):
             return b""
         if unnamed is not None and self.unnamed_shape is not None and not server.skipping:
             return self._unnamed_as_told(unnamed, self.unnamed_shape[0], server, learns, now)
-        if unnamed is not None:
-            self._await_reading(self.unnamed_reading, unnamed[6 : unnamed.index(0, 6)], server)
         server.unnamed = unnamed
         if unnamed is None:
             # Another client's is there; on a direct connection there would be none.
@@ -565,7 +576,6 @@ class ClientSender(ClientSession):
             if not learns:
                 raise Stale
         text = unnamed[6 : unnamed.index(0, 6)]
-        self._await_reading(self.unnamed_reading, text, server)
         self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + text + b"\0" + types)
         server.parses += 1
         again = server.parse_hidden(self.unnamed, HIDDEN_PARSE, self._unnamed_changes(text, server, now))
@@ -577,9 +587,11 @@ class ClientSender(ClientSession):
 
     def _await_reading(self, reading: ReadBy, text: bytes, server: ServerRelay) -> None:
         """`text`, which was read by `reading`, is to be prepared again: by the settings that the session has then. Raises MustAsk."""
-        if not server.rereads or reading in {ANY_READING, OWN_READING} or not server.reading_is_coming():
+        waits, self._waits = self._waits, 0
+        if not server.rereads or reading in {ANY_READING, OWN_READING} or waits == MAX_WAITS or not server.reading_is_coming():
             return
         if server.judge.read(text).is_read_by_settings():
+            self._waits = waits + 1
             server.unsynced = SYNCED
             server.pending.append(HIDDEN_SYNC)
             server.awaited = HIDDEN_SYNC
@@ -653,6 +665,8 @@ class ClientSender(ClientSession):
     def _described(self, message: bytes, name: bytes, version: Version | None, server: ServerRelay) -> bytes | None:
         """Describe of a statement. Raises Stale, MustAsk."""
         if not name:
+            if self.unnamed is not None and not self._unnamed_is_there(server):
+                self._await_reading(self.unnamed_reading, self.unnamed[6 : self.unnamed.index(0, 6)], server)
             first = self._names_of_unnamed_first(server)
             try:
                 again = first + self._unnamed_again(server, False, self._reading_now(server))
@@ -751,10 +765,12 @@ class ClientSender(ClientSession):
         return changes if changes and statement.read(server.judge).is_read_by_settings() else []
 
     def _unnamed_changes(self, text: bytes, server: ServerRelay, now: ReadBy) -> list[Change]:
-        """The same for the unnamed statement."""
-        self.unnamed_reading = kept_by(self.unnamed_reading, now)
+        """The same for the unnamed statement. What it means by another search path, the server finds out itself."""
         changes = changes_for(self.unnamed_reading, now)
-        return changes if changes and server.judge.read(text).is_read_by_settings() else []
+        self.unnamed_reading = kept_by(self.unnamed_reading, now)
+        if not changes or server.judge.read(text).is_read_by_settings():
+            return changes
+        return [change for change in changes if change[0] == SEARCH_PATH]
 
 
 def settled(version: Version) -> Version:

@@ -406,8 +406,9 @@ OWN_NAMES = [
         released(READY + ANSWER + READY + CLOSED + READY, ANSWER + READY), asks(RUN_A, RUN_ONE), released(RAN),
     )),
     Row("what it means has other columns now", (
-        *A_PREPARED, asks(EXPLAIN, ASK_A), server(PARSED + parameters(0) + description(2), b"", to_server=SYNC + query(FAIL) + CLOSE_A),
-        released(READY + NONE_THERE + READY + CLOSED + READY, STALE + READY), asks(RUN_A, RUN_ONE), released(RAN),
+        *A_PREPARED, asks(EXPLAIN, ASK_A),
+        server(PARSED + parameters(0) + description(2), b"", to_server=SYNC + close(b"S", b"a") + EXPLAIN + CLOSE_A),
+        released(READY + CLOSED + NOT_A + READY + CLOSED + READY, STALE + READY), asks(RUN_A, RUN_ONE), released(RAN),
     )),
     Row("what it means is not there any more", (
         *A_PREPARED, asks(EXPLAIN, ASK_A), server(SYNTAX, b"", to_server=IN_BETWEEN),
