@@ -687,10 +687,11 @@ class ClientSender(ClientSession):
         elif action == s.C_RESET_STATEMENT and statement is not None:
             self._cursor_over(statement, server)
         elif action == s.C_RESET and ok is not None:
-            # (The role stays. One that may have been taken unseen cannot be asked for any more.)
-            role = server.holds.role or bool(server.holds.unsettled & s.PIN_ASK)
+            # (The role stays. Behind a reset of ours it is asked whether there is one that nobody has seen.)
+            role, unseen = server.holds.role, bool(server.holds.unsettled & s.PIN_ASK)
             server.was_reset(tracks=False)
             server.holds.role = role
+            server.dirty = server.dirty or unseen
             server.repin(self.text)
             self._forget_session()
             self.new_settings(session_sql.after_reset(self.settings, server.defaults, server.version))
