@@ -214,7 +214,7 @@ class ClientSender(ClientSession):
             parts += (wire.message(wire.CLOSE, b"S" + name + b"\0") for name in stale)
             pending.extend(OwnNameStep() for _ in stale)
         pending.append(asked)
-        parts += (query, self._close_own_names(names, server))
+        parts += (query, self._close_own_names(list(server.own_names), server))
         server.own_names.clear()
         return b"".join(parts)
 

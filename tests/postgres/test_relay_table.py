@@ -440,6 +440,14 @@ OWN_NAMES = [
         server(PARSED + TOLD, b"", to_server=parse(b"", b"explain execute a") + RUN + CLOSE_A),
         released(PARSED + RAN + CLOSED + READY, PARSED + RAN),
     )),
+    Row("by the protocol without Sync, and then another one by a query", (
+        *A_PREPARED, asks(parse(b"b", b"select 2") + SYNC, prepares(2, b"select 2") + SYNC),
+        released(PARSED + TOLD + READY, PARSED + READY),
+        asks(parse(b"", b"explain execute b") + EXPLAIN, parse(b"b", b"select 2") + describe(b"S", b"b") + FLUSH),
+        server(PARSED + TOLD, b"", to_server=parse(b"", b"explain execute b") + SYNC + ASK_A),
+        server(PARSED + READY + PARSED + TOLD, PARSED, to_server=SYNC + EXPLAIN + close(b"S", b"b") + CLOSE_A),
+        released(READY + ANSWER + READY + CLOSED + CLOSED + READY, ANSWER + READY),
+    ), pieces=False),
     Row("by the protocol, and it has other columns now", (
         *A_PREPARED,
         asks(parse(b"", b"explain execute a") + RUN, ASK_A),
