@@ -199,7 +199,9 @@ class ClientSender(ClientSession):
             # What is prepared would need a Sync, which would commit what the client has not; what closes it would be read as data.
             pending.insert(-1, RefusedNamesStep(copies=not server.unsynced))
             return wire.query(FAIL)
-        asked = pending.pop()
+        asked = [pending.pop()]
+        if pending and isinstance(pending[-1], DeallocatedStep):
+            asked.insert(0, pending.pop())
         parts = [self._close_all(server)] if shows_all else []
         is_checked = not shows_all and len(names) <= MAX_CHECKED
         for name in names:
@@ -213,7 +215,7 @@ class ClientSender(ClientSession):
             server.own_name_error = STALE[wire.HEADER.size :]
             parts += (wire.message(wire.CLOSE, b"S" + name + b"\0") for name in stale)
             pending.extend(OwnNameStep() for _ in stale)
-        pending.append(asked)
+        pending.extend(asked)
         parts += (query, self._close_own_names(list(server.own_names), server))
         server.own_names.clear()
         return b"".join(parts)

@@ -393,6 +393,9 @@ NAMED = [
     )),
 ]  # fmt: skip
 
+UNLISTEN = query(DO_NOTHING)
+DEALLOCATED = complete(b"DEALLOCATE")
+UNLISTENED = complete(b"UNLISTEN")
 EXPLAIN = query(b"explain execute a")
 LOOK = query(b"table pg_prepared_statements")
 AS_A = parse(b"a", b"select 1")
@@ -457,6 +460,12 @@ OWN_NAMES = [
     Row("others' statements are closed before a look at all, and prepared again afterwards", (
         OTHER_ONE, asks(LOOK, CLOSE_ONE + LOOK), released(CLOSED + ANSWER + READY, ANSWER + READY),
     )),
+    Row("DEALLOCATE of one that is called as the view", (
+        OTHER_ONE, asks(parse(b"pg_prepared_statements", b"select 2") + SYNC, prepares(2, b"select 2") + SYNC),
+        released(PARSED + TOLD + READY, PARSED + READY),
+        asks(query(b"deallocate pg_prepared_statements"), CLOSE_ONE + close(b"S", NAME_TWO) + UNLISTEN),
+        released(CLOSED + CLOSED + UNLISTENED + READY, DEALLOCATED + READY),
+    )),
     Row("with its own beside them", (
         *A_PREPARED, asks(LOOK, CLOSE_ONE + AS_A + SYNC + LOOK + CLOSE_A),
         released(CLOSED + PARSED + READY + ANSWER + READY + CLOSED + READY, ANSWER + READY),
@@ -464,9 +473,6 @@ OWN_NAMES = [
     )),
 ]  # fmt: skip
 
-UNLISTEN = query(DO_NOTHING)
-DEALLOCATED = complete(b"DEALLOCATE")
-UNLISTENED = complete(b"UNLISTEN")
 GONE = (asks(RUN_A), released(NOT_THERE + READY))
 DEALLOCATE = [
     Row("a name of the protocol, by SQL", (
