@@ -50,6 +50,7 @@ from dualpool.postgres.statements import (
     described,
     kept_reading,
     shared,
+    text_of,
     undescribed,
 )
 from dualpool.postgres.wire import HEADER
@@ -276,7 +277,7 @@ class ClientSender(ClientSession):
         unnamed = self.unnamed
         if unnamed is None or not self.unnamed_marks & sql.NAMES:
             return b""
-        text = unnamed[6 : unnamed.index(0, 6)]
+        text = text_of(unnamed)
         return self._names_first(server.judge.read(text), text, server)
 
     def end_own_names(self, server: ServerRelay) -> bytes:
@@ -481,12 +482,12 @@ class ClientSender(ClientSession):
         server.segment_statement = None
         unnamed = self.unnamed
         if server.rereads and unnamed is not None and not self._unnamed_is_there(server):
-            self._await_reading(self.unnamed_reading, unnamed[6 : unnamed.index(0, 6)], server)
+            self._await_reading(self.unnamed_reading, text_of(unnamed), server)
         now = self._reading_now(server)  # before it is noted that the statement may change that
         if unnamed is not None:
             marks = self._marks_of_unnamed(unnamed, server)
             if marks or self._portals:
-                text = unnamed[6 : unnamed.index(0, 6)]
+                text = text_of(unnamed)
                 judge = server.judge
                 refused = self._refused(marks, server)
                 if refused is not None:
@@ -514,7 +515,7 @@ class ClientSender(ClientSession):
         except MustAsk as question:
             raise MustAsk(first + question.asked, question.need) from None
         if unnamed is not None and self.unnamed_marks & sql.NAMES:
-            text = unnamed[6 : unnamed.index(0, 6)]
+            text = text_of(unnamed)
             again += self._under_own_names(server.judge.read(text), text, server)
             if self._is_stale_by_name(server.judge.read(text), text, server):
                 self._stale(server)
@@ -525,7 +526,7 @@ class ClientSender(ClientSession):
         """What the unnamed statement does by what is known now: what it calls may have been replaced."""
         if self.unnamed_judge not in {None, server.judge}:
             self.unnamed_judge = server.judge
-            self.unnamed_marks = server.judge.marks(unnamed[6 : unnamed.index(0, 6)])
+            self.unnamed_marks = server.judge.marks(text_of(unnamed))
         return self.unnamed_marks
 
     def _bind_telling(self, reading: Reading, portal: bytes, server: ServerRelay) -> Version | None:
@@ -567,7 +568,7 @@ class ClientSender(ClientSession):
             # Another client's is there; on a direct connection there would be none.
             server.pending.append(HIDDEN_CLOSE)
             return CLOSE_UNNAMED
-        return server.parse_hidden(unnamed, HIDDEN_PARSE, self._unnamed_changes(unnamed[6 : unnamed.index(0, 6)], server, now))
+        return server.parse_hidden(unnamed, HIDDEN_PARSE, self._unnamed_changes(text_of(unnamed), server, now))
 
     def _unnamed_as_told(self, unnamed: bytes, types: bytes, server: ServerRelay, learns: bool | None, now: ReadBy) -> bytes:
         """The same, where the client was told the shape of its unnamed statement."""
@@ -577,7 +578,7 @@ class ClientSender(ClientSession):
             server.unequal = None
             if not learns:
                 raise Stale
-        text = unnamed[6 : unnamed.index(0, 6)]
+        text = text_of(unnamed)
         self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + text + b"\0" + types)
         server.parses += 1
         again = server.parse_hidden(self.unnamed, HIDDEN_PARSE, self._unnamed_changes(text, server, now))
@@ -668,7 +669,7 @@ class ClientSender(ClientSession):
         """Describe of a statement. Raises Stale, MustAsk."""
         if not name:
             if self.unnamed is not None and not self._unnamed_is_there(server):
-                self._await_reading(self.unnamed_reading, self.unnamed[6 : self.unnamed.index(0, 6)], server)
+                self._await_reading(self.unnamed_reading, text_of(self.unnamed), server)
             first = self._names_of_unnamed_first(server)
             try:
                 again = first + self._unnamed_again(server, False, self._reading_now(server))
@@ -678,7 +679,7 @@ class ClientSender(ClientSession):
                 stale.first = first
                 raise
             if self.unnamed is not None and self.unnamed_marks & sql.NAMES:
-                text = self.unnamed[6 : self.unnamed.index(0, 6)]
+                text = text_of(self.unnamed)
                 if self._is_stale_by_name(server.judge.read(text), text, server):
                     raise Stale(again)
             server.pending.append(DescribedStep(self, unnamed=self.unnamed))

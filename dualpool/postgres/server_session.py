@@ -18,7 +18,7 @@ from dualpool.postgres.lexical import LEXICAL_SETTINGS, codec_of, lexis_of
 from dualpool.postgres.reading import customizes
 from dualpool.postgres.requests import HIDDEN_QUERY, PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.session_sql import LIMITS, RESTORATIONS, ROLES, is_placeholder
-from dualpool.postgres.statements import OWN_READING, PreparedStep, ReadBy, ServerStatements, Statement, Version, reading, shared
+from dualpool.postgres.statements import OWN_READING, PreparedStep, ReadBy, ServerStatements, Statement, Version, reading, shared, text_of
 from dualpool.protocol import LISTEN_ERROR, PIN_WARN, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
 
@@ -641,7 +641,7 @@ class ServerSession(protocol.ServerRelay):
         if self.segment_statement is not None:
             return self.segment_statement.text()
         unnamed = self.unnamed
-        return unnamed[6 : unnamed.index(0, 6)] if unnamed is not None and unnamed[:1] == b"P" else b""
+        return text_of(unnamed) if unnamed is not None and unnamed[:1] == b"P" else b""
 
     # ---------------------------------------------------------------------------------------------------------------- settings
 

@@ -33,6 +33,11 @@ Change = tuple[str, str | None, str | None]
 """A setting, its value while a text is prepared, and the one that it has; None: the server's default."""
 
 
+def text_of(unnamed: bytes) -> bytes:
+    """The SQL in a Parse message of an unnamed statement."""
+    return unnamed[6 : unnamed.index(0, 6)]
+
+
 class Statement:
     """A text with its declared parameter types, read in a certain way: the same object for every client that prepares the same."""
 

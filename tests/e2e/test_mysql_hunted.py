@@ -2,7 +2,7 @@
 
 import contextlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pymysql
@@ -43,28 +43,26 @@ def test_execute_reads_last_insert_id(narrow: World) -> None:
         assert value(client, "EXECUTE q") == number
 
 
-def test_a_role_that_no_text_shows_ends_with_its_client(narrow: World, mysql_server: MySQLServer) -> None:
+def takes_a_role_unseen(client: Any) -> None:
+    rows(client, r"PREPARE q FROM 's\et rol\e hunted_role'")
+    rows(client, "EXECUTE q")
+    rows(client, "DEALLOCATE PREPARE q")
+
+
+def takes_a_role_and_resets(client: Any) -> None:
+    rows(client, "SET ROLE hunted_role")
+    client._execute_command(COM_RESET_CONNECTION, b"")
+    client._read_packet()
+
+
+@pytest.mark.parametrize("takes", [takes_a_role_unseen, takes_a_role_and_resets])
+def test_a_role_ends_with_its_client(narrow: World, mysql_server: MySQLServer, takes: Callable[[Any], None]) -> None:
     mysql_server.execute("CREATE ROLE IF NOT EXISTS hunted_role")
     mysql_server.execute(f"GRANT hunted_role TO {narrow.user}@'%'")
     with narrow.connect(autocommit=True) as other:
         before = value(other, "SELECT CURRENT_ROLE()")
         with narrow.connect(autocommit=True) as client:
-            rows(client, r"PREPARE q FROM 's\et rol\e hunted_role'")
-            rows(client, "EXECUTE q")
-            rows(client, "DEALLOCATE PREPARE q")
-            assert "hunted_role" in str(value(client, "SELECT CURRENT_ROLE()"))
-        assert value(other, "SELECT CURRENT_ROLE()") == before
-
-
-def test_a_role_that_a_reset_leaves_ends_with_its_client(narrow: World, mysql_server: MySQLServer) -> None:
-    mysql_server.execute("CREATE ROLE IF NOT EXISTS hunted_role")
-    mysql_server.execute(f"GRANT hunted_role TO {narrow.user}@'%'")
-    with narrow.connect(autocommit=True) as other:
-        before = value(other, "SELECT CURRENT_ROLE()")
-        with narrow.connect(autocommit=True) as client:
-            rows(client, "SET ROLE hunted_role")
-            client._execute_command(COM_RESET_CONNECTION, b"")  # type: ignore[attr-defined]
-            client._read_packet()  # type: ignore[attr-defined]
+            takes(client)
             assert "hunted_role" in str(value(client, "SELECT CURRENT_ROLE()"))
         assert value(other, "SELECT CURRENT_ROLE()") == before
 
