@@ -157,18 +157,22 @@ def _blank(character: re.Match[bytes]) -> bytes:
 
 # --------------------------------------------------------------------------------------------------------------- PostgreSQL
 
-# A vertical tab is white space since PostgreSQL 16 and refused before: a text with one outside of strings is not certain (scan.l: space).
-# Two strings with white space between them that has a line break are one string, of the first one's kind (scan.l: quotecontinue).
-_CONTINUE: Final = rb"(?:[ \t\f]++|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f]++|--[^\n\r]*+[\n\r])*+'"
-_PLAIN: Final = rb"(?:[^']++|'')*+'(?:" + _CONTINUE + rb"(?:[^']++|'')*+')*+"
-_ESCAPED: Final = rb"(?:[^'\\]++|\\.|'')*+'(?:" + _CONTINUE + rb"(?:[^'\\]++|\\.|'')*+')*+"
-_BITS: Final = rb"[bBxX]'[^']*+'(?:" + _CONTINUE + rb"[^']*+')*+"
+VERTICAL_TAB: Final = "vertical tab"
+"""A flag of PostgreSQL's: a vertical tab is white space (16 and newer). Older ones refuse it outside of strings (scan.l: space)."""
+
+# Between the quotation marks of two strings that are one, of the first one's kind: white space with a line break (scan.l: quotecontinue).
+_CONTINUE: Final = rb"(?:[ \t\f%b]++|--[^\n\r]*+)*+[\n\r](?:[ \t\n\r\f%b]++|--[^\n\r]*+[\n\r])*+'"
 
 
-def _postgres_pattern(string: bytes) -> re.Pattern[bytes]:
+def _postgres_pattern(backslash: bool, tab: bytes) -> re.Pattern[bytes]:
+    """The tokens of PostgreSQL. `tab`: the vertical tab, where it is white space."""
+    between = _CONTINUE % (tab, tab)
+    plain = rb"(?:[^']++|'')*+'(?:%b(?:[^']++|'')*+')*+" % between
+    escaped = rb"(?:[^'\\]++|\\.|'')*+'(?:%b(?:[^'\\]++|\\.|'')*+')*+" % between
+    bits = rb"[bBxX]'[^']*+'(?:%b[^']*+')*+" % between
     return re.compile(
         rb"""
-          (?P<space>(?:[ \t\n\r\f]++|--[^\n\r]*+)++)
+          (?P<space>(?:[ \t\n\r\f%b]++|--[^\n\r]*+)++)
         | (?P<comment>/\*)
         | (?P<string>(?:[eE]'%b|[uU]&'%b|%b|'%b))
         | (?P<unicode>[uU]&"(?:[^"]++|"")++")
@@ -180,14 +184,14 @@ def _postgres_pattern(string: bytes) -> re.Pattern[bytes]:
            (?![A-Za-z_\x80-\xff]))
         | (?P<sign>[^'"0-9\v])
         """
-        % (_ESCAPED, _PLAIN, _BITS, string),
+        % (tab, escaped, plain, bits, escaped if backslash else plain),
         re.VERBOSE | re.DOTALL,
     )
 
 
 _PLAIN_PART: Final = re.compile(rb"((?:[^']++|'')*+)'", re.DOTALL)
 _ESCAPED_PART: Final = re.compile(rb"((?:[^'\\]++|\\.|'')*+)'", re.DOTALL)
-_NEXT_PART: Final = re.compile(_CONTINUE)
+_NEXT_PART: Final = re.compile(_CONTINUE % (b"\v", b"\v"))
 _ESCAPE: Final = re.compile(rb"\\(?:([0-7]{1,3})|x([0-9A-Fa-f]{1,2})|u([0-9A-Fa-f]{4})|U([0-9A-Fa-f]{8})|(.))", re.DOTALL)
 _LETTERS: Final = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _EDGE_OF_COMMENT: Final = re.compile(rb"/\*|\*/")
@@ -199,14 +203,15 @@ _UESCAPE: Final = re.compile(rb"(?:[ \t\n\r\f]++|--[^\n\r]*+)*+uescape[ \t\n\r\f
 class Postgres(Dialect):
     """PostgreSQL, 13 and newer."""
 
-    __slots__ = ("_escaping", "_standard")
+    __slots__ = ("_patterns",)
 
     def __init__(self) -> None:
-        self._standard = _postgres_pattern(_PLAIN)
-        self._escaping = _postgres_pattern(_ESCAPED)
+        self._patterns = {
+            (backslash, tab): _postgres_pattern(backslash, b"\v" if tab else b"") for backslash in (False, True) for tab in (False, True)
+        }
 
     def scan(self, text: bytes, lexis: Lexis, found: Lexed) -> bool:
-        match = (self._escaping if lexis.backslash else self._standard).match
+        match = self._patterns[lexis.backslash, VERTICAL_TAB in lexis.flags].match
         source = found.source
         position, end = 0, len(text)
         while position < end:

@@ -4,11 +4,12 @@ import time
 
 import pytest
 
-from dualpool.sql_text import MAX_READ, POSTGRES, Lexis, lex, lexis
+from dualpool.sql_text import MAX_READ, POSTGRES, VERTICAL_TAB, Lexis, lex, lexis
 
 STANDARD = lexis(POSTGRES)
 ESCAPING = lexis(POSTGRES, backslash=True)
 SJIS = lexis(POSTGRES, "shift_jis")
+NEWER = lexis(POSTGRES, flags=frozenset((VERTICAL_TAB,)))
 
 READ = [
     (STANDARD, rb"select 'a\'; set x", [[b"select", rb"'a\'"], [b"set", b"x"]]),
@@ -17,6 +18,7 @@ READ = [
     (STANDARD, b"select E'a'\n'b\\'; c'", [[b"select", b"E'a'\n'b\\'; c'"]]),
     (STANDARD, b"select 'a' -- x\n'b;'", [[b"select", b"'a' -- x\n'b;'"]]),
     (STANDARD, b"select 'a' 'b'", [[b"select", b"'a'", b"'b'"]]),
+    (NEWER, b"select\v'a'\v\n\v'b' --\v\n\v, 'c'\v;d", [[b"select", b"'a'\v\n\v'b'", b",", b"'c'"], [b"d"]]),
     (SJIS, b"select E'\x83\x5c'; set x", [[b"select", b"E'\x83\x5c'"], [b"set", b"x"]]),
     (STANDARD, b"select /* /* */ ; */ 1--;\n;;b", [[b"select", b"1"], [b"b"]]),
     (STANDARD, b"select $$;$$, $a$ $$; $a$, a$b$c;d", [[b"select", b"$$;$$", b",", b"$a$ $$; $a$", b",", b"a$b$c"], [b"d"]]),

@@ -82,8 +82,8 @@ class ClientSession(protocol.ClientRelay):
 
     def _find_judge(self, server: ServerRelay) -> Judge:
         """The lease begins, and what the client's texts mean may have changed."""
-        encoding, conforming = (self._setting(name, server) for name in LEXICAL_SETTINGS)
-        lexis = lexis_of(encoding, conforming) if encoding is not None and conforming is not None else None
+        encoding, conforming, version = (self._setting(name, server) for name in LEXICAL_SETTINGS)
+        lexis = lexis_of(encoding, conforming, version or "") if encoding is not None and conforming is not None else None
         self._judged_for, self._judged_by = self.settings, server.lexis
         self.judge = server.catalog.judge(lexis, self.limits.verify)
         return self.judge

@@ -1,4 +1,4 @@
-"""How a session of PostgreSQL reads texts: its encoding, and what a backslash is.
+"""How a session of PostgreSQL reads texts: its encoding, what a backslash is, and what its version takes for white space.
 
 Only two settings matter to where a text's tokens are. (backslash_quote decides what is refused, not what is read.)
 
@@ -10,9 +10,10 @@ import re
 from functools import lru_cache
 from typing import Final
 
-from dualpool.sql_text import POSTGRES, Lexis, lexis
+from dualpool.sql_text import POSTGRES, VERTICAL_TAB, Lexis, lexis
 
-LEXICAL_SETTINGS: Final = ("client_encoding", "standard_conforming_strings")
+LEXICAL_SETTINGS: Final = ("client_encoding", "standard_conforming_strings", "server_version")
+"""All of them are reported by the server (docs: libpq, "PQparameterStatus")."""
 
 _CODECS: Final = {
     "sjis": "cp932", "mskanji": "cp932", "shiftjis": "cp932", "win932": "cp932", "windows932": "cp932",
@@ -33,26 +34,29 @@ _TRUE: Final = frozenset(("on", "true", "yes", "1", "t", "tr", "tru", "y", "ye")
 _FALSE: Final = frozenset(("off", "of", "false", "no", "0", "f", "fa", "fal", "fals", "n"))
 
 _WINDOWS: Final = re.compile(r"win(?:dows)?(?=[0-9])")
+_MAJOR: Final = re.compile("[0-9]{1,4}")
+_WITH_TAB: Final = frozenset((VERTICAL_TAB,))
 MAX_FOUND: Final = 1000
-_found: dict[tuple[str, str], Lexis | None] = {}
+_found: dict[tuple[str, str, str], Lexis | None] = {}
 
 
-def lexis_of(encoding: str, conforming: str) -> Lexis | None:
-    """How texts are read with these values of client_encoding and standard_conforming_strings; None where it is not certain."""
-    key = (encoding, conforming)
+def lexis_of(encoding: str, conforming: str, version: str = "") -> Lexis | None:
+    """How texts are read with these values of the LEXICAL_SETTINGS; None where it is not certain."""
+    key = (encoding, conforming, version)
     if key not in _found:
         if len(_found) >= MAX_FOUND:
             _found.clear()
-        _found[key] = _lexis(encoding, conforming.strip().lower())
+        _found[key] = _lexis(encoding, conforming.strip().lower(), version)
     return _found[key]
 
 
-def _lexis(encoding: str, conforming: str) -> Lexis | None:
+def _lexis(encoding: str, conforming: str, version: str) -> Lexis | None:
     name = _bare(encoding)
     codec = _CODECS.get(name)
     if (codec is None and not name.startswith(_SAFE)) or conforming not in _TRUE | _FALSE:
         return None
-    return lexis(POSTGRES, codec or "", conforming in _FALSE)
+    major = _MAJOR.match(version)
+    return lexis(POSTGRES, codec or "", conforming in _FALSE, _WITH_TAB if major is not None and int(major[0]) >= 16 else frozenset())
 
 
 def _bare(encoding: str) -> str:

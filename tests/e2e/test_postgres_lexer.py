@@ -14,11 +14,11 @@ from tests.helpers.servers import PostgresServer
 TEXTS: Final = 400
 PIECES: Final = (
     b"'", b"''", b"'a'", rb"'a\'", rb"'\\'", rb"'a\'b'", rb"E'a\'b'", rb"e'\\'", rb"E'\\''x'", b"U&'d\\0061t'", b"B'01'", b"x'1F'", b"N'n'",
-    b"'a'\n'b'", b"'a' -- c\n 'b'", b"E'a'\n'\\''", b"'a' 'b'",
+    b"'a'\n'b'", b"'a' -- c\n 'b'", b"E'a'\n'\\''", b"'a' 'b'", b"'a'\v\n'b'",
     b"$$a;b$$", b"$a$ ' $$ ; $a$", b"$a$", b"$1", b"$", b"a$b$",
     b"-- x ; '\n", b"/* ; ' */", b"/* /* ; */ ' */", b"/*", b"*/", b"--", b"- -1",
     b'"', b'"a;b"', b'"a""b"', b'U&"\\0062x"', b'U&"!0062" UESCAPE \'!\'', b"AbC", b"\xc3\xa4x", b'"\xc3\xa4"', b"_x1", b"e", b"u",
-    b";", b";;", b"(", b")", b",", b" ", b"\n", b"\t", b"1", b"1.5", b"1e3", b".5", b"1.",
+    b";", b";;", b"(", b")", b",", b" ", b"\n", b"\t", b"\v", b"\f", b"1", b"1.5", b"1e3", b".5", b"1.",
     b"::text", b"+", b"||", b"as", b"select", b"select 1",
 )  # fmt: skip
 """What random texts are made of."""
@@ -46,10 +46,7 @@ def seen(client: "psycopg.Connection[tuple[object, ...]]", text: bytes) -> list[
 
 
 def lexed(client: "psycopg.Connection[tuple[object, ...]]", text: bytes) -> Lexed | None:
-    encoding, conforming = (client.info.parameter_status(name) for name in LEXICAL_SETTINGS)
-    assert encoding is not None
-    assert conforming is not None
-    lexis = lexis_of(encoding, conforming)
+    lexis = lexis_of(*(client.info.parameter_status(name) or "" for name in LEXICAL_SETTINGS))
     assert lexis is not None
     return lex(text, lexis)
 
@@ -124,3 +121,8 @@ def test_encodings(client: "psycopg.Connection[tuple[object, ...]]", encoding: s
         assert found is not None, text
         assert len(list(found.statements())) == len(answer) == 2, text
         assert found.words.count(b",") == len(answer[0]) - 1, text
+
+
+def test_a_vertical_tab_is_white_space_where_the_server_says_so(client: "psycopg.Connection[tuple[object, ...]]") -> None:
+    text = b"select\v'a'\v\n\v'b' as\vx;\vselect 1"
+    assert (lexed(client, text) is not None) == (seen(client, text) is not None) == (client.info.server_version >= 160000)
