@@ -290,7 +290,7 @@ class PostgresWorld:
                 if one[-1] != other[-1] or one[-1] != ("Z", b"I") or has_done_more(one, other):
                     return Verdict.PARTED, "", "", ""
                 continue
-            if is_unlistable(one, other):
+            if is_unlistable(one, other) or (self.is_replanned and is_not_prepared(one, other)):
                 return Verdict.PARTED, "", "", ""
             if has_healed(one, other):
                 # From now on the statements of the two have different shapes.
@@ -408,6 +408,12 @@ def is_said_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, obj
     if re.fullmatch("1?2?[nT]?EZ", kinds) is None or re.fullmatch("1?EZ", sooner) is None or direct[-1] != pooled[-1]:
         return False
     return direct[-2] == pooled[-2] or are_errors_in_turn(direct[-2], pooled[-2])
+
+
+def is_not_prepared(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+    """Has dualpool said at Parse of a text with EXECUTE what a server says when that runs: its statement's table has changed?"""
+    error = pooled[0][1]
+    return "".join(kind for kind, _ in direct) == "1Z" and len(pooled) == 2 and isinstance(error, tuple) and error[0] in UNFIT
 
 
 def segments(answer: Answer) -> list[list[tuple[str, object]]]:
