@@ -412,8 +412,9 @@ def is_said_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, obj
 
 def is_not_prepared(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
     """Has dualpool said at Parse of a text with EXECUTE what a server says when that runs: its statement's table has changed?"""
-    error = pooled[0][1]
-    return "".join(kind for kind, _ in direct) == "1Z" and len(pooled) == 2 and isinstance(error, tuple) and error[0] in UNFIT
+    error = pooled[-2][1] if len(pooled) > 1 else None
+    kinds, sooner = ("".join(kind for kind, _ in replies).replace("3", "") for replies in (direct, pooled))
+    return (kinds, sooner) == ("1Z", "EZ") and isinstance(error, tuple) and error[0] in UNFIT
 
 
 def segments(answer: Answer) -> list[list[tuple[str, object]]]:
