@@ -1,6 +1,5 @@
 """The backends at run time: their budgets and pools, and which pool serves which client."""
 
-import math
 import re
 import ssl
 from typing import TypeVar, cast
@@ -31,6 +30,7 @@ from dualpool.protocol import (
     Engine,
     RelayLimits,
 )
+from dualpool.questions import SharedQuestion
 from dualpool.reactor import Clock
 from dualpool.state import Settings
 from dualpool.tls import backend_context
@@ -52,6 +52,10 @@ SEQUENCE_VALUES = {"error": SEQUENCE_ERROR, "pin": SEQUENCE_PIN}
 
 MAX_WELCOMES = 1000
 """Sets of start-up settings whose answer is remembered, per pool."""
+REREAD_PAUSE = 0.002
+"""Seconds: before they log in, clients must not cause more questions to a server than these."""
+MAX_GREETINGS = 5
+"""How often a server's greeting is read without a login, between two logins. (MySQL blocks a host after `max_connect_errors`, 100.)"""
 
 
 @attrs.frozen
@@ -89,8 +93,12 @@ class BackendState:
         self.status = self.engine.greeting_status({})
         """What they are told there of their session."""
         self.defaults: dict[str, str] | None = None
-        """What the server gives a new session (`Engine.prove`), where that is asked again, and when it was asked last (trio's clock)."""
-        self.defaults_read_at = -math.inf
+        """What the server gives a new session (`Engine.prove`), where that is asked again."""
+        self.question = SharedQuestion(REREAD_PAUSE)
+        """For that."""
+        self.greeting = SharedQuestion(REREAD_PAUSE)
+        """For what the server's greeting says, while there is no server connection on which to ask."""
+        self.greetings_left = MAX_GREETINGS
 
     def reconfigure(self, config: Backend, tls: ssl.SSLContext | None) -> None:
         """Another configuration of the same protocol."""
@@ -137,8 +145,8 @@ class PoolEntry:
         """That of the client for whom the pool was made."""
         self.purpose = ""
         """What it is for, if its connections do not serve clients one by one; or which clients they serve (`Engine.kind_of_session`)."""
-        self.checked_at = -math.inf
-        """When a server was last asked whether its defaults are what they were."""
+        self.question = SharedQuestion()
+        """By what defaults sessions begin now."""
         self._defaults: dict[Host, str] = {}
         """By what defaults sessions began when each server was asked last. (A standby may learn of new ones later.)"""
         self._told: dict[str, str] = {}

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from dualpool.accounts import ServerLogin, ServerTarget
-from dualpool.backends import BackendState, PoolEntry
+from dualpool.backends import MAX_GREETINGS, BackendState, PoolEntry
 from dualpool.config import Config
 from dualpool.errors import ConnectFailed, DualpoolError, RemoteProtocolError, ServerLost
 from dualpool.exchange import Stream, drive
@@ -80,6 +80,7 @@ class Connector:
     def _answered(self, backend: BackendState, host: Host) -> None:
         """Remember which it was. With in-order it is another one only if those before it failed, or are back."""
         hosts, before = backend.config.hosts, backend.host_index
+        backend.greetings_left = MAX_GREETINGS
         backend.host_index = hosts.index(host) if host in hosts else 0
         if backend.host_index != before < len(hosts) and backend.config.load_balance == "in-order":
             names = [f"{hosts[index][0]}:{hosts[index][1]}" for index in (backend.host_index, before)]

@@ -75,6 +75,10 @@ class Supervisor:
         """Put a new connection in the place of `server`, which is leased and shows what the waiting client must not see; offer it."""
         raise NotImplementedError
 
+    def inquire(self, server: "ServerConnection", waiter: "ClientWaiter") -> None:
+        """Ask on `server`, which is leased, what the waiting client's login could not ask (`ClientRelay.uncertain`); then offer it."""
+        raise NotImplementedError
+
     def cancel_inside(self, client: "Client", key: int) -> None:
         """A client's session asks to cancel what the client with the virtual key `key` runs."""
         raise NotImplementedError
@@ -214,10 +218,10 @@ class Client(ChannelOwner):
     def take(self, conn: Leasable) -> None:
         """Attach `conn`, or what comes in its place if it shows what this client must not see."""
         server: ServerConnection = conn  # type: ignore[assignment]
-        if server.relay.picky and not self.relay.may_have(server.relay):
+        if self.relay.uncertain or (server.relay.picky and not self.relay.may_have(server.relay)):
             self.waiter = ClientWaiter(self)
             self.pool.begin_wait(self.waiter)
-            self.supervisor.renew(server, self.waiter)
+            (self.supervisor.inquire if self.relay.uncertain else self.supervisor.renew)(server, self.waiter)
         else:
             self.attach(server)
 

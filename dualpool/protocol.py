@@ -186,6 +186,7 @@ class ClientRelay:
         "subscriptions",
         "to_client",
         "to_server",
+        "uncertain",
         "vacates",
         "wants_channel",
     )
@@ -210,11 +211,16 @@ class ClientRelay:
         self.parses: int = 0
         """Statements that the client prepared, and `binds`: how often it ran one."""
         self.binds: int = 0
+        self.uncertain: bool = False
+        """Its login could not ask what sessions are given now: what it was told of that was so a while ago."""
         self.awaits: bool = False
         """What it has sent waits for an answer of its server connection to a question of ours: see RESUMES."""
 
     def greeted(self, parameters: dict[str, str]) -> None:
         """The client has been told these `parameters` at its login (`Engine.prove`)."""
+
+    def learnt(self, parameters: dict[str, str]) -> None:
+        """A session that begins now is given these `parameters`. Asked in front of the first lease, if `uncertain`."""
 
     def on_client_bytes(self, data: bytes) -> int:
         """Interpret `data`, read from the client. Returns verdict bits; raises RemoteProtocolError, then the client must be closed.

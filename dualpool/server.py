@@ -138,6 +138,9 @@ class Server(Supervisor):
     def renew(self, server: ServerConnection, waiter: ClientWaiter) -> None:
         self.upkeep.renew(server, waiter)
 
+    def inquire(self, server: ServerConnection, waiter: ClientWaiter) -> None:
+        self.upkeep.inquire(server, waiter)
+
     def cancel_inside(self, client: Client, key: int) -> None:
         self.cancels.inside(client, key)
 

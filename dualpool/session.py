@@ -26,7 +26,7 @@ from dualpool.config import Listener
 from dualpool.errors import AdminShutdown, DualpoolError, LoginFailed, LoginTimeout, PoolClosed, QueryCanceled
 from dualpool.exchange import Stream, drive
 from dualpool.link import VANISHED, Client, ServerConnection, WatchedClient
-from dualpool.protocol import APPLICATION, FIRST_CLIENT_ID, SESSION, ClientRelay, ConnectionClosed, Engine, FindAccount
+from dualpool.protocol import FIRST_CLIENT_ID, SESSION, ClientRelay, ConnectionClosed, Engine, FindAccount
 from dualpool.proxy_protocol import networks, read_header, speaks_for_others
 from dualpool.tls import ListenerContext
 
@@ -37,11 +37,6 @@ CLOSE_GRACE = 1.0
 """Seconds for sending a last error message to a client that does not get in."""
 LINGER = 0.25
 """Seconds for a client to close after a last message that is on its way: what it has asked meanwhile must not be answered by a reset."""
-DEFAULTS_WAIT = 0.25
-"""Seconds that a login waits for a server connection to ask; after one that found none others do not ask for DEFAULTS_PAUSE."""
-DEFAULTS_PAUSE = 1.0
-DEFAULTS_LAST = 0.01
-"""Seconds for which the answer about a server's defaults is taken to be true: in a storm of logins not each one asks."""
 
 
 class Clients:
@@ -197,7 +192,8 @@ class Door:
             if speaks_for_others(visit.peer, networks(self.listener.proxy_protocol)):
                 visit.peer = await drive(read_header(visit.peer), stream)
             process_id = server.clients.new_id()
-            policy = await self._policy(visit, process_id)
+            since = trio.current_time()
+            policy = await self._policy(visit, process_id, since)
             find_account = partial(self._find_account, visit)
             answer = await drive(self.engine.accept(policy), stream, find_account, until=until, too_late=too_late)
             if isinstance(answer, CancelRequest):
@@ -210,7 +206,7 @@ class Door:
                 if answer.account.console:
                     return console_guest(answer, process_id)
                 place.enter_context(server.guests.counted(server.config, self.listener.protocol, answer))
-                client = await self._welcome(stream, answer, process_id, policy.server_status)
+                client = await self._welcome(stream, answer, process_id, policy.server_status, since)
                 client.address = "" if visit.peer.address is None else str(visit.peer.address)
                 server.settle(client)
                 server.journal.connected(client, visit)
@@ -251,7 +247,8 @@ class Door:
         until, too_late = self._time_for_login()
         with trio.move_on_at(until + CLOSE_GRACE):
             await stream.send_all(client.channel.take_unsent())
-            policy = await self._policy(visit, client.id)
+            since = trio.current_time()
+            policy = await self._policy(visit, client.id, since)
             request = client.relay.login_request
             before = self.engine.login_now(client.login, client.relay)
             exchange, find_account = self.engine.reaccept(policy, before, request), partial(self._find_account, visit)
@@ -262,7 +259,7 @@ class Door:
                 if login.account.console:
                     raise LoginFailed("the admin console is for new connections only", hint="Connect again, to that database.")
                 place.enter_context(server.guests.counted(server.config, self.listener.protocol, login))
-                await self._welcome_back(client, login)
+                await self._welcome_back(client, login, since)
                 server.journal.connected(client, visit)
                 return
             except DualpoolError as error:
@@ -272,14 +269,14 @@ class Door:
         await self._say_last(stream, too_late)
         raise too_late
 
-    async def _welcome_back(self, client: Client, login: ClientLogin) -> None:
-        """Tell the client that it is in again, and give its socket back to the reactor."""
+    async def _welcome_back(self, client: Client, login: ClientLogin, since: float) -> None:
+        """Tell the client that it is in again, and give its socket back to the reactor. Its session begins after `since` (trio's clock)."""
         server = self.server
-        entry, parameters = await self._place(login)
+        entry, parameters, certain = await self._place(login, since)
         if client.ended_by:
             # In the same moment as the last bytes of its login came, so that the cancellation has not met any wait.
             raise ConnectionClosed
-        client.returned(self._relay(login, entry, parameters), entry.pool, login)
+        client.returned(self._relay(login, entry, parameters, certain), entry.pool, login)
         entry.pool.counters.logins += 1
         server.settle(client)
         client.channel.send(self.engine.welcome(login, parameters, client.id, server.clients.secret(client.id)))
@@ -287,10 +284,11 @@ class Door:
         if login.pending:
             client.feed(login.pending)
 
-    def _relay(self, login: ClientLogin, entry: PoolEntry, parameters: dict[str, str]) -> ClientRelay:
+    def _relay(self, login: ClientLogin, entry: PoolEntry, parameters: dict[str, str], certain: bool) -> ClientRelay:
         mode = SESSION if login.replication else login.account.mode
         relay = self.engine.client_relay(login, self.server.backends.limits_of(mode, entry.database))
         relay.greeted(parameters)
+        relay.uncertain = self.engine.rereads and not certain
         relay.peers = self.server.clients.by_id
         return relay
 
@@ -302,12 +300,15 @@ class Door:
         for ignored in self.listener.ignore_parameters:
             login.parameters.pop(ignored, None)
 
-    async def _welcome(self, stream: Stream, login: ClientLogin, process_id: int, status: int) -> Client:
-        """Tell the client that it is in, and hand its socket to the reactor. `status`: what its greeting said of its session."""
+    async def _welcome(self, stream: Stream, login: ClientLogin, process_id: int, status: int, since: float) -> Client:
+        """Tell the client that it is in, and hand its socket to the reactor. Its session begins after `since` (trio's clock).
+
+        `status`: what its greeting said of its session.
+        """
         server, account = self.server, login.account
-        entry, parameters = await self._place(login)
+        entry, parameters, certain = await self._place(login, since)
         parameters = self.engine.as_greeted(parameters, status)
-        relay = self._relay(login, entry, parameters)
+        relay = self._relay(login, entry, parameters, certain)
         buffer_bytes = server.config.limits.client_buffer_bytes
         made = Client if server.backends.watch is None else WatchedClient
         client = made(server.reactor, stream.transport(), relay, entry.pool, self.engine, server, account.lane, buffer_bytes)
@@ -321,31 +322,38 @@ class Door:
         client.channel.open()
         return client
 
-    async def _place(self, login: ClientLogin) -> tuple[PoolEntry, dict[str, str]]:
-        """The client's pool, and what the client is told. A reload may have put another pool in the place of the first one meanwhile."""
+    async def _place(self, login: ClientLogin, since: float) -> tuple[PoolEntry, dict[str, str], bool]:
+        """The client's pool, and `_parameters`. A reload may have put another pool in the place of the first one meanwhile."""
         backends, protocol = self.server.backends, self.listener.protocol
         entry = backends.entry(protocol, login)
         if login.replication:
-            return backends.replication_entry(entry, login), {}
+            return backends.replication_entry(entry, login), {}, True
         while True:
             try:
-                parameters = await self._parameters(entry, login)
+                parameters, certain = await self._parameters(entry, login, since)
             except PoolClosed:
                 if backends.entry(protocol, login) is entry:
                     raise
             else:
                 if backends.entry(protocol, login) is entry:
-                    return entry, parameters
+                    return entry, parameters, certain
             entry = backends.entry(protocol, login)
 
-    async def _parameters(self, entry: PoolEntry, login: ClientLogin) -> dict[str, str]:
-        """What a client with these start-up settings is told. The first one of each kind asks a server."""
+    async def _parameters(self, entry: PoolEntry, login: ClientLogin, since: float) -> tuple[dict[str, str], bool]:
+        """What a client with these start-up settings is told, and whether that is so after `since`. The first of each kind asks a server.
+
+        It may be otherwise only if no server connection is there, or becomes free in time, on which to ask again.
+        """
         wanted = self.engine.unproven(login)
-        if wanted in entry.welcomes and self.engine.rereads:
-            await self.server.upkeep.reread(entry.backend)
-        known = entry.welcomes.get(wanted)
-        if known is not None and not await self._are_defaults_new(entry):
-            return known
+        certain = True
+        if wanted in entry.welcomes:
+            if self.engine.rereads:
+                certain = await self.server.upkeep.reread(entry.backend, since)
+            elif self.engine.asks_defaults:
+                certain = await entry.question.ask(trio.current_time(), partial(self._see_defaults, entry))
+        known = entry.welcomes.get(wanted)  # none if the answer was a new one
+        if known is not None:
+            return known, certain
         conn = await checkout(entry.pool, login.account.lane)
         assert isinstance(conn, ServerConnection)
         parameters = await self.server.upkeep.use(conn, self.engine.prove(conn.relay, wanted))
@@ -354,31 +362,17 @@ class Door:
         if self.engine.rereads:
             self.server.backends.learn_defaults(entry.backend, parameters)
         entry.remember_welcome(wanted, parameters)
-        return parameters
+        return parameters, True
 
-    async def _are_defaults_new(self, entry: PoolEntry) -> bool:
-        """Do sessions begin otherwise now than when the pool's welcomes were made? Asked if a server connection is free, or soon is."""
-        now = trio.current_time()
-        if not self.engine.asks_defaults or now < entry.checked_at + DEFAULTS_LAST:
-            return False
-        entry.checked_at = now
-        pool = entry.pool
-        conn = pool.take_nowait(APPLICATION)
-        if conn is None and pool.connections and not (pool.is_paused or pool.queue.has_anybody()):
-            # It may be between two leases, or there may be room for one more.
-            with trio.move_on_after(DEFAULTS_WAIT), contextlib.suppress(DualpoolError):
-                conn = await checkout(pool, APPLICATION)
-            if conn is None:
-                entry.checked_at = now + DEFAULTS_PAUSE
-        if conn is None:
-            return False
-        assert isinstance(conn, ServerConnection)
-        try:
+    async def _see_defaults(self, entry: PoolEntry) -> float | None:
+        """Ask a server by what defaults sessions begin now; if they are new, what clients were told is forgotten. As `ask_on_any`."""
+
+        async def ask(conn: ServerConnection) -> None:
             defaults = await self.server.upkeep.use(conn, self.engine.defaults(conn.relay, entry.target.user))
-        except DualpoolError:
-            return False  # the connection is lost; the next one tells
-        told = entry.see_told(self.engine.told(conn.relay))
-        return entry.see_defaults(defaults, conn.target) or told
+            entry.see_told(self.engine.told(conn.relay))
+            entry.see_defaults(defaults, conn.target)
+
+        return await self.server.upkeep.ask_on_any((entry.pool,), entry.question, ask, connects=True)
 
     def _see_off(self, client: Client) -> None:
         if not client.ended_by:
@@ -393,9 +387,9 @@ class Door:
 
     # ------------------------------------------------------------------------------------------------------------ accounts
 
-    async def _policy(self, visit: Visit, process_id: int) -> FrontendPolicy:
+    async def _policy(self, visit: Visit, process_id: int, since: float) -> FrontendPolicy:
         tls = self.listener.tls
-        version, status = await self._greeting()
+        version, status = await self._greeting(since)
         return FrontendPolicy(
             tls=self.tls is not None,
             tls_required=tls is not None and tls.required,
@@ -408,14 +402,12 @@ class Door:
             server_status=status,
         )
 
-    async def _greeting(self) -> tuple[str, int]:
+    async def _greeting(self, since: float) -> tuple[str, int]:
         """What the first backend of the listener's protocol says in its: before it logs in, a client has not said which it wants."""
-        for backend in self.server.backends.states.values():
-            if backend.config.protocol == self.listener.protocol:
-                version = await self.server.upkeep.greeted_version(backend)
-                if self.engine.rereads:
-                    await self.server.upkeep.reread(backend)
-                return version, backend.status
+        if self.engine.rereads:
+            for backend in self.server.backends.states.values():
+                if backend.config.protocol == self.listener.protocol:
+                    return await self.server.upkeep.greeting(backend, since)
         return "", self.engine.greeting_status({})
 
     async def _find_account(self, visit: Visit, asked: FindAccount) -> Account:

@@ -5,7 +5,8 @@ Each piece runs in the pools' nursery, in limited time, and ends with the connec
 
 import contextlib
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from functools import partial
 from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -14,6 +15,7 @@ import trio
 
 from dualpool.accounts import ServerTarget
 from dualpool.backends import BackendState
+from dualpool.checkout import checkout
 from dualpool.errors import AdminShutdown, ConnectFailed, DualpoolError, ServerLost
 from dualpool.exchange import Stream, drive
 from dualpool.hosts import rounds
@@ -22,6 +24,7 @@ from dualpool.link import LEFT_MIDWAY, ClientWaiter, ServerConnection
 from dualpool.log import event
 from dualpool.pool import Pool, PoolIO
 from dualpool.protocol import APPLICATION, TRANSACTION, ConnectionClosed, Exchange
+from dualpool.questions import SharedQuestion
 from dualpool.state import DEFAULTS
 
 if TYPE_CHECKING:
@@ -33,8 +36,10 @@ GREETING_SECONDS: Final = 1.0
 """How long the first client waits for the server's version."""
 
 ANOTHER_CLIENTS: Final = "it has what only another client made"
-REREAD_PAUSE: Final = 0.005
-"""Seconds: before they log in, clients must not cause more questions to a server than these."""
+DEFAULTS_WAIT: Final = 0.25
+"""Seconds that logins wait for a server connection on which to ask for a server's defaults."""
+DEFAULTS_PAUSE: Final = 1.0
+"""Seconds for which no login waits after one that has waited for nothing."""
 
 R = TypeVar("R")
 
@@ -64,6 +69,10 @@ class Upkeep(PoolIO):
     def renew(self, conn: ServerConnection, waiter: ClientWaiter) -> None:
         """As `Supervisor.renew`."""
         self._start(self._renew(conn, waiter), conn)
+
+    def inquire(self, conn: ServerConnection, waiter: ClientWaiter) -> None:
+        """As `Supervisor.inquire`."""
+        self._start(self._inquire(conn, waiter), conn)
 
     def _start(self, work: Coroutine[Any, Any, None], conn: ServerConnection) -> None:
         """Work on a server connection in the background. A fault of ours costs that connection, not the process."""
@@ -95,36 +104,76 @@ class Upkeep(PoolIO):
         conn.pool.give_back(conn)
         return result
 
-    async def greeted_version(self, backend: BackendState) -> str:
-        """The server's version, as its greeting tells it; "" if clients need not know, or it does not answer. It is asked until it does."""
-        if backend.version is None:
-            backend.version = ""  # who comes meanwhile is not kept waiting
-            exchange = backend.engine.greeted_version()
-            if exchange is not None:
-                with trio.move_on_after(GREETING_SECONDS), contextlib.suppress(DualpoolError, ConnectionClosed):
-                    host, port = backend.config.hosts[0]
-                    stream = await self._server.connector.dial(backend, ServerTarget(host, port, "", ""))
-                    try:
-                        backend.version, backend.status = await drive(exchange, stream)
-                    finally:
-                        stream.close()
-                backend.version = backend.version or None
-        return backend.version or ""
+    async def greeting(self, backend: BackendState, since: float) -> tuple[str, int]:
+        """The server's version, and what it says of a session that begins after `since` (trio's clock); "" if it does not answer.
 
-    async def reread(self, backend: BackendState) -> None:
-        """Ask a server what it gives new sessions now, if that was long ago and a server connection is idle. (SET GLOBAL may have run.)"""
-        now = trio.current_time()
-        if now - backend.defaults_read_at < REREAD_PAUSE:
-            return
-        for pool in backend.budget.pools:
-            conn = pool.take_nowait(APPLICATION)
-            if conn is not None:
-                assert isinstance(conn, ServerConnection)
-                backend.defaults_read_at = now
-                with contextlib.suppress(ServerLost):
-                    found = await self.use(conn, conn.engine.prove(conn.relay, DEFAULTS))
-                    self._server.backends.learn_defaults(backend, found)
-                return
+        Without a server connection on which to ask for it, it is what the server's greeting says, as long as that may be asked for.
+        """
+        if backend.version is not None and await self.reread(backend, since):
+            return backend.version, backend.status
+        is_idle = not any(pool.count_up() for pool in backend.budget.pools)
+        if backend.version is None or (is_idle and backend.greetings_left):
+            await backend.greeting.ask(since, partial(self._greet, backend))
+        return backend.version or "", backend.status
+
+    async def _greet(self, backend: BackendState) -> float | None:
+        exchange = backend.engine.greeted_version()
+        sent = trio.current_time()
+        if exchange is None:
+            return None
+        with trio.move_on_after(GREETING_SECONDS), contextlib.suppress(DualpoolError, ConnectionClosed):
+            host, port = backend.config.hosts[0]
+            stream = await self._server.connector.dial(backend, ServerTarget(host, port, "", ""))
+            backend.greetings_left = max(backend.greetings_left - 1, 0)
+            try:
+                backend.version, backend.status = await drive(exchange, stream)
+            finally:
+                stream.close()
+            return sent
+        return None
+
+    async def reread(self, backend: BackendState, since: float) -> bool:
+        """Have a server asked, after `since`, what it gives new sessions (SET GLOBAL may have run). False: there was nobody to ask."""
+        return await backend.question.ask(since, partial(self._reread, backend))
+
+    async def _reread(self, backend: BackendState) -> float | None:
+        async def ask(conn: ServerConnection) -> None:
+            found = await self.use(conn, conn.engine.prove(conn.relay, DEFAULTS))
+            self._server.backends.learn_defaults(backend, found)
+
+        return await self.ask_on_any(backend.budget.pools, backend.question, ask)
+
+    async def ask_on_any(
+        self, pools: Iterable[Pool], question: SharedQuestion, ask: Callable[[ServerConnection], Awaitable[None]], *, connects: bool = False
+    ) -> float | None:
+        """Ask on a leased connection of one of these pools; `ask` gives it back. One that turns out to be lost makes room for the next.
+
+        `connects`: the first connection of a pool may be made for it, unless the database behind it may be asleep. Returns when the
+        question was sent, or None: see `SharedQuestion`.
+        """
+        pools = tuple(pools)
+        for _ in range(1 + sum(pool.count_up() for pool in pools)):
+            conn = await self._free_connection(pools, question, connects)
+            if conn is None:
+                return None
+            sent = trio.current_time()
+            with contextlib.suppress(DualpoolError):
+                await ask(conn)
+                return sent
+        return None
+
+    async def _free_connection(self, pools: tuple[Pool, ...], question: SharedQuestion, connects: bool) -> ServerConnection | None:
+        """Lease a connection of one of these pools, if one is idle, or soon is."""
+        conn = next(filter(None, (pool.take_nowait(APPLICATION) for pool in pools)), None)
+        # It may be between two leases, or there may be room for one more.
+        busy = [pool for pool in pools if not pool.is_paused and (pool.count_up() or (connects and not pool.settings.idle_after))]
+        if conn is None and busy and trio.current_time() >= question.patient_from:
+            with trio.move_on_after(DEFAULTS_WAIT), contextlib.suppress(DualpoolError):
+                conn = await checkout(max(busy, key=lambda pool: pool.resetting_count), APPLICATION)
+            if conn is None:
+                question.patient_from = trio.current_time() + DEFAULTS_PAUSE
+        assert conn is None or isinstance(conn, ServerConnection)
+        return conn
 
     async def _connect(self, pool: Pool, lane: int) -> None:
         entry = self._server.backends.entry_of(pool)
@@ -169,6 +218,28 @@ class Upkeep(PoolIO):
             return
         pool.condemn(conn, ANOTHER_CLIENTS)
         if waiter.client.waiter is waiter:
+            pool.enqueue(waiter)
+
+    async def _inquire(self, conn: ServerConnection, waiter: ClientWaiter) -> None:
+        """Ask what new sessions are given, tell `waiter`'s client, and offer it the connection; if that is lost, it queues up."""
+        client, pool = waiter.client, conn.pool
+        found, lost = None, ServerLost("the server connection did not tell the server's defaults in time")
+        try:
+            with trio.move_on_after(self._server.config.timeouts.reset or inf), self._borrowed(conn) as stream:
+                found = await drive(conn.engine.prove(conn.relay, DEFAULTS), stream)
+        except (DualpoolError, ConnectionClosed) as error:
+            lost = ServerLost(f"the server connection did not tell the server's defaults: {error}")
+        except BaseException:
+            conn.lose(ServerLost("the question was cut off"))
+            raise
+        if found is not None:
+            self._server.backends.learn_defaults(self._server.backends.entry_of(pool).backend, found)
+            client.relay.learnt(found)
+            if not waiter.offer(conn):
+                pool.give_back(conn)
+            return
+        conn.lose(lost)
+        if client.waiter is waiter:
             pool.enqueue(waiter)
 
     async def _close(self, conn: ServerConnection, reason: str) -> None:

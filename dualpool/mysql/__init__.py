@@ -72,7 +72,7 @@ class MysqlEngine(EngineOfModules[ServerRelay]):
         return login_flags(parameters)
 
     def as_greeted(self, parameters: dict[str, str], status: int) -> dict[str, str]:
-        return parameters if login_flags(parameters) == status else with_flags(parameters, status)
+        return with_flags(parameters, status)
 
     def server_relay(self, login: ServerLogin, limits: RelayLimits, target: ServerTarget) -> ServerRelay:
         relay = ServerRelay(limits, login.capabilities, login.version, target.database)

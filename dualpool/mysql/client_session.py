@@ -43,6 +43,8 @@ NOTHING_READ: Final = Reading()
 SESSION_FLAGS: Final = wire.STATUS_AUTOCOMMIT | wire.STATUS_NO_BACKSLASH_ESCAPES
 """What an answer says of the session, whatever was asked: clients escape values by it, and decide whether they must commit."""
 NO_BACKSLASH_ESCAPES: Final = "NO_BACKSLASH_ESCAPES"
+ONLY_IN_MARIADB: Final = "join_cache_level"
+"""A variable of each version of MariaDB, and of no other server."""
 ANY_ID: Final = -1
 SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
 SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS() LIMIT 1"
@@ -97,6 +99,11 @@ class ClientSession(protocol.ClientRelay):
         """The client is logged in; a new session has `parameters`."""
         self.defaults = session_sql.defaults(parameters)
         self.flags = self.login_flags = login_flags(parameters)
+
+    def learnt(self, parameters: dict[str, str]) -> None:
+        """A new session has `parameters`, but the client keeps what its login has told it."""
+        self.uncertain = False
+        self.defaults = session_sql.defaults(with_flags(parameters, self.login_flags))
 
     def _forget_session(self) -> None:
         """As after the login, but for the schema."""
@@ -321,18 +328,23 @@ class ClientSession(protocol.ClientRelay):
 
 
 def login_flags(parameters: dict[str, str]) -> int:
-    """SESSION_FLAGS of a new session, to which the server gives `parameters`."""
+    """SESSION_FLAGS of a new session, to which the server gives `parameters`. (MySQL's says autocommit in any case, until it is set.)"""
     modes = parameters.get("sql_mode", "").split(",")
     flags = wire.STATUS_NO_BACKSLASH_ESCAPES if NO_BACKSLASH_ESCAPES in modes else 0
-    return flags | (wire.STATUS_AUTOCOMMIT if parameters.get("autocommit", "1") in ("1", "ON") else 0)
+    is_on = ONLY_IN_MARIADB not in parameters or parameters.get("autocommit", "1") in ("1", "ON")
+    return flags | (wire.STATUS_AUTOCOMMIT if is_on else 0)
 
 
 def with_flags(parameters: dict[str, str], flags: int) -> dict[str, str]:
     """`parameters` as they are where a new session has these `flags`."""
+    if login_flags(parameters) == flags:
+        return parameters
     modes = [mode for mode in parameters.get("sql_mode", "").split(",") if mode not in ("", NO_BACKSLASH_ESCAPES)]
     modes += [NO_BACKSLASH_ESCAPES] if flags & wire.STATUS_NO_BACKSLASH_ESCAPES else []
-    autocommit = "1" if flags & wire.STATUS_AUTOCOMMIT else "0"
-    return parameters | {"autocommit": autocommit, "sql_mode": ",".join(modes)}
+    changed = parameters | {"sql_mode": ",".join(modes)}
+    if ONLY_IN_MARIADB in parameters:
+        changed["autocommit"] = "1" if flags & wire.STATUS_AUTOCOMMIT else "0"
+    return changed
 
 
 ERROR: Final = put_lenenc_bytes(b"Error")

@@ -3,6 +3,8 @@
 Each row of the table is a script for two clients, which is run twice: on connections to the server itself, and through dualpool.
 """
 
+import contextlib
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -284,15 +286,32 @@ def test_a_client_may_keep_its_server_connection_for_a_sequence(sequence: Callab
 # ------------------------------------------------------------------------------------------------------------- SET GLOBAL, and ids
 
 
-@pytest.fixture
-def own_mariadb(servers: Servers) -> Iterator[MySQLServer]:
-    """The server of this test session alone: it may get SET GLOBAL, which is undone."""
-    server = servers.mariadb()
-    names = ("autocommit", "sql_mode", "group_concat_max_len", "time_zone")
+HARMLESS: Final = ("min_examined_row_limit",)
+"""Of both servers, and nothing but what goes to the slow log depends on it."""
+OF_ALL_SESSIONS: Final = (*HARMLESS, "autocommit", "sql_mode", "group_concat_max_len", "time_zone")
+
+
+@contextlib.contextmanager
+def globals_kept(server: MySQLServer, names: tuple[str, ...]) -> Iterator[MySQLServer]:
+    """The server; afterwards these variables have their values again."""
     before = {name: server.execute(f"SELECT @@global.{name}")[0][0] for name in names}
     yield server
     for name, old in before.items():
         server.execute(f"SET GLOBAL {name} = %s", old)
+
+
+@pytest.fixture
+def own_mariadb(servers: Servers) -> Iterator[MySQLServer]:
+    """The server of this test session alone: it may get any SET GLOBAL, which is undone."""
+    with globals_kept(servers.mariadb(), OF_ALL_SESSIONS) as server:
+        yield server
+
+
+@pytest.fixture(params=["mysql", "mariadb"])
+def each_global(request: pytest.FixtureRequest, servers: Servers) -> Iterator[MySQLServer]:
+    """Each of the two servers. The MySQL may be others', too: it may get SET GLOBAL of what is HARMLESS, which is undone."""
+    with globals_kept(servers.mysql() if request.param == "mysql" else servers.mariadb(), HARMLESS) as server:
+        yield server
 
 
 def test_set_global_reaches_new_clients_and_no_others(own_mariadb: MySQLServer, run_mysql: RunWorld) -> None:
@@ -323,6 +342,99 @@ def test_new_clients_are_told_the_server_s_autocommit_and_sql_mode(own_mariadb: 
         with made.connect(autocommit=True) as client:
             rows(client, "INSERT INTO kept VALUES (%s)", autocommit)
     assert made.execute("SELECT a FROM kept") == [(0,), (1,), (0,)]
+
+
+@pytest.mark.parametrize("pool_size", [1, 2])
+def test_set_global_reaches_a_login_right_behind_another(each_global: MySQLServer, run_mysql: RunWorld, pool_size: int) -> None:
+    """The server has just been asked, for the client before; and the connection of that client may be on its way back to the pool."""
+    made = run_mysql(each_global, pool_size)
+    for number in range(1, 13):
+        before = made.connect(autocommit=True)
+        if number % 3:
+            rows(before, "SET @a = 1, time_zone = '+01:00'")
+        if number % 3 == 2:
+            rows(before, "SELECT GET_LOCK(%s, 0)", OURS)
+        if number % 2 or number % 3 == 2:
+            before._force_close()
+        made.execute(f"SET GLOBAL min_examined_row_limit = {number}")
+        with made.connect(autocommit=True) as client:
+            assert value(client, "SELECT @@min_examined_row_limit") == number
+
+
+def test_set_global_reaches_all_logins_of_a_storm(each_global: MySQLServer, run_mysql: RunWorld) -> None:
+    """They share the questions to the server; none is content with an answer to one that was asked before it came."""
+    made = run_mysql(each_global, 2)
+    made.assert_unharmed()
+
+    def log_in() -> list[tuple[int, int]]:
+        found = []
+        for _ in range(10):
+            least = current[0]
+            with made.connect(autocommit=True) as client:
+                found.append((least, value(client, "SELECT @@min_examined_row_limit")))
+        return found
+
+    current = [0]
+    work = [in_thread(log_in) for _ in range(4)]
+    for number in range(1, 25):
+        made.execute(f"SET GLOBAL min_examined_row_limit = {number}")
+        current[0] = number
+    seen = [pair for thread in work for pair in thread.result()]
+    assert [pair for pair in seen if pair[1] < pair[0]] == []
+
+
+def test_a_login_that_cannot_ask_does_so_later(each_global: MySQLServer, run_mysql: RunWorld) -> None:
+    """The only connection is in another client's transaction. The second of the logins does not wait for it any more."""
+    made = run_mysql(each_global, 1)
+    with made.connect(autocommit=True) as before:
+        old = value(before, "SELECT @@min_examined_row_limit")
+        rows(before, "BEGIN")
+        rows(before, "SELECT 1")
+        made.execute("SET GLOBAL min_examined_row_limit = 77")
+        with plain_login(made) as first, plain_login(made) as second:
+            rows(before, "COMMIT")
+            assert [value(client, "SELECT @@min_examined_row_limit") for client in (first, second, before)] == [77, 77, old]
+
+
+def plain_login(world: World) -> Client:
+    """A client that has logged in, and has asked for nothing else."""
+    client: Client = pymysql.connect(**world.address(), autocommit=None, defer_connect=True)
+    client.set_character_set = lambda *_: None  # type: ignore[method-assign]
+    client.connect()
+    return client
+
+
+def test_set_global_reaches_the_first_client(own_mariadb: MySQLServer, run_mysql: RunWorld) -> None:
+    """There is no server connection on which to ask, and the server's greeting was read for a visitor before."""
+    made = run_mysql(own_mariadb, 1)
+    visit(made)
+    made.execute("SET GLOBAL autocommit = 0, group_concat_max_len = 77")
+    with made.connect(autocommit=None) as client:
+        assert client.server_status & 2 == 0
+        assert rows(client, "SELECT @@autocommit, @@group_concat_max_len") == [(0, 77)]
+
+
+@pytest.mark.parametrize("visitors", [0, 9])
+def test_set_global_reaches_clients_of_a_pool_without_connections(own_mariadb: MySQLServer, run_mysql: RunWorld, visitors: int) -> None:
+    """Without logins a server's greeting is read only a few times: the server would block us. What a client was told stays the client's."""
+    made = run_mysql(own_mariadb, 1)
+    made.assert_unharmed()
+    for number in made.server_connections():
+        made.execute(f"KILL {number}")
+    made.wait_for_server_connections(0)
+    for _ in range(visitors):
+        visit(made)
+    made.execute("SET GLOBAL autocommit = 0, group_concat_max_len = 77")
+    with made.connect(autocommit=None) as client:
+        told = client.server_status & 2
+        assert told == 0 or visitors
+        assert rows(client, "SELECT @@autocommit, @@group_concat_max_len") == [(told // 2, 77)]
+
+
+def visit(world: World) -> None:
+    """Somebody reads dualpool's greeting and goes."""
+    with socket.create_connection(("127.0.0.1", world.pooler.port("mysql"))) as visitor:
+        assert visitor.recv(1)
 
 
 def test_ids_that_clients_know_are_found_at_the_server(each_mysql: World) -> None:

@@ -169,6 +169,29 @@ def test_new_defaults_reach_new_clients(world: World, order: str) -> None:
             assert new.info.parameter_status("TimeZone") != "Asia/Tokyo"
 
 
+@pytest.mark.parametrize("has_connections", [True, False])
+def test_new_defaults_reach_a_login_right_behind_another(world: World, has_connections: bool) -> None:
+    """The server has just been asked, for the client before; and the connection of that client may be on its way back to the pool."""
+    role = f'ROLE app IN DATABASE "{world.database}"'
+    try:
+        for number in range(1, 9):
+            before = world.connect()
+            if number % 2:
+                before.execute("SET work_mem = '1MB'")
+            before.close()
+            if not has_connections:
+                for pid in world.server_connections("usename = 'app'"):
+                    world.execute(f"SELECT pg_terminate_backend({pid}, 5000)")
+            world.execute(f"ALTER {role} SET statement_timeout = '{number}min'")
+            world.execute(f"ALTER {role} SET timezone = 'Etc/GMT-{number}'")
+            with world.connect() as new:
+                assert new.info.parameter_status("TimeZone") == f"Etc/GMT-{number}"
+                found = new.execute("SELECT current_setting('statement_timeout'), current_setting('timezone')").fetchone()
+                assert found == (f"{number}min", f"Etc/GMT-{number}")
+    finally:
+        world.execute(f"ALTER {role} RESET ALL")
+
+
 @pytest.mark.parametrize("listener", ["postgres", "session"])
 @pytest.mark.parametrize("seed", ["SELECT setseed(0.5)", "SET SEED TO 0.5", "SELECT pg_catalog.setseed(0.5), 1"])
 def test_nobody_has_the_seed_of_another_client(world: World, listener: str, seed: str) -> None:
