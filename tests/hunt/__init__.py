@@ -7,5 +7,6 @@ mysql_*.py         MySQL and MariaDB: the same
 runner.py          runs a script on dualpool and on direct connections in step, and judges each answer
 shrinker.py        the shortest script that still shows a difference
 hunt.py            the loop and the command line of `scripts/hunt`
+check.py           the hunt as a test of two minutes
 mutants.py         dualpool with one bug put back, to see that the hunt finds it
 """
