@@ -46,7 +46,11 @@ class Hunt:
             script = self.world.script(f"{self.seed}.{number}")
             number += 1
             history = [*history[-HISTORY + 1 :], script]
-            difference = self.runner.run(script)
+            try:
+                difference = self.runner.run(script)
+            except Exception as error:
+                error.add_note(str(script))
+                raise
             if difference is not None:
                 self._take(history, difference)
                 history = []
