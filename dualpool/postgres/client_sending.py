@@ -141,6 +141,11 @@ class ClientSender(ClientSession):
             server.pending.insert(-1, refused)
             return wire.query(FAIL)
         judge = server.judge
+        now = OWN_READING
+        if marks & sql.NAMES and whole and server.mode != SESSION:
+            asked = server.pending.pop()
+            now = self._reading_for_names(judge.read(text), text, server)
+            server.pending.append(asked)
         if server.mode != SESSION:
             self._suspect(marks, text, server)
         else:
@@ -158,7 +163,7 @@ class ClientSender(ClientSession):
             return self._listen_instead(text, reading, server)
         instead = self._query_instead(text, reading, server) if marks & sql.DEALLOCATES else None
         if marks & sql.NAMES and whole:
-            return self._query_under_own_names(frame if instead is None else instead, text, reading, server)
+            return self._query_under_own_names(frame if instead is None else instead, text, reading, now, server)
         return instead
 
     def _cancel_instead(self, reading: Reading) -> bytes | None:
@@ -189,10 +194,9 @@ class ClientSender(ClientSession):
         body = data[position + 5 : portal_end + 1] + own + b"\0\0\0\0\0" + bound[end_of_values(bound) :]
         return prefix + wire.message(wire.BIND, body)
 
-    def _query_under_own_names(self, query: bytes, text: bytes, reading: Reading, server: ServerRelay) -> bytes:
+    def _query_under_own_names(self, query: bytes, text: bytes, reading: Reading, now: ReadBy, server: ServerRelay) -> bytes:
         """`query`, with what its `text` means by the client's own names prepared around it. See own_names.py. Raises MustAsk."""
-        shows_all = own_names.shows_all(text, reading.lexed)
-        names = list(self.statements.names) if shows_all else own_names.names_in(text, reading.lexed, self.statements.names)
+        shows_all, names = own_names.shows_all(text, reading.lexed), self._names_meant(reading, text)
         if not names and not shows_all:
             return query
         pending = server.pending
@@ -207,7 +211,7 @@ class ClientSender(ClientSession):
         is_checked = not shows_all and len(names) <= MAX_CHECKED
         for name in names:
             if name not in server.own_names:
-                parts.append(self._prepare_under(name, OwnNameStep(alone=True), server, b"".join(parts), is_checked=is_checked))
+                parts.append(self._prepare_under(name, OwnNameStep(alone=True), now, server, b"".join(parts), is_checked=is_checked))
                 parts.append(wire.SYNC_MESSAGE)
                 pending.append(HIDDEN_SYNC)
         stale = [name for name, is_stale in server.own_names.items() if is_stale]
@@ -221,15 +225,20 @@ class ClientSender(ClientSession):
         server.own_names.clear()
         return b"".join(parts)
 
-    def _prepare_under(self, name: bytes, step: OwnNameStep, server: ServerRelay, before: bytes, *, is_checked: bool) -> bytes:
-        """What prepares the client's statement under its own name for it.
+    def _names_meant(self, reading: Reading, text: bytes) -> list[bytes]:
+        """The client's statements that `text` means by their names; all of them, if it shows them."""
+        names = self.statements.names
+        return list(names) if own_names.shows_all(text, reading.lexed) else own_names.names_in(text, reading.lexed, names)
+
+    def _prepare_under(self, name: bytes, step: OwnNameStep, now: ReadBy, server: ServerRelay, before: bytes, *, is_checked: bool) -> bytes:
+        """What prepares the client's statement under its own name for it, in a session that reads texts by the settings `now`.
 
         As when the client prepared it: what it means by the search path of now, the server finds out itself. Raises MustAsk, with what is
         sent `before`, if that is to be compared with what the client was told (`is_checked`).
         """
         version = settled(self.statements.names[name])
         server.own_names[name] = False
-        data = server.parse_hidden(version.parse(name), step, self._changes_for(version, server))
+        data = server.parse_hidden(version.parse(name), step, self._changes_for(version, now, server))
         if not is_checked or version.columns is None:
             return data
         raise self._ask(DescribedStep(self, named=(name, version), hidden=True), before + data + describe(name), server)
@@ -249,15 +258,14 @@ class ClientSender(ClientSession):
         server.pending.append(HIDDEN_SYNC)
         return b"".join(wire.message(wire.CLOSE, b"S" + name + b"\0") for name in names) + wire.SYNC_MESSAGE
 
-    def _under_own_names(self, reading: Reading, text: bytes, server: ServerRelay) -> bytes:
+    def _under_own_names(self, reading: Reading, text: bytes, now: ReadBy, server: ServerRelay) -> bytes:
         """The same for a statement that is about to be prepared, described or bound: what must be sent first. The Sync ends it."""
-        shows_all = own_names.shows_all(text, reading.lexed)
-        names = list(self.statements.names) if shows_all else own_names.names_in(text, reading.lexed, self.statements.names)
+        shows_all, names = own_names.shows_all(text, reading.lexed), self._names_meant(reading, text)
         parts = [self._close_all(server)] if shows_all else []
         is_checked = not shows_all and len(names) <= MAX_CHECKED
         for name in names:
             if name not in server.own_names:
-                parts.append(self._prepare_under(name, OwnNameStep(), server, b"".join(parts), is_checked=is_checked))
+                parts.append(self._prepare_under(name, OwnNameStep(), now, server, b"".join(parts), is_checked=is_checked))
         return b"".join(parts)
 
     def _is_stale_by_name(self, reading: Reading, text: bytes, server: ServerRelay) -> bool:
@@ -265,20 +273,20 @@ class ClientSender(ClientSession):
         stale = [name for name, is_stale in server.own_names.items() if is_stale]
         return bool(stale) and bool(own_names.names_in(text, reading.lexed, stale))
 
-    def _names_first(self, reading: Reading, text: bytes, server: ServerRelay) -> bytes:
+    def _names_first(self, reading: Reading, text: bytes, now: ReadBy, server: ServerRelay) -> bytes:
         """The same in front of a Parse: the columns of an EXECUTE are settled by it (`PlanCacheComputeResultDesc` in plancache.c).
 
         Not where `text` would see what is prepared in between.
         """
-        return b"" if own_names.shows_all(text, reading.lexed) else self._under_own_names(reading, text, server)
+        return b"" if own_names.shows_all(text, reading.lexed) else self._under_own_names(reading, text, now, server)
 
-    def _names_of_unnamed_first(self, server: ServerRelay) -> bytes:
+    def _names_of_unnamed_first(self, now: ReadBy, server: ServerRelay) -> bytes:
         """The same for the unnamed statement."""
         unnamed = self.unnamed
         if unnamed is None or not self.unnamed_marks & sql.NAMES:
             return b""
         text = text_of(unnamed)
-        return self._names_first(server.judge.read(text), text, server)
+        return self._names_first(server.judge.read(text), text, now, server)
 
     def end_own_names(self, server: ServerRelay) -> bytes:
         """The client's Sync, and behind it what closes the statements under its own names."""
@@ -374,7 +382,10 @@ class ClientSender(ClientSession):
             self.limits.asks_temporary = True
         if statement.marks & sql.VACATES:
             self.vacates = statement.read(server.judge).vacates
-        under = self._under_own_names(statement.read(server.judge), statement.text(), server) if statement.marks & sql.NAMES else b""
+        under = b""
+        if statement.marks & sql.NAMES:
+            read, text = statement.read(server.judge), statement.text()
+            under = self._under_own_names(read, text, self._reading_for_names(read, text, server), server)
         version = undescribed(statement)
         self.statements.add(name, version)
         return under + server.prepare_and_describe(version, self, name, visible=True)[0]
@@ -394,7 +405,8 @@ class ClientSender(ClientSession):
             if self.unnamed_marks & sql.VACATES:
                 self.vacates = server.judge.read(text).vacates
             if self.unnamed_marks & sql.NAMES:
-                under = self._under_own_names(server.judge.read(text), text, server)
+                read = server.judge.read(text)
+                under = self._under_own_names(read, text, self._reading_for_names(read, text, server), server)
         else:
             self.unnamed_judge = None
             self.unnamed_marks = marks_of_part(data[position + 6 :])
@@ -433,6 +445,9 @@ class ClientSender(ClientSession):
         stand_in = None
         if statement.telling or self._portals or statement.marks & sql.NAMES:
             stand_in = self._bind_telling(statement.read(judge), data[position + 5 : portal_end], server)
+        now = OWN_READING
+        if statement.marks & sql.NAMES:
+            now = self._reading_for_names(statement.read(judge), statement.text(), server)
         known = server.statements.known
         step = known.get(version)
         if stand_in is not None:
@@ -441,7 +456,7 @@ class ClientSender(ClientSession):
             known.move_to_end(version)
             prefix, own = b"", step.name
         else:
-            first = self._names_first(statement.read(judge), statement.text(), server) if statement.marks & sql.NAMES else b""
+            first = self._names_first(statement.read(judge), statement.text(), now, server) if statement.marks & sql.NAMES else b""
             try:
                 prefix, own = self._ensure(version, server, name, self._learns(data, position, portal_end, end, length))
             except Stale:
@@ -453,7 +468,7 @@ class ClientSender(ClientSession):
         if statement.notable and statement.marks & self.notable:
             self._note_bound(statement.text(), statement.marks, data[name_end + 1 : end], server)
             if statement.marks & sql.NAMES and stand_in is None:
-                prefix += self._under_own_names(statement.read(server.judge), statement.text(), server)
+                prefix += self._under_own_names(statement.read(server.judge), statement.text(), now, server)
                 own = name if name in server.own_names else own
                 if self._is_stale_by_name(statement.read(judge), statement.text(), server):
                     self._stale(server)
@@ -482,7 +497,9 @@ class ClientSender(ClientSession):
         server.segment_statement = None
         unnamed = self.unnamed
         if server.rereads and unnamed is not None and not self._unnamed_is_there(server):
-            self._await_reading(self.unnamed_reading, text_of(unnamed), server)
+            self._await_reading([(self.unnamed_reading, text_of(unnamed))], server)
+        if unnamed is not None and self.unnamed_marks & sql.NAMES:
+            self._reading_for_names(server.judge.read(text_of(unnamed)), text_of(unnamed), server)
         now = self._reading_now(server)  # before it is noted that the statement may change that
         if unnamed is not None:
             marks = self._marks_of_unnamed(unnamed, server)
@@ -506,7 +523,7 @@ class ClientSender(ClientSession):
                         return prefix + bound_to(own, data, position, portal_end, portal_end + 1, end, length)
         if server.unnamed is unnamed and len(server.pending) <= 1 and not self.unnamed_marks & sql.NAMES:
             return None
-        first = self._names_of_unnamed_first(server)
+        first = self._names_of_unnamed_first(now, server)
         try:
             again = first + self._unnamed_again(server, self._learns(data, position, portal_end, end, length), now)
         except Stale:
@@ -516,7 +533,7 @@ class ClientSender(ClientSession):
             raise MustAsk(first + question.asked, question.need) from None
         if unnamed is not None and self.unnamed_marks & sql.NAMES:
             text = text_of(unnamed)
-            again += self._under_own_names(server.judge.read(text), text, server)
+            again += self._under_own_names(server.judge.read(text), text, now, server)
             if self._is_stale_by_name(server.judge.read(text), text, server):
                 self._stale(server)
                 return again + bound_to(NEVER_PREPARED, data, position, portal_end, portal_end + 1, end, length)
@@ -588,13 +605,24 @@ class ClientSender(ClientSession):
         step = DescribedStep(self, unnamed=self.unnamed, hidden=True)
         raise self._ask(step, again + describe(b""), server)
 
-    def _await_reading(self, reading: ReadBy, text: bytes, server: ServerRelay) -> None:
-        """`text`, which was read by `reading`, is to be prepared again: by the settings that the session has then. Raises MustAsk."""
-        waits, self._waits = self._waits, 0
-        if not server.rereads or reading in {ANY_READING, OWN_READING} or waits == MAX_WAITS or not server.reading_is_coming():
-            return
-        if server.judge.read(text).is_read_by_settings():
-            self._waits = waits + 1
+    def _reading_for_names(self, reading: Reading, text: bytes, server: ServerRelay) -> ReadBy:
+        """The settings by which is read what `text` means by its client's own names, before it is noted what it may change itself.
+
+        Raises MustAsk, as `_await_reading` does.
+        """
+        if server.rereads:
+            versions = [settled(self.statements.names[name]) for name in self._names_meant(reading, text) if name not in server.own_names]
+            self._await_reading([(version.statement.reading, version.statement.text()) for version in versions], server)
+        return self._reading_now(server)
+
+    def _await_reading(self, prepared: list[tuple[ReadBy, bytes]], server: ServerRelay) -> None:
+        """Texts, with what each was read by, are to be prepared again: by the settings that the session has then. Raises MustAsk."""
+        if not server.rereads or not server.reading_is_coming():
+            self._waits = 0
+        elif self._waits < MAX_WAITS and any(
+            reading not in {ANY_READING, OWN_READING} and server.judge.read(text).is_read_by_settings() for reading, text in prepared
+        ):
+            self._waits += 1
             server.unsynced = SYNCED
             server.pending.append(HIDDEN_SYNC)
             server.awaited = HIDDEN_SYNC
@@ -631,7 +659,7 @@ class ClientSender(ClientSession):
         """What a portal means by the client's own names, if it was bound in another segment."""
         if not bound.marks & sql.NAMES or bound.lexed is None:
             return b""
-        return self._under_own_names(bound, bound.lexed.source, server)
+        return self._under_own_names(bound, bound.lexed.source, self._reading_now(server), server)
 
     def _named(self, data: bytes, position: int, following: int, kind: int, server: ServerRelay, rewrites: bool) -> bytes | None:
         """Describe or Close of a statement or portal."""
@@ -669,10 +697,11 @@ class ClientSender(ClientSession):
         """Describe of a statement. Raises Stale, MustAsk."""
         if not name:
             if self.unnamed is not None and not self._unnamed_is_there(server):
-                self._await_reading(self.unnamed_reading, text_of(self.unnamed), server)
-            first = self._names_of_unnamed_first(server)
+                self._await_reading([(self.unnamed_reading, text_of(self.unnamed))], server)
+            now = self._reading_now(server)
+            first = self._names_of_unnamed_first(now, server)
             try:
-                again = first + self._unnamed_again(server, False, self._reading_now(server))
+                again = first + self._unnamed_again(server, False, now)
             except MustAsk as question:
                 raise MustAsk(first + question.asked, question.need) from None
             except Stale as stale:
@@ -687,9 +716,11 @@ class ClientSender(ClientSession):
         if version is None:
             server.pending.append(DescribedStep(self))
             return describe(NEVER_PREPARED) if name.startswith(SERVER_PREFIX) else None
-        first = b""
+        first, now = b"", OWN_READING
         if version.statement.marks & sql.NAMES:
-            first = self._names_first(version.statement.read(server.judge), version.statement.text(), server)
+            read, text = version.statement.read(server.judge), version.statement.text()
+            now = self._reading_for_names(read, text, server)
+            first = self._names_first(read, text, now, server)
         try:
             prefix, own = self._ensure(version, server, name, learns=False)
         except MustAsk as question:
@@ -699,7 +730,7 @@ class ClientSender(ClientSession):
             raise
         prefix = first + prefix
         if version.statement.marks & sql.NAMES:
-            prefix += self._under_own_names(version.statement.read(server.judge), version.statement.text(), server)
+            prefix += self._under_own_names(version.statement.read(server.judge), version.statement.text(), now, server)
             own = name if name in server.own_names else own
             if self._is_stale_by_name(version.statement.read(server.judge), version.statement.text(), server):
                 raise Stale(prefix)
@@ -733,12 +764,12 @@ class ClientSender(ClientSession):
             server.unequal = None
             if not learns:
                 raise Stale
-        self._await_reading(version.statement.reading, version.statement.text(), server)
+        self._await_reading([(version.statement.reading, version.statement.text())], server)
         version = self.statements.names[name] = self._current(version, server)
         step = server.step_of(version, self.statements, name)
         if step is not None:
             return b"", step.name
-        changes = self._changes_for(version, server)
+        changes = self._changes_for(version, self._reading_now(server), server)
         if version.columns is None or learns:
             version = self.statements.names[name] = version.again()
             prefix, step, _ = server.prepare_and_describe(version, self, name, changes=changes)
@@ -761,10 +792,10 @@ class ClientSender(ClientSession):
         """The settings by which the server reads what is sent next; OWN_READING: nobody can tell."""
         return server.reading_now() if server.rereads else self.reading
 
-    def _changes_for(self, version: Version, server: ServerRelay) -> list[Change]:
+    def _changes_for(self, version: Version, now: ReadBy, server: ServerRelay) -> list[Change]:
         """What must be set otherwise while `version` is prepared: the client had other settings when it did that."""
         statement = version.statement
-        changes = changes_for(statement.reading, self._reading_now(server))
+        changes = changes_for(statement.reading, now)
         return changes if changes and statement.read(server.judge).is_read_by_settings() else []
 
     def _unnamed_changes(self, text: bytes, server: ServerRelay, now: ReadBy) -> list[Change]:

@@ -4,6 +4,7 @@ from typing import Final
 
 import pytest
 
+from dualpool.postgres import wire
 from tests.e2e.postgres_raw import (
     SYNC,
     Raw,
@@ -89,6 +90,31 @@ def test_a_text_that_is_sent_behind_a_setting_whose_answer_is_still_to_come(worl
                 other.ask(parse("", "SELECT 1"), SYNC)
                 client.ask(parse("run", setting), bind("run"), execute(), close_statement("run"), SYNC, bind(name), execute(), SYNC)
                 assert [first_column(payload) for kind, payload in client.until_ready() if kind == "D"] == [meant], setting
+
+
+def test_what_a_text_means_by_its_names_is_prepared_by_the_settings_of_then(world: World) -> None:
+    """Here: letters that are none in the encoding to which the session is on its way back. The listing comes right behind that."""
+    listing = "SELECT string_agg(statement, ', ') FROM pg_prepared_statements WHERE name = 'p'"
+    in_gb18030 = b"p\0SELECT '\xbf\\'\0\0\0"
+    ways = {
+        "query": (query(listing),),
+        "extended": (parse("l", listing), bind("l"), execute(), close_statement("l"), SYNC),
+        "unnamed": (parse("", listing), bind(""), execute(), SYNC),
+        "by its name": (query("EXECUTE p"),),
+    }
+    port = world.pooler.port("trust")
+    with one_connection(world):
+        for way, asked in ways.items():
+            with Raw(port).log_in() as client, Raw(port).log_in() as other:
+                client.ask(query("SET standard_conforming_strings = off; SET client_encoding = gb18030"))
+                client.ask(wire.message(wire.PARSE, in_gb18030), SYNC)
+                for _ in range(3):
+                    other.ask(query("SELECT 1"))
+                    client.ask(query("SELECT 1/1; RESET client_encoding"), *asked)
+                    (value,) = [first_column(payload) for kind, payload in client.until_ready() if kind == "D"]
+                    assert value is not None, way
+                    assert "縗" in value, way
+                    client.ask(query("SET client_encoding = gb18030"))
 
 
 def test_what_an_unnamed_statement_calls_may_have_been_replaced(world: World) -> None:
