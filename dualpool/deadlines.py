@@ -9,7 +9,15 @@ from collections.abc import Iterable, Iterator
 import attrs
 
 from dualpool.config import Config, Database
-from dualpool.errors import ClientIdleTimeout, DualpoolError, IdleInTransactionTimeout, PinIdleTimeout, QueryTimeout, TransactionTimeout
+from dualpool.errors import (
+    ClientIdleTimeout,
+    DualpoolError,
+    IdleInTransactionTimeout,
+    PinIdleTimeout,
+    QueryTimeout,
+    ServerLost,
+    TransactionTimeout,
+)
 from dualpool.link import Client
 
 
@@ -69,10 +77,14 @@ def all_times(config: Config) -> Iterator[float]:
 
 
 def sweep(clients: Iterable[Client], now: float) -> None:
-    """Expel the clients that are over a limit."""
+    """Expel the clients that are over a limit. A server that owes only us an answer is given up instead: the client has what it wanted."""
     for client in [client for client in clients if client.times is not None and client.times.any]:
         error = exceeded(client, now)
-        if error is not None:
+        conn = client.server
+        assert client.times is not None
+        if isinstance(error, QueryTimeout) and conn is not None and conn.relay.is_only_asked():
+            conn.lose(ServerLost(f"the server does not say what its session holds: {client.times.query}"))
+        elif error is not None:
             client.expel(error)
 
 

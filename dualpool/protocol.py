@@ -147,8 +147,12 @@ class ServerRelay:
         """True when no answer is outstanding; a transaction may be open."""
         raise NotImplementedError
 
+    def is_only_asked(self) -> bool:
+        """True when the client has all its answers, and only a question of ours is open."""
+        return False
+
     def owes_nothing(self) -> bool:
-        """True when the client has all its answers, and only a question of ours is open: without this server it can go on."""
+        """The same, and without this server the client can go on."""
         return False
 
     def is_restoring(self) -> bool:

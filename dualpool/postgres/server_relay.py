@@ -186,12 +186,11 @@ class ServerRelay(ServerSession):
     def is_midway(self) -> bool:
         return self._skip > 0 and not self._skip_hidden
 
+    def is_only_asked(self) -> bool:
+        return self._rows is not None and all(step == PROBE for step in self.pending) and not (self.unsynced or self.unfinished)
+
     def owes_nothing(self) -> bool:
-        return (
-            self._rows is not None
-            and all(step == PROBE for step in self.pending)
-            and not (self.in_transaction or self.unsynced or self.unfinished or self.pins or self._founded)
-        )
+        return self.is_only_asked() and not (self.in_transaction or self.pins or self._founded)
 
     def is_lost(self) -> bool:
         return self.suspect or self.unfinished

@@ -555,7 +555,8 @@ class World:
             too_slow = script.last_words is not None and "took too long" in script.last_words[2]
             if too_slow and not application.was_too_slow:
                 raise Violation(f"{script.name} was told {script.last_words} too early")
-            if script.last_words and not self.kills and not too_slow:
+            unsaid = script.last_words is not None and "does not say" in script.last_words[2]
+            if script.last_words and not self.kills and not too_slow and not unsaid:
                 raise Violation(f"{script.name} was told {script.last_words}, and no server has died")
 
     def _serve_session(self, session: peers.Session, end: End) -> None:
