@@ -70,6 +70,8 @@ SHORT_HEAD: Final = 7 | FIRST_NUMBER
 COUNT_HEAD: Final = b"\1\0\0\1"
 EOF_HEADS: Final = tuple(packet(number, bytes((wire.EOF, 0, 0, 0, 0)))[:-2] for number in range(256))
 """By its number: what an EOF packet without warnings has in front of its status."""
+NOT_PREPARED: Final = error_payload(1295, "HY000", "This command is not supported in the prepared statement protocol yet")
+"""ER_UNSUPPORTED_PS, in MySQL's words."""
 BEGINNINGS: Final = frozenset((s.DONE, s.HEAD, s.PREPARED, s.TEXT, s.FETCHED, s.FIRST_FIELD))
 NOT_A_COUNT: Final = frozenset((wire.OK, wire.EOF, wire.ERR, wire.LOCAL_INFILE))
 OKS: Final = frozenset((wire.OK, wire.EOF))
@@ -483,8 +485,10 @@ class ServerRelay(ServerSession):
         return FORWARD
 
     def _prepared(self, position: int, following: int, first: int) -> int:
-        if first != wire.OK or following - position < 16:
+        if first != wire.OK:
             raise RemoteProtocolError("an answer to COM_STMT_PREPARE that cannot be understood")
+        if following - position < 16:
+            return self._not_prepared(position, following)
         payload = bytes(self._chunk[position + 4 : following])
         request = self.requests[0]
         assert request.key is not None
@@ -507,6 +511,15 @@ class ServerRelay(ServerSession):
             self._move(s.P_NO_PARAMETERS)
             return self._next_list(phase)
         return FORWARD
+
+    def _not_prepared(self, position: int, following: int) -> int:
+        """An OK without a statement, with which no driver could go on: MariaDB's to HELP, where it has no tables for that."""
+        self._move(s.P_ERR)
+        if self._hiding:
+            self._hide(position, following)
+        else:
+            self._replace(position, following, NOT_PREPARED)
+        return self._over(None, NOT_PREPARED)
 
     def _file(self, position: int, following: int) -> None:
         """LOCAL INFILE: the client's packets follow, up to an empty one."""

@@ -15,6 +15,7 @@ from tests.e2e.postgres_world import DEADLINE, in_thread
 from tests.helpers.servers import MySQLServer
 from tests.hunt.mysql_client import Client as PacketClient
 from tests.hunt.script import Message
+from tests.hunt.spelling import verbatim
 
 
 @pytest.fixture
@@ -189,6 +190,17 @@ def packet_client(world: World, mysql_server: MySQLServer, *, pooled: bool) -> P
         client = PacketClient(("127.0.0.1", mysql_server.port), world.user, "app", world.database, **options)
     assert client.read(DEADLINE) is not None
     return client
+
+
+def test_help_is_not_prepared(mysql_server: MySQLServer) -> None:
+    """MariaDB without its tables for that answers with an OK that has no statement."""
+    with mysql_world.world(mysql_server, pool_size=1) as made:
+        client = packet_client(made, mysql_server, pooled=True)
+        help_, select = (Message("Prepare", ("p", verbatim(text))) for text in ("HELP 'x'", "SELECT 1"))
+        refused, taken = told(client, help_, select)
+        assert [reply[:3] for reply in refused] == [("ERR", 1295, "HY000")]
+        assert taken[0][0] != "ERR"
+        client.close()
 
 
 def told(client: PacketClient, *said: Message) -> list[list[tuple[object, ...]]]:

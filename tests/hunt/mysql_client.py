@@ -31,6 +31,9 @@ UNKNOWN_STATEMENT: Final = 0x7777
 LOADED: Final = b"21\tloaded\n"
 """What LOAD DATA LOCAL gets."""
 READ_SIZE: Final = 1 << 16
+SHORTEST_PREPARED: Final = 12
+NOT_PREPARED: Final = b"\xff\x0f\x05#HY000This command is not supported in the prepared statement protocol yet"
+"""dualpool's answer where a server has an OK without a statement in it: MariaDB's to HELP, where it has no tables for that."""
 
 
 class Answer:
@@ -286,8 +289,8 @@ class Client:
 
     def _prepared(self, name: str, replies: list[tuple[object, ...]]) -> Packets:
         body = yield
-        if body[0] == 0xFF:
-            self._error(body, replies)
+        if body[0] == 0xFF or len(body) < SHORTEST_PREPARED:
+            self._error(body if body[0] == 0xFF else NOT_PREPARED, replies)
             return
         number, columns, parameters, _, warnings = struct.unpack_from("<IHHBH", body, 1)
         self.statements[name] = (number, parameters)
