@@ -30,6 +30,8 @@ TOO_LARGE: Final = 1153
 OUT_OF_ORDER: Final = 1156
 WRONG_ARGUMENTS: Final = 1210
 NO_OPEN_CURSOR: Final = 1421
+CURSOR_TYPE: Final = 5
+"""Where it is in the payload of a COM_STMT_EXECUTE."""
 MALFORMED: Final = 1835
 
 BEGINNING: Final = Struct("<IBI")
@@ -603,6 +605,8 @@ class ClientRelay(ClientSender):
             statement.bind(types)
         self.binds += 1
         if statement.marks & reading.M_KILL:
+            if self._head[CURSOR_TYPE] and "MariaDB" not in self.server_version:
+                return self._refuse_command(WRONG_ARGUMENTS, "HY000", "Incorrect arguments to with cursor")
             return self._answer_ourselves(statement.reading) or FORWARD
         if statement.marks & reading.ASKS_PREVIOUS:
             self._foresee(statement.marks)

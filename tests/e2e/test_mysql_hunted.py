@@ -148,6 +148,10 @@ PACKETS: Final[dict[str, list[Said]]] = {
     "a long name of a column": [(query("SELECT ROW_COUNT(/*" + "x" * 300 + "*/)"),)],
     "a long name with letters of two bytes": [(query("SELECT ROW_COUNT(/*" + "é" * 300 + "*/)"),)],
     "EXPLAIN with a cursor": [(Message("Prepare", ("p", f"EXPLAIN {ROWS}")),), (Message("Execute", ("p", True)),), (query("SELECT 1"),)],
+    "KILL with a cursor": [
+        (Message("Prepare", ("p", "KILL QUERY 0")),), (Message("Execute", ("p", True)),), (query("SHOW WARNINGS"),),
+        (Message("Execute", ("p", False)),),
+    ],
     "diagnostics in a prepared statement": [
         (Message("Prepare", ("p", "GET DIAGNOSTICS @number = NUMBER, @affected = ROW_COUNT")),),
         (query("SELECT CAST('x' AS SIGNED)"),),
