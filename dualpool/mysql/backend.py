@@ -446,10 +446,12 @@ def check(relay: "ServerRelay", sql: str) -> Exchange[None]:
 def prove(relay: "ServerRelay", wanted: "Settings") -> Exchange[dict[str, str]]:
     """A MySQL client's login sets no more than a character set, which is not asked for here. See `Engine.prove`.
 
-    Returns what a new session gets from the server now. A client is told little of it: the flags of the OK packet.
+    Returns what a new session gets from the server now. A client is told little of it: the flags of the OK packet. Raises ServerLost.
     """
     del wanted
     found = yield from ask_defaults(relay.version, relay.capabilities)
+    if not found and relay.defaults is not session_sql.UNKNOWN_DEFAULTS:
+        raise ServerLost("the server does not tell its defaults any more")
     now = session_sql.defaults(found)
     if now is not relay.defaults:
         relay.defaults.supersede()

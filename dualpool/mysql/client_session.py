@@ -43,8 +43,6 @@ NOTHING_READ: Final = Reading()
 SESSION_FLAGS: Final = wire.STATUS_AUTOCOMMIT | wire.STATUS_NO_BACKSLASH_ESCAPES
 """What an answer says of the session, whatever was asked: clients escape values by it, and decide whether they must commit."""
 NO_BACKSLASH_ESCAPES: Final = "NO_BACKSLASH_ESCAPES"
-ONLY_IN_MARIADB: Final = "join_cache_level"
-"""A variable of each version of MariaDB, and of no other server."""
 ANY_ID: Final = -1
 SHOW_WARNINGS: Final = bytes((wire.COM_QUERY,)) + b"SHOW WARNINGS"
 SELECT_FOUND_ROWS: Final = bytes((wire.COM_QUERY,)) + b"SELECT FOUND_ROWS() LIMIT 1"
@@ -331,7 +329,7 @@ def login_flags(parameters: dict[str, str]) -> int:
     """SESSION_FLAGS of a new session, to which the server gives `parameters`. (MySQL's says autocommit in any case, until it is set.)"""
     modes = parameters.get("sql_mode", "").split(",")
     flags = wire.STATUS_NO_BACKSLASH_ESCAPES if NO_BACKSLASH_ESCAPES in modes else 0
-    is_on = ONLY_IN_MARIADB not in parameters or parameters.get("autocommit", "1") in ("1", "ON")
+    is_on = session_sql.ONLY_IN_MARIADB not in parameters or parameters.get("autocommit", "1") in ("1", "ON")
     return flags | (wire.STATUS_AUTOCOMMIT if is_on else 0)
 
 
@@ -342,7 +340,7 @@ def with_flags(parameters: dict[str, str], flags: int) -> dict[str, str]:
     modes = [mode for mode in parameters.get("sql_mode", "").split(",") if mode not in ("", NO_BACKSLASH_ESCAPES)]
     modes += [NO_BACKSLASH_ESCAPES] if flags & wire.STATUS_NO_BACKSLASH_ESCAPES else []
     changed = parameters | {"sql_mode": ",".join(modes)}
-    if ONLY_IN_MARIADB in parameters:
+    if session_sql.ONLY_IN_MARIADB in parameters:
         changed["autocommit"] = "1" if flags & wire.STATUS_AUTOCOMMIT else "0"
     return changed
 

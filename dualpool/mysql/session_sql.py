@@ -283,8 +283,9 @@ def with_defaults(version: str, there: set[str]) -> tuple[str, ...]:
 
 
 def select_defaults(names: tuple[str, ...]) -> str:
-    """A query for the global values of these variables: one value, a line for each; in every character set of the session the same."""
-    return "SELECT CONCAT_WS(0x0A," + ",".join(f"IFNULL(@@global.{name},0x00)" for name in names) + ") LIMIT 1"
+    """A query for the global values of these variables: one value, a line for each; whatever character sets and limits the session has."""
+    values = ",".join(f"IFNULL(@@global.{name},0x00)" for name in names)
+    return f"{UNLIMITED_TIME if ONLY_IN_MARIADB in names else ''}SELECT /*+ MAX_EXECUTION_TIME(60000) */ CONCAT_WS(0x0A,{values}) LIMIT 1"
 
 
 def foreign_names(actual: Settings, wanted: Settings) -> bool:
@@ -336,6 +337,8 @@ def _quoted(variable: str) -> str:
 
 VOLATILE: Final = IGNORED | TRACKERS | PINNING | {"in_transaction", "wsrep_gtid_seq_no", *OF_DATABASE}
 """Not a setting, or watched by other means."""
+ONLY_IN_MARIADB: Final = "join_cache_level"
+"""A variable of each version of MariaDB, and of no other server."""
 UNLIMITED_TIME: Final = "SET STATEMENT max_statement_time=0 FOR "
 """MariaDB: what a client has set for its statements is not for ours."""
 MANY: Final = 1 << 20

@@ -396,6 +396,25 @@ def test_a_login_that_cannot_ask_does_so_later(each_global: MySQLServer, run_mys
             assert [value(client, "SELECT @@min_examined_row_limit") for client in (first, second, before)] == [77, 77, old]
 
 
+LIMITS: Final = ("character_set_results = 'utf16'", "sql_select_limit = 0", "max_execution_time = 1", "max_statement_time = 0.000001")
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+def test_no_setting_of_a_client_keeps_others_from_new_defaults(each_global: MySQLServer, run_mysql: RunWorld, limit: str) -> None:
+    if (each_global.is_mariadb and "execution" in limit) or (not each_global.is_mariadb and "statement" in limit):
+        pytest.skip("a variable of the other server")
+    made = run_mysql(each_global, 1)
+    with made.connect(autocommit=True) as before:
+        rows(before, f"SET {limit}")
+        rows(before, "DO 1")
+        for number in range(1, 5):
+            made.execute(f"SET GLOBAL min_examined_row_limit = {number}")
+            with made.connect(autocommit=True) as client:
+                assert value(client, "SELECT @@min_examined_row_limit") == number
+            with contextlib.suppress(pymysql.err.OperationalError):
+                rows(before, "DO 1")
+
+
 def plain_login(world: World) -> Client:
     """A client that has logged in, and has asked for nothing else."""
     client: Client = pymysql.connect(**world.address(), autocommit=None, defer_connect=True)

@@ -754,7 +754,7 @@ STATEMENTS: list[tuple["re.Pattern[str]", Run]] = [
         (r"DROP TEMPORARY TABLE (\w+)", MysqlSession._drop_temporary),
         (r"SHOW CREATE TABLE (?:`\w+`\.)?`?(\w+)`?", MysqlSession._show_create),
         (r"SELECT LOWER\(VARIABLE_NAME\), 0 FROM performance_schema.global_variables .*", MysqlSession._show_names),
-        (r"SELECT CONCAT_WS\(0x0A,(.*)\) LIMIT 1", MysqlSession._show_defaults),
+        (r"SELECT /\*\+ MAX_EXECUTION_TIME\(60000\) \*/ CONCAT_WS\(0x0A,(.*)\) LIMIT 1", MysqlSession._show_defaults),
         (r"SELECT COALESCE\(NULLIF\(CURRENT_ROLE.*", MysqlSession._show_current_role),
         (r"SHOW GLOBAL VARIABLES .*read_only.*", MysqlSession._show_role),
         (r"SHOW (?:SESSION|GLOBAL) VARIABLES .*", MysqlSession._show_variables),
