@@ -283,9 +283,12 @@ def with_defaults(version: str, there: set[str]) -> tuple[str, ...]:
 
 
 def select_defaults(names: tuple[str, ...]) -> str:
-    """A query for the global values of these variables: one value, a line for each; whatever character sets and limits the session has."""
+    """A query for the global values of these variables: one value, a line for each; in every character set of the session the same.
+
+    (MariaDB's max_statement_time applies: SET STATEMENT would be told to the next client as a change of the session.)
+    """
     values = ",".join(f"IFNULL(@@global.{name},0x00)" for name in names)
-    return f"{UNLIMITED_TIME if ONLY_IN_MARIADB in names else ''}SELECT /*+ MAX_EXECUTION_TIME(60000) */ CONCAT_WS(0x0A,{values}) LIMIT 1"
+    return f"SELECT /*+ MAX_EXECUTION_TIME(60000) */ CONCAT_WS(0x0A,{values}) LIMIT 1"
 
 
 def foreign_names(actual: Settings, wanted: Settings) -> bool:

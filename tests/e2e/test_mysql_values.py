@@ -396,6 +396,19 @@ def test_a_login_that_cannot_ask_does_so_later(each_global: MySQLServer, run_mys
             assert [value(client, "SELECT @@min_examined_row_limit") for client in (first, second, before)] == [77, 77, old]
 
 
+def test_the_question_at_a_login_leaves_no_trace(each_global: MySQLServer, run_mysql: RunWorld) -> None:
+    """The client that gets the connection next is told of no change, and gives the connection back."""
+    made = run_mysql(each_global, 1)
+    with made.connect(autocommit=True) as client:
+        assert value(client, "SELECT 1") == 1
+        for _ in range(3):
+            with plain_login(made) as other:
+                rows(client, "BEGIN")
+                rows(client, "ROLLBACK")
+                assert value(other, "SELECT 1") == 1
+    assert "keeps server connection" not in made.pooler.log
+
+
 LIMITS: Final = ("character_set_results = 'utf16'", "sql_select_limit = 0", "max_execution_time = 1", "max_statement_time = 0.000001")
 
 
