@@ -50,14 +50,19 @@ def schema(mariadb: bool) -> list[str]:
 
 
 def reset_statements(mariadb: bool, used: str) -> list[str]:
-    """Statements that give it the contents with which each script begins. What takes long is done only for what `used` mentions."""
+    """Statements that give it the contents with which each script begins. What takes long is done only for what `used` mentions.
+
+    (A table B1 that a script has spelled so is another one than b1.)
+    """
+    used = used.lower()
     found = ["delete from hunt_plain", "delete from hunt_triggered", "delete from hunt_locked"]
     for i in range(CLIENTS):
         found += [f"delete from t{i}", f"insert into t{i} values (1, 'a'), (2, 'b'), (3, 'c')", f"delete from u{i}"]
         if f"n{i}" in used:
             found += [f"truncate table n{i}"]
         if f"a{i}" in used or f"b{i}" in used:
-            found += [f"drop table if exists a{i}, b{i}", f"create table a{i} (id int, v int)", f"insert into a{i} values (1, 57)"]
+            found += [f"drop table if exists a{i}, b{i}, A{i}, B{i}", f"create table a{i} (id int, v int)"]
+            found += [f"insert into a{i} values (1, 57)"]
         if mariadb and f"s{i}" in used:
             found += [f"alter sequence s{i} restart"]
     return found
