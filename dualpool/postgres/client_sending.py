@@ -599,10 +599,10 @@ class ClientSender(ClientSession):
         self.unnamed = server.unnamed = wire.message(wire.PARSE, b"\0" + text + b"\0" + types)
         server.parses += 1
         again = server.parse_hidden(self.unnamed, HIDDEN_PARSE, self._unnamed_changes(text, server, now))
+        step = DescribedStep(self, unnamed=self.unnamed, hidden=True, learns=bool(learns))
         if learns:
-            self.unnamed_shape = None
-            return again
-        step = DescribedStep(self, unnamed=self.unnamed, hidden=True)
+            server.pending.append(step)
+            return again + describe(b"")
         raise self._ask(step, again + describe(b""), server)
 
     def _reading_for_names(self, reading: Reading, text: bytes, server: ServerRelay) -> ReadBy:
@@ -771,8 +771,9 @@ class ClientSender(ClientSession):
             return b"", step.name
         changes = self._changes_for(version, self._reading_now(server), server)
         if version.columns is None or learns:
-            version = self.statements.names[name] = version.again()
-            prefix, step, _ = server.prepare_and_describe(version, self, name, changes=changes)
+            again = self.statements.names[name] = version.again()
+            prefix, step, _ = server.prepare_and_describe(again, self, name, changes=changes)
+            step.told = version
             return prefix, step.name
         prefix, step, asked = server.prepare_and_describe(version, self, name, changes=changes)
         raise self._ask(asked, prefix, server)

@@ -70,7 +70,7 @@ RUNNING: Final = 2
 class DescribedStep:
     """A Describe of a statement: the client's, or a hidden one of ours, from which we learn a shape."""
 
-    __slots__ = ("client", "hidden", "named", "prepared", "types", "unnamed")
+    __slots__ = ("client", "hidden", "learns", "named", "prepared", "types", "unnamed")
 
     def __init__(
         self,
@@ -80,6 +80,7 @@ class DescribedStep:
         *,
         named: tuple[bytes, Version] | None = None,
         hidden: bool = False,
+        learns: bool = False,
     ) -> None:
         self.client = client
         self.prepared = prepared
@@ -89,6 +90,8 @@ class DescribedStep:
         self.named = named
         """What is described under the client's own name for it, to see whether it is still what the client was told: see own_names.py."""
         self.hidden = hidden
+        self.learns = learns
+        """The client is about to be told the shape, whatever it was told before."""
         self.types = b""
         """The answer so far: the parameter types."""
 

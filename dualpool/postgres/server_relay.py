@@ -545,6 +545,8 @@ class ServerRelay(ServerSession):
             self.statements.remove(step)
             if step.visible:
                 step.owner.remove(step.owner_name)
+            elif step.told is not None:
+                step.owner.replace(step.owner_name, step.version, step.told)
         elif isinstance(step, DescribedStep):
             self._end_wait(step)
         elif isinstance(step, ClosedStep):
@@ -720,7 +722,7 @@ class ServerRelay(ServerSession):
         client = step.client
         if client.unnamed is not step.unnamed:
             return
-        if not step.hidden or client.unnamed_shape is None:
+        if not step.hidden or step.learns or client.unnamed_shape is None:
             client.unnamed_shape = (types, columns)
         elif client.unnamed_shape != (types, columns):
             self.unequal = step.unnamed

@@ -250,7 +250,7 @@ def shown(request: bytes, known: ClientStatements, limit: int) -> str:
 class PreparedStep:
     """A Parse for a client's statement: under way, or done (`confirmed`). If the server skips or refuses it, nothing is prepared."""
 
-    __slots__ = ("confirmed", "leaving", "name", "owner", "owner_name", "sure", "version", "visible")
+    __slots__ = ("confirmed", "leaving", "name", "owner", "owner_name", "sure", "told", "version", "visible")
 
     def __init__(self, version: Version, name: bytes, owner: ClientStatements, owner_name: bytes, *, visible: bool) -> None:
         self.version = version
@@ -266,6 +266,8 @@ class PreparedStep:
         """It is closed, or about to be."""
         self.sure = False
         """It is confirmed, and nothing that is under way may do away with it."""
+        self.told: Version | None = None
+        """Where the owner is about to be told a new shape: the one from before, which it goes by if nothing is prepared."""
 
 
 class ServerStatements:

@@ -228,6 +228,16 @@ SCRIPTS: Final[dict[str, Script]] = {
     "EXECUTE behind a Parse without Sync": [
         ("a", prepare("SELECT 1")), ("a", parse("", "SELECT 2") + query("EXECUTE s")), ("a", "SELECT 1"),
     ],
+    "a column gone, asked for, and back as another": [
+        (DDL, TABLE + "; ALTER TABLE t OWNER TO app"), ("a", prepare("SELECT v, w FROM t")), ("a", "ALTER TABLE t DROP COLUMN w"),
+        ("a", parse("", "SELECT 5") + SYNC), ("a", bind("s") + PORTAL + execute() + RUN),
+        ("a", "DROP TABLE t; CREATE TABLE t (w int, v text)"), ("a", RUN), ("a", RUN),
+    ],
+    "the same, without a name": [
+        (DDL, TABLE), ("a", prepare("SELECT v, w FROM t", "")), (DDL, "ALTER TABLE t DROP COLUMN w"), ("b", parse("", "SELECT 1") + SYNC),
+        ("a", bind("") + PORTAL + execute() + SYNC), (DDL, "DROP TABLE t; CREATE TABLE t (w int, v text)"),
+        ("b", parse("", "SELECT 1") + SYNC), ("a", bind("") + execute() + SYNC), ("a", bind("") + execute() + SYNC),
+    ],
     "PREPARE of a name of the protocol": [("a", prepare("SELECT 1")), ("a", "PREPARE s AS SELECT 2"), ("a", "EXECUTE s"), ("a", RUN)],
     "EXECUTE in a failed transaction": [
         ("a", prepare("SELECT 1")), ("a", "BEGIN"), ("a", "SELEC"), ("a", "EXECUTE s"), ("a", VIEW), ("a", "ROLLBACK"), ("a", "EXECUTE s"),

@@ -161,8 +161,11 @@ EXTENDED = [
     )),
     Row("and the client asks for them once more", (
         asks(PREPARED), released(PARSED + TOLD + READY), OtherServer(),
-        asks(DESCRIBED_RUN, parse(b"", b"select 1") + DESCRIBED_RUN),
-        released(PARSED + BOUND + description(2) + complete(b"SELECT 0") + READY, BOUND + description(2) + complete(b"SELECT 0") + READY),
+        asks(DESCRIBED_RUN, parse(b"", b"select 1") + describe(b"S") + DESCRIBED_RUN),
+        released(
+            PARSED + parameters(0) + description(2) + BOUND + description(2) + complete(b"SELECT 0") + READY,
+            BOUND + description(2) + complete(b"SELECT 0") + READY,
+        ),
     ), pieces=False),
     Row("unnamed described on another server", (
         asks(parse(b"", b"select 1") + SYNC), released(PARSED + READY), OtherServer(),
