@@ -451,6 +451,8 @@ GLOBAL_SCOPES: Final = frozenset((b"global", b"persist", b"persist_only"))
 FOR_NEXT_TRANSACTION: Final = frozenset((b"transaction_isolation", b"transaction_read_only", b"tx_isolation", b"tx_read_only"))
 """`SET @@name` of these is for the next transaction, `SET @@session.name` is not (Reference Manual, "SET TRANSACTION Statement")."""
 LOCK_NAME: Final = re.compile(rb"['\"]([ !#-&(-\[\]-~]+)['\"]\Z")
+ESCAPED: Final = re.compile(rb"\\(.)", re.DOTALL)
+"""A character behind a backslash. (Of those that mean another one, none is in a word.)"""
 PLAIN_STRING: Final = re.compile(rb"(?:'([^'\\]*)'|\"([^\"\\]*)\")\Z")
 MAX_TITLE: Final = 255
 """A server cuts the text by which it calls a column, between two letters."""
@@ -1138,6 +1140,7 @@ class _Reader:
     def _prepare(self, first: int) -> None:
         name = self._name(first + 1)
         self._step(E_PREPARE, name)
+        self._runs(first + 3)
         literal = None
         if first + 4 == self.last and self._is(first + 2, b"from") and self.kinds[first + 3] == STRING:
             literal = PLAIN_STRING.match(self.words[first + 3])
@@ -1157,6 +1160,23 @@ class _Reader:
         name = self._name(first + 1)
         self.found.marks |= M_DOUBT | M_INSERT_ID | M_EXECUTES
         self._step(E_UNKNOWN, UNREAD if name == b"immediate" else name)
+        if name == b"immediate":
+            self._runs(first + 2)
+
+    def _runs(self, index: int) -> None:
+        """The text at token `index` is run, now or later. Does it read the last value of a sequence, as far as can be seen from here?"""
+        source = self._source(index, self.last - 1) if index < self.last else b""
+        if not SEQUENCE_WORDS.search(source.replace(b"\\", b"")):
+            return
+        reads: frozenset[bytes] | None = None
+        if index + 1 == self.last and source[:1] in (b"'", b'"') and source[-1:] == source[:1]:
+            text = source[1:-1].replace(source[:1] * 2, source[:1])
+            reads = read(ESCAPED.sub(rb"\1", text) if self.lexis.backslash else text, self.lexis).reads_sequences
+        if reads is None or reads:
+            found = self.found
+            found.marks |= M_SEQUENCE
+            known = found.reads_sequences
+            found.reads_sequences = None if reads is None or known is None else known | reads
 
     def _lock(self, first: int) -> None:
         self._step(E_TABLES, b"INSTANCE" if self._is(first + 1, b"instance") else UNREAD)

@@ -283,6 +283,34 @@ def test_a_client_may_keep_its_server_connection_for_a_sequence(sequence: Callab
         assert value(later, "SELECT LASTVAL(s)") is None
 
 
+TEXTS_IN_TEXTS: Final = (
+    "EXECUTE IMMEDIATE 'SELECT LASTVAL(s)'",
+    'EXECUTE IMMEDIATE "SELECT PREVIOUS VALUE FOR s"',
+    r"EXECUTE IMMEDIATE 'SELECT L\AST\VAL(s)'",
+    "EXECUTE IMMEDIATE CONCAT('SELECT ', 'LASTVAL(s)')",
+    "EXECUTE/*!99999 or not */ IMMEDIATE 'SELECT LASTVAL(s)'",
+    "PREPARE q FROM 'SELECT LASTVAL(s)'",
+)
+
+
+def test_a_text_in_a_text_reads_no_sequence_of_another_client(servers: Servers, run_mysql: RunWorld) -> None:
+    made = run_mysql(servers.mariadb(), 1)
+    made.execute("CREATE SEQUENCE s")
+    with made.connect(autocommit=True) as a, made.connect(autocommit=True) as b:
+        assert value(a, "SELECT NEXTVAL(s)") == 1
+        for text in TEXTS_IN_TEXTS:
+            with pytest.raises(pymysql.err.MySQLError, match=f"{NOT_SUPPORTED}"):
+                rows(b, text)
+        assert rows(b, "EXECUTE IMMEDIATE 'SELECT 5 AS previous'") == [(5,)]
+        rows(b, "BEGIN")
+        assert value(b, "SELECT NEXTVAL(s)") == 2
+        assert value(b, "EXECUTE IMMEDIATE 'SELECT LASTVAL(s)'") == 2
+        rows(b, "PREPARE q FROM 'SELECT LASTVAL(s)'")
+        assert value(b, "EXECUTE q") == 2
+        rows(b, "COMMIT")
+        assert value(b, "EXECUTE q") == 2
+
+
 # ------------------------------------------------------------------------------------------------------------- SET GLOBAL, and ids
 
 
