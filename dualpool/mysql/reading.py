@@ -510,6 +510,7 @@ class _Reader:
         "first",
         "found",
         "harmless",
+        "inner",
         "kinds",
         "last",
         "learnable",
@@ -532,6 +533,8 @@ class _Reader:
         self.steps: list[Step] = []
         self.numbers: list[Number] = []
         self.doubt = 0
+        self.inner: Reading | None = None
+        """Of the text in PREPARE or EXECUTE IMMEDIATE."""
         self.learnable = True
         self.compound = False
         self.multiple = False
@@ -568,6 +571,8 @@ class _Reader:
             found.forgets_warnings = True
         elif words.isdisjoint(RUNNING):
             found.forgets_warnings = False
+        if E_PREPARE in {kind for kind, _ in self.steps} or self.inner is not None:
+            found.forgets_warnings = None if self.inner is None or self.multiple else self.inner.forgets_warnings
         found.sure_steps = tuple(self.steps)
         if self.doubt:
             found.marks |= M_DOUBT
@@ -1166,12 +1171,13 @@ class _Reader:
     def _runs(self, index: int) -> None:
         """The text at token `index` is run, now or later. Does it read the last value of a sequence, as far as can be seen from here?"""
         source = self._source(index, self.last - 1) if index < self.last else b""
-        if not SEQUENCE_WORDS.search(source.replace(b"\\", b"")):
-            return
         reads: frozenset[bytes] | None = None
-        if index + 1 == self.last and source[:1] in (b"'", b'"') and source[-1:] == source[:1]:
+        if index + 1 == self.last and source[:1] in (b"'", b'"') and source[-1:] == source[:1] and source.isascii():
             text = source[1:-1].replace(source[:1] * 2, source[:1])
-            reads = read(ESCAPED.sub(rb"\1", text) if self.lexis.backslash else text, self.lexis).reads_sequences
+            self.inner = read(ESCAPED.sub(rb"\1", text) if self.lexis.backslash else text, self.lexis)
+            reads = self.inner.reads_sequences
+        elif not SEQUENCE_WORDS.search(source.replace(b"\\", b"")):
+            return
         if reads is None or reads:
             found = self.found
             found.marks |= M_SEQUENCE

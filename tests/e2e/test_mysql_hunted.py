@@ -233,6 +233,39 @@ def test_packets_are_as_on_a_connection_of_its_own(mysql_server: MySQLServer) ->
                 client.close()
 
 
+TEXTS_IN_TEXTS: Final = (
+    "PREPARE q FROM 'SET @a = 1'",
+    r"PREPARE q FROM 'SET sql_mode = \'\AN\SI\''",
+    "PREPARE q FROM 'SELECT id FROM told'",
+    "PREPARE q FROM 'SELECT CAST(''y'' AS SIGNED)'",
+    "PREPARE q FROM 'SELECT'",
+    "EXECUTE IMMEDIATE 'DO 1'",
+    "EXECUTE IMMEDIATE 'SELECT id FROM told'",
+    "EXECUTE IMMEDIATE 'SELECT CAST(''y'' AS SIGNED)'",
+)
+
+
+def test_warnings_before_a_text_in_a_text_are_not_lost(mysql_server: MySQLServer) -> None:
+    """It runs on another server connection than the statement before."""
+    with mysql_world.world(mysql_server, pool_size=2, keys='pin = "allow"') as made:
+        made.execute("CREATE TABLE told (id INT, v INT)")
+        for text in TEXTS_IN_TEXTS[: None if mysql_server.is_mariadb else 5]:
+            clients = [packet_client(made, mysql_server, pooled=pooled) for pooled in (True, False)]
+            with made.connect(autocommit=True) as other:
+                for said in ("SELECT CAST('x' AS SIGNED)", text, "SELECT @@warning_count", "SHOW WARNINGS"):
+                    pooled, direct = (rows_told(client, said) for client in clients)
+                    assert pooled == direct, (text, said)
+                    if said != text:
+                        rows(other, "BEGIN")
+            for client in clients:
+                client.close()
+
+
+def rows_told(client: PacketClient, text: str) -> list[tuple[object, ...]]:
+    """The answer, but for its columns' definitions."""
+    return [part for reply in told(client, query(text)) for part in reply if part[0] != "COLUMNS"]
+
+
 def test_a_statement_that_has_opened_cursors_is_executed_without_one(narrow: World, mysql_server: MySQLServer) -> None:
     narrow.execute("CREATE TABLE told (id INT, v INT)")
     narrow.execute("INSERT INTO told VALUES (1, 57)")
