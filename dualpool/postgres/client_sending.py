@@ -259,13 +259,20 @@ class ClientSender(ClientSession):
         return b"".join(wire.message(wire.CLOSE, b"S" + name + b"\0") for name in names) + wire.SYNC_MESSAGE
 
     def _under_own_names(self, reading: Reading, text: bytes, now: ReadBy, server: ServerRelay) -> bytes:
-        """The same for a statement that is about to be prepared, described or bound: what must be sent first. The Sync ends it."""
+        """The same for a statement that is about to be prepared, described or bound: what must be sent first. The Sync ends it.
+
+        A text that shows all of them leaves out what cannot be prepared any more, unless that would end the client's transaction.
+        """
         shows_all, names = own_names.shows_all(text, reading.lexed), self._names_meant(reading, text)
+        alone = shows_all and not server.in_transaction and server.may_sync()
         parts = [self._close_all(server)] if shows_all else []
         is_checked = not shows_all and len(names) <= MAX_CHECKED
         for name in names:
             if name not in server.own_names:
-                parts.append(self._prepare_under(name, OwnNameStep(), now, server, b"".join(parts), is_checked=is_checked))
+                parts.append(self._prepare_under(name, OwnNameStep(alone=alone), now, server, b"".join(parts), is_checked=is_checked))
+                if alone:
+                    parts.append(wire.SYNC_MESSAGE)
+                    server.pending.append(HIDDEN_SYNC)
         return b"".join(parts)
 
     def _is_stale_by_name(self, reading: Reading, text: bytes, server: ServerRelay) -> bool:
@@ -619,8 +626,12 @@ class ClientSender(ClientSession):
         """Texts, with what each was read by, are to be prepared again: by the settings that the session has then. Raises MustAsk."""
         if not server.rereads or not server.reading_is_coming():
             self._waits = 0
-        elif self._waits < MAX_WAITS and any(
-            reading not in {ANY_READING, OWN_READING} and server.judge.read(text).is_read_by_settings() for reading, text in prepared
+        elif (
+            self._waits < MAX_WAITS
+            and server.may_sync()
+            and any(
+                reading not in {ANY_READING, OWN_READING} and server.judge.read(text).is_read_by_settings() for reading, text in prepared
+            )
         ):
             self._waits += 1
             server.unsynced = SYNCED

@@ -408,14 +408,14 @@ def _read_body(reading: Reading, body: bytes, lexis: Lexis | None) -> None:
 
 
 def _named_settings(lexed: Lexed, lexis: Lexis) -> Iterator[str]:
-    """The names in set_config('name', ..) and SET name."""
+    """The names in set_config('name', ..), SET name and RESET name."""
     kinds, words = lexed.kinds, lexed.words
     for index, word in enumerate(words):
         if word == b"set_config" and kinds[index] != STRING and lexed.is_sign(index + 1, b"(") and index + 2 < len(words):
             value = _value(lexed, index + 2, lexis)
             if value is not None:
                 yield sql.setting_name(value)
-        elif word == b"set" and kinds[index] == WORD:
+        elif word in {b"set", b"reset"} and kinds[index] == WORD:
             first = index + 2 if lexed.is_word(index + 1, b"session") or lexed.is_word(index + 1, b"local") else index + 1
             parts = []
             while first < len(words) and kinds[first] in (WORD, QUOTED):

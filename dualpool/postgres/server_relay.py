@@ -199,6 +199,11 @@ class ServerRelay(ServerSession):
         """True when extended-query messages still lack their Sync."""
         return self.unsynced != SYNCED
 
+    def may_sync(self) -> bool:
+        """Would a Sync of ours change nothing for the client: nothing of its segment has run, or is still to be answered?"""
+        last = self.pending[-1] if self.pending else SYNC
+        return self.unsynced != RUNNING and not self.skipping and (type(last) is bytes or last in READY_MARKS)
+
     def sync_sent(self) -> None:
         """An exchange sends the missing Sync."""
         self.unsynced = SYNCED

@@ -79,6 +79,15 @@ def test_names_that_a_function_puts_together_are_not_there(world: World) -> None
                 assert row == (None,), statement
 
 
+def test_a_name_that_a_function_resets_is_its_clients(world: World) -> None:
+    with one_connection(world), world.connect() as client, world.connect() as other:
+        client.execute("CREATE FUNCTION run_text(t text) RETURNS void LANGUAGE plpgsql AS $$BEGIN EXECUTE t; END$$")
+        for name, text in (("ran.x", "RESET ran.x"), ("ran.ü", 'RESET "ran"."ü"'), ("ran.Y", 'SET LOCAL "ran"."Y" TO DEFAULT')):
+            client.execute("SELECT run_text('" + text + "')")
+            assert read(other, name) is None, text
+            assert read(client, name) == "", text
+
+
 @pytest.mark.parametrize("how", ["SET LOCAL shared.tenant = '{}'", "SELECT set_config('shared.tenant', '{}', true)"])
 def test_clients_with_the_same_names_share_a_connection(world: World, how: str) -> None:
     with one_connection(world), world.connect() as one, world.connect() as two:
