@@ -290,7 +290,7 @@ class PostgresWorld:
                 if one[-1] != other[-1] or one[-1] != ("Z", b"I") or has_done_more(one, other):
                     return Verdict.PARTED, "", "", ""
                 continue
-            if is_unlistable(one, other) or (self.is_replanned and is_not_prepared(one, other)):
+            if is_unlistable(one, other) or is_fresh(one, other) or (self.is_replanned and is_not_prepared(one, other)):
                 return Verdict.PARTED, "", "", ""
             if has_healed(one, other):
                 # From now on the statements of the two have different shapes.
@@ -416,6 +416,14 @@ def is_said_sooner(direct: list[tuple[str, object]], pooled: list[tuple[str, obj
     if re.fullmatch("1?2?[nT]?EZ", kinds) is None or re.fullmatch("1?EZ", sooner) is None or direct[-1] != pooled[-1]:
         return False
     return direct[-2] == pooled[-2] or are_errors_in_turn(direct[-2], pooled[-2])
+
+
+def is_fresh(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
+    """Has a client whose temporary objects are gone a server connection that never had any, as documented?"""
+    refused = ("22023", 'invalid value for parameter "temp_buffers": ')
+    kinds, done = ("".join(kind for kind, _ in replies) for replies in (direct, pooled))
+    errors = [body for kind, body in direct if kind == "E" and isinstance(body, tuple)]
+    return bool(errors) and kinds.replace("E", "C") == done and all((code, text[: len(refused[1])]) == refused for code, text in errors)
 
 
 def is_not_prepared(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
