@@ -377,7 +377,7 @@ class ServerSession(protocol.ServerRelay):
             self.dirty = True
             return
         found = {(row[0] or b"").decode(): row[1] or b"" for row in map(codec.row_values, result.rows)}
-        names = session_sql.unexpected(self.settings, self.baseline or {}, found)
+        names = session_sql.unexpected(self.settings, self.baseline or {}, found, self.defaults)
         if session_sql.ROLE in names:
             names.remove(session_sql.ROLE)
             self.is_clean = self.is_clean and self.holds.role
@@ -465,7 +465,8 @@ class ServerSession(protocol.ServerRelay):
             known = self.settings.values
             self.baseline = {row[0].decode(): row[1] for row in rows if row[0].decode() not in known}
         elif purpose == FOR_VARIABLES and result.ended:
-            self._leaked += session_sql.unexpected(self.settings, self.baseline or {}, {row[0].decode(): row[1] for row in rows})
+            values = {row[0].decode(): row[1] for row in rows}
+            self._leaked += session_sql.unexpected(self.settings, self.baseline or {}, values, self.defaults)
         elif purpose == FOR_ANY_LOCKS and result.ended and rows != [[b"0"]]:
             self._leaked.append("lock of GET_LOCK()")
         elif purpose == FOR_REST:

@@ -457,8 +457,11 @@ def select_rest(version: str) -> bytes:
     return (MARIADB_REST if "MariaDB" in version else REST).encode()
 
 
-def unexpected(believed: Settings, baseline: dict[str, bytes], found: dict[str, bytes]) -> list[str]:
-    """The session variables in `found` that are neither as believed nor, where nothing is believed of them, as in `baseline`."""
+def unexpected(believed: Settings, baseline: dict[str, bytes], found: dict[str, bytes], initial: Defaults) -> list[str]:
+    """The session variables in `found` that are neither as believed nor, where nothing is believed of them, as in `baseline`.
+
+    Or as in `initial`: a client keeps the defaults of its login, also on a connection that was made behind a SET GLOBAL.
+    """
     values = believed.values
     wrong: list[str] = []
     for name, value in found.items():
@@ -466,7 +469,7 @@ def unexpected(believed: Settings, baseline: dict[str, bytes], found: dict[str, 
         if name in VOLATILE or "(" in (wanted or ""):
             continue
         if wanted is None:
-            as_it_was = baseline.get(name) == value
+            as_it_was = baseline.get(name) == value or initial.values.get(name) == literal(name, value)
         elif name in (CONNECTION, COLLATION):
             as_it_was = literal(name, value) in wanted or (name == COLLATION and "," not in wanted)
         else:

@@ -437,6 +437,19 @@ def test_the_question_at_a_login_leaves_no_trace(each_global: MySQLServer, run_m
     assert "keeps server connection" not in made.pooler.log
 
 
+def test_defaults_of_an_earlier_login_are_no_leak(each_global: MySQLServer, run_mysql: RunWorld) -> None:
+    """On a connection that was made behind the SET GLOBAL they are set for the client."""
+    made = run_mysql(each_global, 1, keys="strict = true")
+    with made.connect(autocommit=True) as old:
+        before = value(old, "SELECT @@min_examined_row_limit")
+        for number in (77, 78):
+            made.execute(f"SET GLOBAL min_examined_row_limit = {number}")
+            with made.connect(autocommit=True) as new:
+                for client, mine in ((new, number), (old, before), (new, number)):
+                    rows(client, "DO 1")
+                    assert value(client, "SELECT @@min_examined_row_limit") == mine
+
+
 LIMITS: Final = ("character_set_results = 'utf16'", "sql_select_limit = 0", "max_execution_time = 1", "max_statement_time = 0.000001")
 
 

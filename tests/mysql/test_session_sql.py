@@ -35,7 +35,9 @@ BELIEVED = settings(
     ],
 )
 def test_what_strict_mode_expects(name: str, value: bytes, expected: bool) -> None:
-    assert session_sql.unexpected(BELIEVED, {"work_dir": b"/as/it/was"}, {name: value}) == ([] if expected else [name])
+    assert session_sql.unexpected(BELIEVED, {"work_dir": b"/as/it/was"}, {name: value}, session_sql.UNKNOWN_DEFAULTS) == (
+        [] if expected else [name]
+    )
 
 
 def test_values_as_sql() -> None:
