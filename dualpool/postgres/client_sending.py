@@ -261,10 +261,11 @@ class ClientSender(ClientSession):
     def _under_own_names(self, reading: Reading, text: bytes, now: ReadBy, server: ServerRelay) -> bytes:
         """The same for a statement that is about to be prepared, described or bound: what must be sent first. The Sync ends it.
 
-        A text that shows all of them leaves out what cannot be prepared any more, unless that would end the client's transaction.
+        Where it is not certain that `text` means one of them by its name, one that cannot be prepared any more is left out, unless that
+        would end the client's transaction.
         """
         shows_all, names = own_names.shows_all(text, reading.lexed), self._names_meant(reading, text)
-        alone = shows_all and not server.in_transaction and server.may_sync()
+        alone = (shows_all or reading.lexed is None) and not server.in_transaction and server.may_sync()
         parts = [self._close_all(server)] if shows_all else []
         is_checked = not shows_all and len(names) <= MAX_CHECKED
         for name in names:

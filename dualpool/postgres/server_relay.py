@@ -314,7 +314,7 @@ class ServerRelay(ServerSession):
             elif self._describing is not None and kind in {wire.ROW_DESCRIPTION, wire.NO_DATA}:
                 hidden = self._columns(data[position + 5 : following] if kind == wire.ROW_DESCRIPTION else None)
             elif action == S_ERROR:
-                payload = data[position + 5 : following]
+                payload, alone = data[position + 5 : following], False
                 if self._describing is not None:
                     self._describing = None
                     self._hiding = 0
@@ -330,12 +330,19 @@ class ServerRelay(ServerSession):
                         self.owns_sequences = False
                     elif self.client is not None and self._rows is None:
                         raise settings_refused(payload)
-                elif (self.segment and self._heals(payload, position == 0)) or self._is_own_name(payload):
+                elif self.segment and self._heals(payload, position == 0):
                     hidden = True
+                elif self._is_own_name(payload):
+                    hidden = alone = True
                 else:
                     instead = self._renamed(payload)
                     hidden = bool(instead)
                 self._after_error(payload)
+                if alone and self.skipping:
+                    # What the client sends next is not to be skipped.
+                    self.skipping = False
+                    self.pending.append(HIDDEN_SYNC)
+                    self.to_server += wire.SYNC_MESSAGE
             elif action == S_PARAMETER:
                 hidden = self._report(data[position + 5 : following - 1])
             elif action == S_COPY_IN:
@@ -591,7 +598,7 @@ class ServerRelay(ServerSession):
         return before + there + frame + back
 
     def _is_own_name(self, payload: bytes) -> bool:
-        """Is it an error of what we prepare in front of a Query? Then it is kept, to be told when the Query fails for want of it."""
+        """Is it an error of what we prepare by itself? Then it is kept, to be told where the client's text fails for want of it."""
         head = next((step for step in self.pending if step not in {SETTING, SETTING_OVER}), None)
         if isinstance(head, OwnNameStep) and head.alone:
             self.own_name_error = payload

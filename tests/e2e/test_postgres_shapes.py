@@ -220,6 +220,10 @@ SCRIPTS: Final[dict[str, Script]] = {
         (DDL, TABLE), ("a", parse("s", "SELECT * FROM t") + SYNC), (DDL, "DROP TABLE t"), ("a", "EXECUTE s"), ("a", "BEGIN"),
         ("a", "EXECUTE s"), ("a", "SELECT 1"), ("a", "ROLLBACK"), ("a", "SELECT 1"),
     ],
+    "a text that cannot be read, and one that is gone": [
+        (DDL, TABLE), ("a", prepare("SELECT * FROM t")), (DDL, "DROP TABLE t"),
+        ("a", parse("", "EXECUTE 's") + bind("") + execute() + SYNC), ("a", "EXECUTE 's"), ("a", "EXECUTE s"),
+    ],
     "EXECUTE by the protocol": [
         ("a", parse("s", "SELECT $1::int") + SYNC), ("a", prepare("EXECUTE s(7)", "")),
         ("a", parse("", "EXECUTE s(7)") + bind("") + PORTAL + execute() + SYNC),
@@ -321,3 +325,12 @@ async def test_asyncpg_inserts_what_a_column_takes_now(world: World) -> None:
         async with trio_asyncio.open_loop():
             await aio_as_trio(scenario)()
     assert [when.minute for (when,) in world.execute("SELECT v FROM t")] == [0, 30, 30]
+
+
+def test_a_list_of_prepared_statements_leaves_out_what_is_gone(world: World) -> None:
+    names = "SELECT name FROM pg_prepared_statements ORDER BY name"
+    listed = (names, parse("", names) + bind("") + execute() + SYNC, names)
+    script: Script = [(DDL, TABLE), ("a", prepare("SELECT * FROM t")), ("a", parse("kept", "SELECT 1") + SYNC), (DDL, "DROP TABLE t")]
+    *_, first, second, third = play(world, [*script, *(("a", one) for one in listed)], "trust")
+    for _, lines in (first, second, third):
+        assert [line for line in lines if line[0] in "DE"] == ["D [b'kept']"]

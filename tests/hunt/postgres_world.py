@@ -379,9 +379,14 @@ def has_done_more(direct: list[tuple[str, object]], pooled: list[tuple[str, obje
 
 
 def is_unlistable(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:
-    """Has a look at pg_prepared_statements ended a transaction, since a statement cannot be prepared with the search path of now?"""
+    """Has a look at pg_prepared_statements ended a transaction, since a statement cannot be prepared with the search path of now?
+
+    Or a text with a mistake, by which it might have looked at them.
+    """
     if len(pooled) != 2 or pooled[0][0] != "E" or not isinstance(pooled[0][1], tuple) or pooled[1] != ("Z", b"E"):
         return False
+    if len(direct) == 2 and isinstance(direct[0][1], tuple) and direct[0][1][0] == "42601":
+        return pooled[0][1][0] in {*UNFIT, "42883"}
     rows = [unnumbered(body) for kind, body in direct if kind == "D" and isinstance(body, bytes)]
     return pooled[0][1][0] in UNFIT and len(rows) == 1 and rows[0][:1] == [b"held"]
 
