@@ -56,20 +56,29 @@ _OURS: Final = 16384
 QUERY: Final = f"""
 SET LOCAL search_path = pg_catalog, pg_temp;
 SET LOCAL lock_timeout = 200;
-WITH doubtful AS MATERIALIZED (
+SET LOCAL jit = off;
+WITH RECURSIVE doubtful AS MATERIALIZED (
   SELECT p.oid, p.proname, p.prosrc, p.prorettype, l.lanname FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
   WHERE p.provolatile = 'v' AND (p.oid >= {_OURS} OR p.proname <> ALL ('{{{_KNOWN_NAMES}}}'::name[]))
+), aggregate AS MATERIALIZED (
+  SELECT p.oid, p.proname, ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn, aggmtransfn, aggminvtransfn,
+    aggmfinalfn]::oid[] AS parts FROM pg_aggregate JOIN pg_proc p ON p.oid = aggfnoid WHERE p.oid >= {_OURS}
 ), called AS MATERIALIZED (
   SELECT oid, proname FROM doubtful WHERE prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype)
-  UNION SELECT a.aggfnoid, p.proname FROM pg_aggregate a JOIN pg_proc p ON p.oid = a.aggfnoid
-    WHERE a.aggfnoid >= {_OURS} AND (a.aggtransfn IN (SELECT oid FROM doubtful) OR a.aggfinalfn IN (SELECT oid FROM doubtful))
+  UNION SELECT a.oid, a.proname FROM aggregate a JOIN doubtful d ON d.oid = ANY (a.parts)
 ), dangerous AS MATERIALIZED (
   SELECT oid FROM called
   UNION SELECT oid FROM pg_proc WHERE oid < {_OURS} AND proname = ANY ('{{{_RULED_NAMES}}}'::name[])
-), opaque AS MATERIALIZED (
+), hiding AS (
   SELECT oid, proname, prosrc ~* E'{_COMPUTED_NAME}' AS names FROM doubtful
   WHERE oid >= {_OURS} AND (lanname NOT IN ('sql', 'plpgsql', 'c', 'internal')
     OR prosrc ~* E'\\\\mexecute\\\\M' OR prosrc ~* E'{_COMPUTED_NAME}')
+  UNION SELECT d.oid, d.proname, h.names FROM hiding h JOIN doubtful d ON d.oid >= {_OURS} AND (
+    d.prosrc ~* (E'(^|\\\\W)' || regexp_replace(h.proname, E'(\\\\W)', E'\\\\\\\\\\\\1', 'g') || E'(\\\\W|$)')
+    OR EXISTS (SELECT FROM pg_depend WHERE classid = 'pg_proc'::regclass AND objid = d.oid AND refclassid = classid AND refobjid = h.oid))
+), opaque AS MATERIALIZED (
+  SELECT oid, proname, names FROM hiding
+  UNION SELECT a.oid, a.proname, h.names FROM aggregate a JOIN hiding h ON h.oid = ANY (a.parts)
 ), pattern AS (
   SELECT CASE WHEN count(*) > 500 THEN ':(funcid|opfuncid|aggfnoid|winfnoid) '
     ELSE ':(funcid|opfuncid|aggfnoid|winfnoid) (' || coalesce(string_agg(oid::text, '|'), 'none') || ') ' END AS found,
@@ -82,6 +91,8 @@ WITH doubtful AS MATERIALIZED (
     WHERE oid >= {_OURS} AND oprcode IN (SELECT oid FROM dangerous)
   UNION ALL SELECT 'all', castfunc IN (SELECT oid FROM opaque), '' FROM pg_cast
     WHERE oid >= {_OURS} AND castfunc IN (SELECT oid FROM dangerous)
+  UNION ALL SELECT 'all', amproc IN (SELECT oid FROM opaque), '' FROM pg_amproc
+    WHERE oid >= {_OURS} AND amproc IN (SELECT oid FROM dangerous)
   UNION ALL SELECT CASE rulename WHEN '_RETURN' THEN 'read' ELSE 'write' END, ev_action::text ~ hides, pg_get_ruledef(oid)
     FROM pg_rewrite, pattern WHERE oid >= {_OURS} AND ev_action::text ~ found
   UNION ALL SELECT 'read', polqual::text ~ hides OR polwithcheck::text ~ hides,
@@ -91,6 +102,8 @@ WITH doubtful AS MATERIALIZED (
     WHERE NOT tgisinternal AND tgenabled <> 'D'
   UNION ALL SELECT 'write', adbin::text ~ hides, pg_get_expr(adbin, adrelid) FROM pg_attrdef, pattern
     WHERE oid >= {_OURS} AND adbin::text ~ found
+  UNION ALL SELECT 'write', typdefaultbin::text ~ hides, typdefault FROM pg_type, pattern
+    WHERE oid >= {_OURS} AND typdefaultbin::text ~ found
   UNION ALL SELECT 'write', conbin::text ~ hides, pg_get_constraintdef(oid) FROM pg_constraint, pattern
     WHERE oid >= {_OURS} AND conrelid <> 0 AND conbin::text ~ found
 )
@@ -113,11 +126,12 @@ UNION SELECT 'opaque ' || kind, '', '' FROM unseen WHERE is_opaque
 UNION SELECT 'version', md5(coalesce(string_agg(oid || ':' || xmin, ',' ORDER BY c, oid), '')), '' FROM (
   SELECT 1 AS c, oid, xmin FROM pg_proc UNION ALL SELECT 2, oid, xmin FROM pg_trigger WHERE NOT tgisinternal
   UNION ALL SELECT 3, oid, xmin FROM pg_rewrite UNION ALL SELECT 4, oid, xmin FROM pg_policy
-  UNION ALL SELECT 5, oid, xmin FROM pg_operator UNION ALL SELECT 6, oid, xmin FROM pg_cast) AS v WHERE oid >= {_OURS}"""
+  UNION ALL SELECT 5, oid, xmin FROM pg_operator UNION ALL SELECT 6, oid, xmin FROM pg_cast
+  UNION ALL SELECT 7, oid, xmin FROM pg_type WHERE typtype = 'd' UNION ALL SELECT 8, oid, xmin FROM pg_amproc) AS v WHERE oid >= {_OURS}"""
 """Three columns: what it is, the name, and nothing. Under a search path of its own, which its transaction ends.
 
-pg_get_ruledef() and its like lock what they tell of: while somebody changes that in an open transaction, the question fails after so many
-milliseconds, and is asked again with the next doubt.
+Compiling it would take a hundred times as long as running it. pg_get_ruledef() and its like lock what they tell of: while somebody
+changes that in an open transaction, the question fails after so many milliseconds, and is asked again with the next doubt.
 
 A backslash in its strings is an escape, whatever standard_conforming_strings says: they begin with E."""
 
@@ -148,7 +162,7 @@ class Facts:
         self.calls = frozenset(found.get(b"call", ()))
         """Names of volatile functions. One that is called by such a name is in doubt."""
         self.opaque = frozenset(found.get(b"opaque", ()))
-        """Those of them that may make settings of which nobody knows the names."""
+        """Those of them that may make settings of which nobody knows the names, by themselves or by others that they call."""
         self.names = frozenset(name.decode("utf-8", "surrogateescape") for name in found.get(b"name", ()))
         """Custom settings that functions make."""
         self.computes_names = b"naming" in found
@@ -255,8 +269,8 @@ class Judge:
         facts = self.facts
         if facts is None:
             return marks | DOUBT if marks & sql.COMPUTES else marks
-        if reading.calls & facts.opaque or marks & facts.opaque_marks:
-            marks |= sql.OPAQUE
+        if reading.calls & facts.opaque or marks & facts.opaque_marks or (facts.opaque_marks and reading.calls & facts.calls):
+            marks |= sql.OPAQUE  # (A function that is called may use triggers and views, too.)
         if (
             reading.calls & facts.calls
             or (facts.everywhere and marks & sql.COMPUTES)
@@ -272,8 +286,8 @@ class Judge:
 
     def found_harmless(self, text: bytes) -> None:
         """`text` was in doubt, and the session holds no more than before it."""
-        if self.verify != VERIFY_LEARN or len(text) > MAX_KNOWN_TEXT or self.outdated:
-            return
+        if self.verify != VERIFY_LEARN or len(text) > MAX_KNOWN_TEXT or self.outdated or self.marks(text) & sql.OPAQUE:
+            return  # (Of what opaque functions have set the question does not tell.)
         shape = shape_of(text)
         key = shape if shape is not None and shape in self.shapes else text
         count = self.harmless.get(key, 0) + 1

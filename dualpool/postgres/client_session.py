@@ -9,6 +9,7 @@ from dualpool.postgres.lexical import LEXICAL_SETTINGS, lexis_of
 from dualpool.postgres.server_relay import ServerRelay
 from dualpool.postgres.server_session import READ_ONLY_SETTINGS, apply_change
 from dualpool.postgres.session_sql import ROLES, has_tiny_limit, is_placeholder
+from dualpool.postgres.sql import AT_DEFAULT
 from dualpool.postgres.statements import ClientStatements, ReadBy, reading
 from dualpool.protocol import SEQUENCE_PIN, SESSION, RelayLimits
 from dualpool.sql_text import Lexis
@@ -110,8 +111,8 @@ class ClientSession(protocol.ClientRelay):
             if value is None:
                 back_to_base.update(self.base.values if name == "*" else (name,))
         for name in server.touched:
-            actual.setdefault(name, "")
-            wanted.setdefault(name, "")
+            actual.setdefault(name, AT_DEFAULT)
+            wanted.setdefault(name, AT_DEFAULT)
         changed = {name for name, _ in server.changes}
         for name in server.reported:
             lowered = name.lower()

@@ -33,6 +33,11 @@ USES_SEQUENCE: Final = frozenset((b"nextval", b"setval"))
 ASKS_TEMPORARY: Final = frozenset((b"pg_my_temp_schema", b"current_schemas", b"pg_is_other_temp_schema"))
 TEMP_BUFFERS: Final = frozenset((b"temp_buffers", b"'temp_buffers'"))
 """A session that has used temporary tables does not let them be changed."""
+READS_TABLES: Final = frozenset(
+    (b"table_to_xml", b"table_to_xml_and_xmlschema", b"schema_to_xml", b"schema_to_xml_and_xmlschema", b"database_to_xml",
+     b"database_to_xml_and_xmlschema")
+)  # fmt: skip
+"""They read tables and views of which they are told the names, and are no volatile functions (docs: Mapping Tables to XML)."""
 ENDING_VERBS: Final = frozenset((b"commit", b"rollback", b"end", b"abort"))
 BEGINNING_VERBS: Final = frozenset((b"begin", b"start"))
 KEPT_BY_SESSION: Final = frozenset(
@@ -299,6 +304,8 @@ def _marks_of_calls(calls: frozenset[bytes], lexed: Lexed, lexis: Lexis) -> int:
         marks |= sql.LIBRARY
     if calls & CANCELS:
         marks |= sql.CANCELS
+    if calls & READS_TABLES:
+        marks |= sql.READS
     if calls & ASKS_SEQUENCE:
         marks |= sql.ASKS_SEQUENCE
     if calls & USES_SEQUENCE:

@@ -106,7 +106,7 @@ def apply_change(values: dict[str, str], name: str, value: str | None, base: dic
     if name == "*":
         # RESET ALL leaves the role and the session user as they are (docs: RESET).
         kept: dict[str, str] = {role: values[role] for role in ROLES if role in values}
-        kept.update((other, "") for other in values if is_placeholder(other, defined))
+        kept.update((other, sql.AT_DEFAULT) for other in values if is_placeholder(other, defined))
         values.clear()
         values.update(base)
         values.update((other, was) for other, was in kept.items() if other in ROLES or other not in base)
@@ -115,7 +115,7 @@ def apply_change(values: dict[str, str], name: str, value: str | None, base: dic
     elif name in base:
         values[name] = base[name]
     elif is_placeholder(name, defined):
-        values[name] = ""
+        values[name] = sql.AT_DEFAULT
     else:
         values.pop(name, None)
 
@@ -126,7 +126,9 @@ def lasting(changes: list[sql.Change]) -> list[sql.Change]:
     for name, statement in changes:
         if name == "*":
             # Of placeholders the name lasts.
-            found = {other: was if other in ROLES else "" for other, was in found.items() if other in ROLES or is_placeholder(other)}
+            found = {
+                other: was if other in ROLES else sql.AT_DEFAULT for other, was in found.items() if other in ROLES or is_placeholder(other)
+            }
         else:
             found.pop(name, None)
         found[name] = statement
@@ -263,7 +265,7 @@ class ServerSession(protocol.ServerRelay):
 
     def was_reset(self) -> None:
         """DISCARD ALL has run: nothing that a client did is left, but for the names of its own settings."""
-        values = {name: "" for name in self.settings.values if is_placeholder(name, self.defined)}
+        values = {name: sql.AT_DEFAULT for name in self.settings.values if is_placeholder(name, self.defined)}
         self.settings = settings(values)
         self.picky = bool(values) or self.has_temporary
         self.statements.clear()
@@ -279,7 +281,7 @@ class ServerSession(protocol.ServerRelay):
         """The messages that bring the idle session to `wanted`, whose answers nobody gets. `last_error` tells if they failed."""
         restoration = RESTORATIONS.between(self.settings, wanted)
         lost = [name for name in self.settings.values if name not in wanted.values and is_placeholder(name, self.defined)]
-        self.settings = settings(wanted.values | dict.fromkeys(lost, "")) if lost else wanted
+        self.settings = settings(wanted.values | dict.fromkeys(lost, sql.AT_DEFAULT)) if lost else wanted
         self.picky = self.picky or restoration.picky
         self.session_changed = self.session_changed or restoration.tiny
         self._hiding = True
@@ -290,7 +292,7 @@ class ServerSession(protocol.ServerRelay):
 
     def not_restored(self, before: Settings, wanted: Settings) -> None:
         """`restore_to(wanted)` has failed: its transaction was rolled back, but limits are lifted, and names that are new last."""
-        values = dict.fromkeys(filter(is_placeholder, wanted.values), "") | before.values
+        values = dict.fromkeys(filter(is_placeholder, wanted.values), sql.AT_DEFAULT) | before.values
         self.settings = settings(values | {name: "0" for name in LIMITS if name in values})
 
     def foreign_placeholders(self, wanted: Settings) -> list[str]:
@@ -587,7 +589,9 @@ class ServerSession(protocol.ServerRelay):
             if name not in found and "." not in name and name not in ROLES:
                 self.changes.append((name, None))
         for name, value in found.items():
-            if not value and is_placeholder(name, self.defined) and name not in self._asked_names and not believed.get(name):
+            before = believed.get(name)
+            is_left = is_placeholder(name, self.defined) and name not in self._asked_names and not before
+            if not value and (is_left or before == sql.AT_DEFAULT):
                 # Some client before has left it, or this one in a transaction that was undone.
                 self.touched.add(name)
                 continue

@@ -12,7 +12,20 @@ from collections.abc import Container, Iterable
 from typing import Final
 
 from dualpool.postgres import messages, wire
-from dualpool.postgres.sql import COMPUTED, CURSOR, LIBRARY, LISTENING, LOCK, PREPARED, SEQUENCE, SETTINGS, TEMPORARY, UNKNOWN, setting_name
+from dualpool.postgres.sql import (
+    AT_DEFAULT,
+    COMPUTED,
+    CURSOR,
+    LIBRARY,
+    LISTENING,
+    LOCK,
+    PREPARED,
+    SEQUENCE,
+    SETTINGS,
+    TEMPORARY,
+    UNKNOWN,
+    setting_name,
+)
 from dualpool.state import MAX_CACHED_BYTES, MAX_CACHED_DIFFERENCES, Settings
 
 PLAIN: Final = re.compile(r"[ -&(-\[\]-~]*+")
@@ -49,9 +62,10 @@ def from_digits(digits: bytes) -> str:
 
 
 def set_all(values: Iterable[tuple[str, str | None]]) -> list[str]:
-    """Statements that give settings their values; None: the default."""
+    """Statements that give settings their values; None, AT_DEFAULT: the default."""
     calls = [
-        f"pg_catalog.set_config({constant(name)}, {'NULL' if value is None else constant(value)}, false) IS NULL" for name, value in values
+        f"pg_catalog.set_config({constant(name)}, {'NULL' if value in (None, AT_DEFAULT) else constant(value)}, false) IS NULL"
+        for name, value in values
     ]
     return ["SELECT " + ", ".join(calls[start : start + MAX_ARGUMENTS]) for start in range(0, len(calls), MAX_ARGUMENTS)]
 
@@ -91,7 +105,7 @@ def set_inside(values: list[tuple[str, str | None]]) -> bytes:
 
 
 def is_placeholder(name: str, defined: Container[str] = ()) -> bool:
-    """Is it a setting that the server does not know before it is set, and never forgets: RESET leaves an empty text?
+    """Is it a setting that the server does not know before it is set, and never forgets: RESET leaves its default, mostly an empty text?
 
     `defined`: those of extensions. (plpgsql is loaded when it is used first; its settings are then defined.)
     """

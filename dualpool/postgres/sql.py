@@ -47,6 +47,9 @@ UNPROVEN: Final = "\0unproven"
 """A value that only the server knows."""
 LOCALLY: Final = "\0locally"
 """A value for the transaction alone."""
+AT_DEFAULT: Final = "\0default"
+"""The value of a custom setting that was reset. ALTER ROLE, ALTER DATABASE .. SET, the server's configuration or an extension's library may
+give it another default than an empty text; only the server knows which."""
 STRING: Final = re.compile(rb"'(?:[^'\\]++|'')*+'")
 NUMBER: Final = re.compile(rb"[0-9]++(?:\.[0-9]++)?")
 MAX_INTEGER: Final = 1 << 31

@@ -315,3 +315,32 @@ def test_a_client_has_so_many_settings_and_no_more(world: World) -> None:
             for number in range(1000, 1100):
                 client.execute(f"SET many.x{number} = '1'")
         assert read(other, "many.x1") is None
+
+
+RESETS = (
+    ["SET {0} = '1'", "RESET {0}"],
+    ["SET {0} = '1'", "SET {0} TO DEFAULT"],
+    ["SET {0} = '1'", "RESET ALL"],
+    ["SET {0} = '1'", "DISCARD ALL"],
+    ["SELECT set_config('{0}', '1', true)"],
+    ["BEGIN", "SET LOCAL {0} = '1'", "COMMIT"],
+    ["BEGIN", "SET {0} = '1'", "ROLLBACK"],
+    ["DO $$BEGIN PERFORM set_config('{0}', '1', false); RESET {0}; END$$"],
+)
+
+
+def test_a_reset_brings_back_the_default_of_the_database(world: World) -> None:
+    world.execute(f"ALTER DATABASE {world.database} SET kept.x = 'of the database'")
+    try:
+        with one_connection(world), world.connect() as other:
+            for statements in RESETS:
+                with world.connect() as client:
+                    for statement in statements:
+                        client.execute(statement.format("kept.x"))
+                    other.execute("SET kept.x = '2'")
+                    assert read(client, "kept.x") == "of the database", statements
+                    client.execute("SET kept.x = ''")
+                    assert read(other, "kept.x") == "2"
+                    assert not read(client, "kept.x"), statements
+    finally:
+        world.execute(f"ALTER DATABASE {world.database} RESET kept.x")

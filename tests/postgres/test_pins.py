@@ -113,6 +113,11 @@ def test_no_text_takes_long(text: bytes) -> None:
     assert len(sql.masked(text)) <= 200
 
 
+@pytest.mark.parametrize("text", [b"select table_to_xml('v', true, false, '')", b"select pg_catalog.database_to_xml(true, false, '')"])
+def test_functions_that_read_tables_are_known(text: bytes) -> None:
+    assert read(text, PLAIN).marks & sql.READS
+
+
 def test_masked() -> None:
     assert sql.masked(b"select\n 'a''b', 12, $$x$$, E'\\'' /* secret */ from t -- secret\n where a = -1.5") == (
         "select ?, ?, ?, ? from t where a = -?"

@@ -575,7 +575,7 @@ SETTINGS = [
     )),
     Row("before a savepoint that is rolled back to", (
         *BEGIN, *SET_IN_IT, *in_it(b"savepoint s", b"SAVEPOINT"), *in_it(b"set app.x = 1", b"SET"), *in_it(b"rollback to s", b"ROLLBACK"),
-        *COMMIT, OtherServer(), asks(query(b"show x"), difference(SET_WORK_MEM, ("app.x", "")) + query(b"show x")),
+        *COMMIT, OtherServer(), asks(query(b"show x"), difference(SET_WORK_MEM, ("app.x", None)) + query(b"show x")),
         released(complete(b"SET") + READY + SYNTAX + READY, SYNTAX + READY),
     )),
     Row("after one", (
