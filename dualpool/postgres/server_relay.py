@@ -340,7 +340,7 @@ class ServerRelay(ServerSession):
                 self._after_error(payload)
                 if alone and self.skipping:
                     # What the client sends next is not to be skipped.
-                    self.skipping = False
+                    self.skipping, self.unsynced = False, SYNCED
                     self.pending.append(HIDDEN_SYNC)
                     self.to_server += wire.SYNC_MESSAGE
             elif action == S_PARAMETER:
