@@ -15,7 +15,7 @@ from dualpool.mysql.codec import Ok, build_ok
 from dualpool.mysql.knowledge import NOTHING_KNOWN
 from dualpool.mysql.messages import error_message, error_payload
 from dualpool.mysql.reading import Reading
-from dualpool.mysql.requests import CAPTURE_OF_SESSION, IDLE, KILLING, OF_ONE_STATEMENT, SENDING_FILE, SYNCING, WAITING
+from dualpool.mysql.requests import CAPTURE_OF_SESSION, CAPTURE_WARNINGS, IDLE, KILLING, OF_ONE_STATEMENT, SENDING_FILE, SYNCING, WAITING
 from dualpool.mysql.server_relay import ServerRelay
 from dualpool.mysql.server_session import NOT_SUPPORTED, refusal
 from dualpool.mysql.shapes import DIGITS
@@ -307,13 +307,14 @@ class ClientRelay(ClientSender):
         if marks & CHANGED:
             changed = found.with_values(text, self._own_numbers(marks))
             if changed is None:
-                return self._refuse_found_rows()
+                return self._refuse_numbers()
             self._put_text(changed)
         return self._vacate(found) | self._to_server()
 
     def _take(self, found: Reading) -> None:
         """What must be known of a command with this reading before it runs, and what it may do."""
-        self._marks = found.marks | self.always
+        # (One that only asks about the statement before leaves nothing.)
+        self._marks = found.marks | (self.always if found.question is None else self.always & ~reading.M_DOUBT)
         self._steps = found.steps
         if found.marks & reading.M_DOUBT and not self._asks(found):
             self._steps = found.sure_steps
@@ -345,8 +346,8 @@ class ClientRelay(ClientSender):
             values[reading.N_ROW_COUNT] = self._row_count
             found = self.found_rows()
             values[reading.N_FOUND_ROWS] = found if found >= 0 else None
-            values[reading.N_WARNINGS] = len(self._warnings)
-            values[reading.N_ERRORS] = len(self._errors())
+            values[reading.N_WARNINGS] = None if self._list_is_lost() else len(self._warnings)
+            values[reading.N_ERRORS] = None if self._list_is_lost() else len(self._errors())
             return values
         if marks & reading.M_NUMBERS and self._counted_here:
             values[reading.N_ROW_COUNT] = self._row_count
@@ -377,15 +378,24 @@ class ClientRelay(ClientSender):
         """Does no server connection say what SHOW WARNINGS shows to this client?"""
         return self.server is None or self.disturbed or self.foreign_list
 
+    def _list_is_lost(self) -> bool:
+        """Has a question of ours taken away the server's list of warnings, or is it about to, before anybody knew them?"""
+        return self.disturbed and bool(self.captures & CAPTURE_WARNINGS)
+
     def _refuse_previous(self, marks: int) -> int | None:
         """Refuse a text in which not all can be replaced that it tells of the statement before; None if it may go to the server."""
         if marks & reading.M_FOUND_BEHIND and not self._has_counted_rows():
             return self._refuse_found_rows()
-        if marks & reading.M_PREVIOUS and self._warnings and self._has_no_list():
+        if marks & reading.M_PREVIOUS and self._has_no_list() and (self._warnings or self._list_is_lost()):
             return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_WARNINGS)
         if self.server is not None and not self.disturbed and not self._counted_here:
             return None
         return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_COUNT) if marks & reading.M_COUNT_UNREAD else None
+
+    def _refuse_numbers(self) -> int:
+        if self._list_is_lost():
+            return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_WARNINGS)
+        return self._refuse_found_rows()
 
     def _refuse_found_rows(self) -> int:
         self.always |= reading.M_CALC_FOUND_ROWS
@@ -419,6 +429,8 @@ class ClientRelay(ClientSender):
 
     def _diagnostics(self, found: Reading) -> int | None:
         """GET DIAGNOSTICS, about a statement that ran on another server connection."""
+        if self._list_is_lost():
+            return self._refuse_command(NOT_SUPPORTED, "42000", NOT_KNOWN_WARNINGS)
         changed = found.as_set(len(self._warnings), self._row_count)
         if changed is None:
             why = "GET DIAGNOSTICS CONDITION is only supported inside a transaction. Use SHOW WARNINGS, or a listener in session mode."

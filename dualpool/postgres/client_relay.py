@@ -431,6 +431,9 @@ class ClientRelay(ClientSender):
                             self._unread = frame[-LONGEST_CLUE:]
                     if marks & self.notable:
                         if server.rereads and len(pending) > 1 and not is_plain(frame[5:]):
+                            pending.pop()
+                            self._await_settings(server)
+                            pending.append(frame)
                             server.unread.add(frame)
                         first = not server.owns_sequences and marks & sql.USES_SEQUENCE and not (server.unsynced or ending)
                         instead = self._note_query(frame, marks, server, whole)

@@ -11,7 +11,7 @@ from dualpool.errors import RemoteProtocolError
 from dualpool.postgres import own_names, sql, wire
 from dualpool.postgres.client_session import USES_NUMBERS, ClientSession
 from dualpool.postgres.messages import NULL_LENGTH
-from dualpool.postgres.reading import CANCELS, LONGEST_CLUE, Reading, marks_of_part
+from dualpool.postgres.reading import CANCELS, LONGEST_CLUE, Reading, is_plain, marks_of_part
 from dualpool.postgres.requests import (
     CLOSING,
     HIDDEN_CLOSE,
@@ -358,6 +358,10 @@ class ClientSender(ClientSession):
         raise MustWait
 
     def _parse(self, data: bytes, position: int, following: int, whole: bool, server: ServerRelay, rewrites: bool) -> bytes | None:
+        if server.rereads and rewrites and whole:
+            start = data.index(0, position + 5, following) + 1
+            if not is_plain(data[start : data.index(0, start, following)]):
+                self._await_settings(server)
         self.parses += 1
         if not rewrites:
             server.parses += 1
@@ -625,15 +629,14 @@ class ClientSender(ClientSession):
 
     def _await_reading(self, prepared: list[tuple[ReadBy, bytes]], server: ServerRelay) -> None:
         """Texts, with what each was read by, are to be prepared again: by the settings that the session has then. Raises MustAsk."""
+        if any(reading not in {ANY_READING, OWN_READING} and server.judge.read(text).is_read_by_settings() for reading, text in prepared):
+            self._await_settings(server)
+
+    def _await_settings(self, server: ServerRelay) -> None:
+        """Wait for answers that are under way, and tell by which settings the session reads texts. Raises MustAsk."""
         if not server.rereads or not server.reading_is_coming():
             self._waits = 0
-        elif (
-            self._waits < MAX_WAITS
-            and server.may_sync()
-            and any(
-                reading not in {ANY_READING, OWN_READING} and server.judge.read(text).is_read_by_settings() for reading, text in prepared
-            )
-        ):
+        elif self._waits < MAX_WAITS and server.may_sync():
             self._waits += 1
             server.unsynced = SYNCED
             server.pending.append(HIDDEN_SYNC)

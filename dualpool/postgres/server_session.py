@@ -585,9 +585,9 @@ class ServerSession(protocol.ServerRelay):
     def _track(self, rows: list[list[bytes | None]]) -> None:
         """What functions have made of the settings is known now, and can be replayed."""
         found, believed = settings_in(rows), self._believed()
-        for name in believed:
-            if name not in found and "." not in name and name not in ROLES:
-                self.changes.append((name, None))
+        gone = [name for name in believed if name not in found and "." not in name and name not in ROLES]
+        self.changes += [(name, None) for name in gone]
+        self._restore_later(gone)
         for name, value in found.items():
             before = believed.get(name)
             is_left = is_placeholder(name, self.defined) and name not in self._asked_names and not before

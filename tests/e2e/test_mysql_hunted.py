@@ -207,6 +207,22 @@ def test_help_is_not_prepared(mysql_server: MySQLServer) -> None:
         client.close()
 
 
+def test_warnings_that_a_question_takes_away_are_kept_or_refused(mysql_server: MySQLServer) -> None:
+    """A question comes in front of the next statement, since the session may have got a temporary table by one that failed."""
+    with mysql_world.world(mysql_server, pool_size=1, keys='pin = "allow"\nverify = "always"') as made:
+        for flags, asked, answer in ((0, "SHOW ERRORS", None), (pymysql.constants.CLIENT.MULTI_STATEMENTS, "SHOW ERRORS; SELECT 1", 1235)):
+            with made.connect(autocommit=True, client_flag=flags) as client:
+                for _ in range(2):
+                    with contextlib.suppress(pymysql.MySQLError):
+                        rows(client, "CREATE TEMPORARY TABLE made (a INT)" if flags else "CREATE TEMPORARY TABLE made (a INT); SELECT 1")
+                if answer is None:
+                    assert [row[1] for row in rows(client, asked)] == [1064]
+                else:
+                    with pytest.raises(pymysql.MySQLError) as refused:
+                        rows(client, asked)
+                    assert refused.value.args[0] == answer
+
+
 def told(client: PacketClient, *said: Message) -> list[list[tuple[object, ...]]]:
     """All that the client is told."""
     client.send(said)

@@ -182,6 +182,16 @@ def test_what_the_start_up_packet_has_set_is_there_after_every_kind_of_reset(wor
                 assert client.value(query("SHOW datestyle")) == kept, (sql, messages)
 
 
+@pytest.mark.parametrize("sql", ["RESET /* é表 */ client_encoding", r"RESET client_encoding /* \ */"])
+def test_a_reset_that_can_be_read_when_the_setting_before_is_known(world: World, sql: str) -> None:
+    """It comes while the server is asked what has become of the setting, by which it is read."""
+    for messages in ((query(sql),), (parse("", sql), bind(""), execute(), SYNC), (parse("n", sql), bind("n"), execute(), SYNC)):
+        with Raw(world.pooler.port("trust")).log_in(client_encoding="LATIN1") as client:
+            client.ask(query("SELECT 1/1; SET client_encoding = utf8"), *messages)
+            client.until_ready()
+            assert client.value(query("SHOW client_encoding")) == "LATIN1", messages
+
+
 TRIGGER: Final = (
     "CREATE FUNCTION set_by_row() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN PERFORM set_config(new.name, 'b', false); RETURN new; END$$",
     "CREATE TABLE names (name text)",
