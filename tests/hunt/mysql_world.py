@@ -216,14 +216,14 @@ class MySQLWorld:
                         raise
                     self.kill()
 
-    def kill(self) -> None:
-        """End dualpool's server connections, and wait until they are gone."""
+    def kill(self, side: str = "pooled") -> None:
+        """End dualpool's server connections, or the "direct" ones, and wait until they are gone."""
         deadline = time.monotonic() + 30
         # (MySQL's information_schema.processlist fails while somebody runs a text that is not utf8mb3.)
         table = "information_schema.processlist" if self.mariadb else "performance_schema.processlist"
         with self.admins["pooled"].cursor() as cursor:
             while time.monotonic() < deadline:
-                cursor.execute(f"select id from {table} where user = %s", [self.databases["pooled"]])
+                cursor.execute(f"select id from {table} where user = %s", [self.databases[side]])
                 numbers = [number for (number,) in cursor.fetchall()]
                 if not numbers:
                     return

@@ -212,9 +212,9 @@ class PostgresWorld:
                         raise
                     self.kill()
 
-    def kill(self) -> None:
-        """End dualpool's server connections, and wait until they are gone."""
-        admin, database = self.admins["pooled"], self.databases["pooled"]
+    def kill(self, side: str = "pooled") -> None:
+        """End dualpool's server connections, or the "direct" ones, and wait until they are gone."""
+        admin, database = self.admins[side], self.databases[side]
         mine = f"from pg_stat_activity where datname = '{database}' and pid <> pg_backend_pid() and backend_type = 'client backend'"
         admin.execute(f"select pg_terminate_backend(pid) {mine}")
         deadline = time.monotonic() + 30
@@ -287,7 +287,7 @@ class PostgresWorld:
                 continue
             if self._is_own_error(pooled, other):
                 verdict = Verdict.EXCUSED
-                if one[-1] != other[-1] or one[-1] != ("Z", b"I") or has_done_more(one, other):
+                if one[-1] != other[-1] or one[-1] != ("Z", b"I") or has_done_more(one, other) or has_created(one):
                     return Verdict.PARTED, "", "", ""
                 continue
             if is_unlistable(one, other) or is_fresh(one, other) or (self.is_replanned and is_not_prepared(one, other)):
@@ -376,6 +376,12 @@ def has_done_more(direct: list[tuple[str, object]], pooled: list[tuple[str, obje
     """Has the direct connection carried out more than the statement that dualpool refuses: what comes behind it, or what it undoes?"""
     refused = next(i for i, (kind, _) in enumerate(pooled) if kind == "E")
     return any(kind == "C" for kind, _ in pooled[:refused]) or sum(kind == "C" for kind, _ in direct[refused:]) > 1
+
+
+def has_created(direct: list[tuple[str, object]]) -> bool:
+    """Has the direct connection carried out CREATE TABLE AS? Its tag is that of a SELECT, and there are no rows."""
+    told = any(kind == "D" for kind, _ in direct)
+    return not told and any(kind == "C" and isinstance(tag, bytes) and re.match(rb"SELECT [1-9]", tag) is not None for kind, tag in direct)
 
 
 def is_unlistable(direct: list[tuple[str, object]], pooled: list[tuple[str, object]]) -> bool:

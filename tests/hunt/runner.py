@@ -97,6 +97,7 @@ class Runner:
             return found.difference
         except Abandoned:
             self.counts.abandoned += 1
+            self.world.kill("direct")  # what they wait for would come in the middle of the next script
         except ConnectionRefusedError as error:
             return Difference(run.step, "dualpool does not listen", "", str(error))
         finally:

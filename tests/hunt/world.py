@@ -87,8 +87,8 @@ class World(Protocol):
     def judge(self, direct: Any, pooled: Any) -> tuple[Verdict, str, str, str]:
         """The verdict; if they differ, also what, and how each of them answered."""
 
-    def kill(self) -> None:
-        """End dualpool's server connections."""
+    def kill(self, side: str = "pooled") -> None:
+        """End dualpool's server connections, or the "direct" ones."""
 
     def script(self, seed: str) -> Script:
         """A random script."""
