@@ -1145,6 +1145,7 @@ class _Reader:
     def _prepare(self, first: int) -> None:
         name = self._name(first + 1)
         self._step(E_PREPARE, name)
+        self.inner = None
         self._runs(first + 3)
         literal = None
         if first + 4 == self.last and self._is(first + 2, b"from") and self.kinds[first + 3] == STRING:
@@ -1152,7 +1153,8 @@ class _Reader:
         inner = read(literal[1] or literal[2] or b"", self.lexis) if literal else None
         if inner is None or inner.marks or inner.steps:
             self._step(E_OPAQUE, name)
-        if inner is not None and inner.marks & ASKS_PREVIOUS:
+        asking = inner or self.inner
+        if asking is not None and asking.marks & ASKS_PREVIOUS:
             self._step(E_ASKING, name)
         if inner is not None:
             # (What a server does not tell of afterwards, as a temporary table, is known only from here.)

@@ -653,7 +653,8 @@ class MySQLSessions:
             *rng.choice(
                 (
                     (Message("Reset"),),
-                    (Message("ChangeUser"),),
+                    # (MariaDB leaves the role; here it ends, as documented.)
+                    (*([Message("Query", (verbatim("set role none"),))] if self.mariadb else []), Message("ChangeUser")),
                     (Message("InitDb", (f"hunt{PLACEHOLDER}",)),),
                     (Message("InitDb", ("information_schema",)),),
                     (Message("InitDb", ("no_such_database",)),),

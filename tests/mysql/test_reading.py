@@ -484,3 +484,8 @@ def test_what_a_text_that_is_not_certain_may_begin(text: bytes, begun: list[int]
     """A role and a temporary table are told by no server to everybody, and a role survives a reset."""
     kinds = [kind for kind, _ in reading.uncertain(text).steps]
     assert kinds == [states.E_DOUBT, *begun]
+
+
+@pytest.mark.parametrize("text", [b"PREPARE q FROM 'SELECT FOUND_ROWS()'", rb"PREPARE q FROM 's\elect f\o\un\d_rows()'"])
+def test_what_is_prepared_asks_about_the_statement_before(text: bytes) -> None:
+    assert (states.E_ASKING, b"q") in read(text).steps
