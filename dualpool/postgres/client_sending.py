@@ -39,9 +39,9 @@ from dualpool.postgres.statements import (
     ANY_READING,
     NEVER_PREPARED,
     NO_COLUMNS,
-    OWN_READING,
     SERVER_PREFIX,
     STAND_IN_CLOSE,
+    UNKNOWN_READING,
     Change,
     ReadBy,
     Version,
@@ -141,7 +141,7 @@ class ClientSender(ClientSession):
             server.pending.insert(-1, refused)
             return wire.query(FAIL)
         judge = server.judge
-        now = OWN_READING
+        now = UNKNOWN_READING
         if marks & sql.NAMES and whole and server.mode != SESSION:
             asked = server.pending.pop()
             now = self._reading_for_names(judge.read(text), text, server)
@@ -457,7 +457,7 @@ class ClientSender(ClientSession):
         stand_in = None
         if statement.telling or self._portals or statement.marks & sql.NAMES:
             stand_in = self._bind_telling(statement.read(judge), data[position + 5 : portal_end], server)
-        now = OWN_READING
+        now = UNKNOWN_READING
         if statement.marks & sql.NAMES:
             now = self._reading_for_names(statement.read(judge), statement.text(), server)
         known = server.statements.known
@@ -629,7 +629,8 @@ class ClientSender(ClientSession):
 
     def _await_reading(self, prepared: list[tuple[ReadBy, bytes]], server: ServerRelay) -> None:
         """Texts, with what each was read by, are to be prepared again: by the settings that the session has then. Raises MustAsk."""
-        if any(reading not in {ANY_READING, OWN_READING} and server.judge.read(text).is_read_by_settings() for reading, text in prepared):
+        certain = [text for reading, text in prepared if reading not in {ANY_READING, UNKNOWN_READING}]
+        if any(server.judge.read(text).is_read_by_settings() for text in certain):
             self._await_settings(server)
 
     def _await_settings(self, server: ServerRelay) -> None:
@@ -731,7 +732,7 @@ class ClientSender(ClientSession):
         if version is None:
             server.pending.append(DescribedStep(self))
             return describe(NEVER_PREPARED) if name.startswith(SERVER_PREFIX) else None
-        first, now = b"", OWN_READING
+        first, now = b"", UNKNOWN_READING
         if version.statement.marks & sql.NAMES:
             read, text = version.statement.read(server.judge), version.statement.text()
             now = self._reading_for_names(read, text, server)
@@ -797,15 +798,15 @@ class ClientSender(ClientSession):
         """What the client means by the name for `version` now."""
         version = settled(version)
         statement, now = version.statement, self._reading_now(server)
-        kept = kept_by(statement.reading, now)
-        if statement.reading != ANY_READING and (kept != statement.reading or kept == OWN_READING):
+        kept = kept_reading(statement.reading, now)
+        if statement.reading != ANY_READING and (kept != statement.reading or kept == UNKNOWN_READING):
             statement = shared(statement.key, kept)
             columns = version.columns
             version = Version(statement, version.types, None) if columns is None else described(statement, version.types, columns)
         return version
 
     def _reading_now(self, server: ServerRelay) -> ReadBy:
-        """The settings by which the server reads what is sent next; OWN_READING: nobody can tell."""
+        """The settings by which the server reads what is sent next; UNKNOWN_READING: nobody can tell."""
         return server.reading_now() if server.rereads else self.reading
 
     def _changes_for(self, version: Version, now: ReadBy, server: ServerRelay) -> list[Change]:
@@ -817,7 +818,7 @@ class ClientSender(ClientSession):
     def _unnamed_changes(self, text: bytes, server: ServerRelay, now: ReadBy) -> list[Change]:
         """The same for the unnamed statement. What it means by another search path, the server finds out itself."""
         changes = changes_for(self.unnamed_reading, now)
-        self.unnamed_reading = kept_by(self.unnamed_reading, now)
+        self.unnamed_reading = kept_reading(self.unnamed_reading, now)
         if not changes or server.judge.read(text).is_read_by_settings():
             return changes
         return [change for change in changes if change[0] == SEARCH_PATH]
@@ -828,11 +829,6 @@ def settled(version: Version) -> Version:
     while version.settled is not None:
         version = version.settled
     return version
-
-
-def kept_by(prepared: ReadBy, now: ReadBy) -> ReadBy:
-    """As `kept_reading`, where one of the two may be unknown."""
-    return now if OWN_READING in (now, prepared) else kept_reading(prepared, now)
 
 
 def bound_to(name: bytes, data: bytes, position: int, portal_end: int, name_end: int, end: int, length: int) -> bytes:

@@ -50,9 +50,9 @@ from dualpool.postgres.session_sql import FORGET_SEQUENCES
 from dualpool.postgres.statements import (
     NEVER_PREPARED,
     NO_COLUMNS,
-    OWN_READING,
     SERVER_PREFIX,
     STAND_IN_CLOSE,
+    UNKNOWN_READING,
     Change,
     ClientStatements,
     PreparedStep,
@@ -497,7 +497,7 @@ class ServerRelay(ServerSession):
             return True
         if isinstance(step, PreparedStep):
             step.confirmed = step.sure = True
-            if step.visible and step.version.statement.reading is OWN_READING:
+            if step.visible and step.version.statement.reading is UNKNOWN_READING:
                 self.settle_reading(step.version)
             if step.version.columns is None and not step.leaving:
                 self.statements.keep(step)  # A DEALLOCATE ALL before it may have been answered meanwhile.
@@ -654,14 +654,14 @@ class ServerRelay(ServerSession):
     # ---------------------------------------------------------------------------------------------------------------- readings
 
     def reading_now(self) -> ReadBy:
-        """The settings by which the session reads what is sent next, as far as is known; OWN_READING if more must be answered first."""
+        """The settings by which the session reads what is sent next, as far as is known; UNKNOWN_READING if more must be answered first."""
         if self.unsynced == RUNNING or any(map(may_set, self.pending)):
-            return OWN_READING
+            return UNKNOWN_READING
         return self.reading_as_told()
 
     def certain_reading(self) -> ReadBy:
-        """The same, where nothing that has run may have made settings that nobody has told of; else OWN_READING."""
-        return OWN_READING if self.doubts & sql.SETTINGS else self.reading_now()
+        """The same, where nothing that has run may have made settings that nobody has told of; else UNKNOWN_READING."""
+        return UNKNOWN_READING if self.doubts & sql.SETTINGS else self.reading_now()
 
     def reading_is_coming(self) -> bool:
         """Will the answers that are under way, or that of a question, tell it without anything more from the client?"""
@@ -672,7 +672,7 @@ class ServerRelay(ServerSession):
     def _settle_reading_of_unnamed(self) -> None:
         """The client's own Parse of an unnamed statement is answered, and all that was sent before it."""
         client = self.client
-        if client is not None and client.unnamed_reading is OWN_READING and PARSE not in self.pending:
+        if client is not None and client.unnamed_reading is UNKNOWN_READING and PARSE not in self.pending:
             client.unnamed_reading = self.reading_as_told()
 
     # ------------------------------------------------------------------------------------------------------------------ shapes

@@ -18,7 +18,17 @@ from dualpool.postgres.lexical import LEXICAL_SETTINGS, codec_of, lexis_of
 from dualpool.postgres.reading import customizes
 from dualpool.postgres.requests import HIDDEN_QUERY, PROBE, RESTORE, DeallocatedStep, ListenStep, TellingStep
 from dualpool.postgres.session_sql import LIMITS, RESTORATIONS, ROLES, is_placeholder
-from dualpool.postgres.statements import OWN_READING, PreparedStep, ReadBy, ServerStatements, Statement, Version, reading, shared, text_of
+from dualpool.postgres.statements import (
+    UNKNOWN_READING,
+    PreparedStep,
+    ReadBy,
+    ServerStatements,
+    Statement,
+    Version,
+    reading,
+    shared,
+    text_of,
+)
 from dualpool.protocol import LISTEN_ERROR, PIN_WARN, SESSION, RelayLimits
 from dualpool.state import DEFAULTS, Settings, settings
 
@@ -303,9 +313,9 @@ class ServerSession(protocol.ServerRelay):
     # ----------------------------------------------------------------------------------------------------------------- reading
 
     def reading_as_told(self) -> ReadBy:
-        """The settings by which the session reads texts, as far as what was answered tells; OWN_READING if it does not tell."""
+        """The settings by which the session reads texts, as far as what was answered tells; UNKNOWN_READING if it does not tell."""
         if self._unsettled:
-            return OWN_READING
+            return UNKNOWN_READING
         values = dict(self.settings.values)
         for name, value in (*self.changes, *self.changes_in_transaction):
             apply_change(values, name, value, {}, self.defined)
@@ -317,12 +327,12 @@ class ServerSession(protocol.ServerRelay):
                 else:
                     values[lowered] = value
         found = reading(settings(values))
-        return found if all(value.isascii() and value[:1] != "\0" for _, value in found) else OWN_READING
+        return found if all(value.isascii() and value[:1] != "\0" for _, value in found) else UNKNOWN_READING
 
     def settle_reading(self, version: Version) -> None:
         """A client's own Parse of `version` is answered, and all that was sent before it: now it can be told how it was read."""
         key, told = version.statement.key, self.reading_as_told()
-        if told is OWN_READING:
+        if told is UNKNOWN_READING:
             return
         if self.doubts & sql.SETTINGS:
             if len(self._believed_readings) < MAX_UNPROVEN:
@@ -507,7 +517,7 @@ class ServerSession(protocol.ServerRelay):
                 self._track(values[1:] if not retried else self._with_own_limit(values[1:]))
                 if self._believed_readings and self.reading_as_told() != believed:
                     for statement in self._believed_readings:
-                        statement.reading = OWN_READING
+                        statement.reading = UNKNOWN_READING
                 self._believed_readings = []
         if not self.pins & ~before:
             return b""

@@ -105,13 +105,13 @@ _versions: "WeakValueDictionary[tuple[Statement, bytes, bytes], Version]" = Weak
 
 ANY_READING: Final[ReadBy] = (("any", ""),)
 """Of a text that means the same whatever the settings are."""
-OWN_READING: Final[ReadBy] = (("own", ""),)
+UNKNOWN_READING: Final[ReadBy] = (("unknown", ""),)
 """Nobody can say what the settings were: the statement is not shared."""
 
 
 def shared(key: bytes, reading: ReadBy = ()) -> Statement:
     """The one Statement for `key` (text, null byte, and parameter types, as they stand in a Parse message) that is read in this way."""
-    if reading == OWN_READING:
+    if reading == UNKNOWN_READING:
         return Statement(key, reading)
     found = _shared.get((key, reading))
     if found is None:
@@ -167,8 +167,10 @@ def kept_reading(prepared: ReadBy, now: ReadBy) -> ReadBy:
     """How a session with the settings `now` understands a statement that it has prepared with others.
 
     As when it was prepared. Only with another search path it reads all again but the text's characters (plancache.c:
-    RevalidateCachedQuery).
+    RevalidateCachedQuery). Where one of the two is unknown: as now.
     """
+    if UNKNOWN_READING in (now, prepared):
+        return now
     then, today = dict(prepared), dict(now)
     if prepared in (ANY_READING, now) or then.get("search_path") == today.get("search_path"):
         return prepared
@@ -178,7 +180,7 @@ def kept_reading(prepared: ReadBy, now: ReadBy) -> ReadBy:
 
 def changes_for(prepared: ReadBy, now: ReadBy) -> list[Change]:
     """What must be set otherwise in a session with the settings `now` while a statement is prepared as if they were `prepared`."""
-    if prepared == now or {ANY_READING, OWN_READING} & {prepared, now}:
+    if prepared == now or {ANY_READING, UNKNOWN_READING} & {prepared, now}:
         return []
     then, today = dict(prepared), dict(now)
     return [(name, then.get(name), today.get(name)) for name in SHARING_SETTINGS if then.get(name) != today.get(name)]
