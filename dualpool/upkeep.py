@@ -38,6 +38,8 @@ GREETING_SECONDS: Final = 1.0
 ANOTHER_CLIENTS: Final = "it has what only another client made"
 DEFAULTS_WAIT: Final = 0.25
 """Seconds that logins wait for a server connection on which to ask for a server's defaults."""
+LOOKS: Final = 50
+"""How often they look meanwhile, where none is made for them."""
 DEFAULTS_PAUSE: Final = 1.0
 """Seconds for which no login waits after one that has waited for nothing."""
 
@@ -163,16 +165,27 @@ class Upkeep(PoolIO):
         return None
 
     async def _free_connection(self, pools: tuple[Pool, ...], question: SharedQuestion, connects: bool) -> ServerConnection | None:
-        """Lease a connection of one of these pools, if one is idle, or soon is."""
-        conn = next(filter(None, (pool.take_nowait(APPLICATION) for pool in pools)), None)
+        """Lease a connection of one of these pools, if one is idle, or soon is. It is not for a client, so it is not counted."""
+
+        def take() -> Leasable | None:
+            return next(filter(None, (pool.take_nowait(APPLICATION) for pool in pools)), None)
+
+        conn = take()
         # It may be between two leases, or there may be room for one more.
         busy = [pool for pool in pools if not pool.is_paused and (pool.count_up() or (connects and not pool.settings.idle_after))]
         if conn is None and busy and trio.current_time() >= question.patient_from:
             with trio.move_on_after(DEFAULTS_WAIT), contextlib.suppress(DualpoolError):
-                conn = await checkout(max(busy, key=lambda pool: pool.resetting_count), APPLICATION)
+                if connects:
+                    conn = await checkout(busy[0], APPLICATION)
+                # Who has not logged in yet makes no connections.
+                while conn is None:
+                    await trio.sleep(DEFAULTS_WAIT / LOOKS)
+                    conn = take()
             if conn is None:
                 question.patient_from = trio.current_time() + DEFAULTS_PAUSE
         assert conn is None or isinstance(conn, ServerConnection)
+        if conn is not None:
+            conn.pool.checkouts -= 1
         return conn
 
     async def _connect(self, pool: Pool, lane: int) -> None:
