@@ -150,7 +150,7 @@ class Upkeep(PoolIO):
     ) -> float | None:
         """Ask on a leased connection of one of these pools; `ask` gives it back. One that turns out to be lost makes room for the next.
 
-        `connects`: the first connection of a pool may be made for it, unless the database behind it may be asleep. Returns when the
+        `connects`: a connection may be made for it, unless the pool has none and the database behind it may be asleep. Returns when the
         question was sent, or None: see `SharedQuestion`.
         """
         pools = tuple(pools)
